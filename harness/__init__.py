@@ -1,0 +1,1 @@
+"""Conformance harness and laptop lab for Amazon EKS Pod Identity."""

@@ -1,0 +1,1 @@
+"""Kubernetes clusters from somewhere, behind one protocol (:mod:`harness.cluster.base`)."""

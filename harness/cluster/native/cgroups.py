@@ -1,0 +1,54 @@
+"""Control groups of a cluster's pods: one root per cluster, made before kubelet starts and removed after it is gone.
+
+Works on cgroup v2 and on v1 and hybrid layouts, where every hierarchy has its own tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from harness import wait
+
+__all__ = ["create", "names_with_prefix", "remove"]
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+def _hierarchies() -> list[Path]:
+    if (_ROOT / "cgroup.controllers").exists():
+        return [_ROOT]
+    # Debian's v1 layout has links such as cpu -> cpu,cpuacct: follow each tree once.
+    return sorted({entry.resolve() for entry in _ROOT.iterdir() if entry.is_dir()})
+
+
+def create(name: str) -> None:
+    """Create the group ``name`` in every hierarchy."""
+    for hierarchy in _hierarchies():
+        group = hierarchy / name
+        group.mkdir(exist_ok=True)
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            # On v1 a cpuset without CPUs and memory nodes takes no process.
+            if (group / file).exists() and (hierarchy / "cpuset.cpus").exists() and not (group / file).read_text().strip():
+                (group / file).write_text((hierarchy / file).read_text())
+
+
+def remove(name: str) -> None:
+    """Remove the group ``name`` with everything below it; its processes must be dead already."""
+    for hierarchy in _hierarchies():
+        group = hierarchy / name
+        # A dying process keeps its group busy for a moment.
+        wait.until(lambda group=group: _remove_tree(group), what=f"cgroup {group} to become empty", timeout=10)
+
+
+def _remove_tree(group: Path) -> bool:
+    for directory, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(directory).rmdir()
+    return not group.exists()
+
+
+def names_with_prefix(prefix: str) -> set[str]:
+    """Return the names of all top-level groups that begin with ``prefix``."""
+    return {entry.name for hierarchy in _hierarchies() for entry in hierarchy.iterdir() if entry.name.startswith(prefix)}

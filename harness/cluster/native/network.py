@@ -1,0 +1,110 @@
+"""The lab's network: one bridge inside the AWS sandbox, to which the host and every cluster node are attached.
+
+::
+
+    host  podid-xxxxxxxx ──┐
+                           bridge (AWS sandbox): .2 AWS, registry; 169.254.169.254 IMDS
+    cluster sandbox eth0 ──┘  .16, .17, … nodes
+
+Nothing else appears on the host: no rule, no route beyond the one of the interface, no named namespace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import subprocess
+from dataclasses import dataclass
+
+from harness.errors import HarnessFault, MissingPrerequisite
+
+__all__ = ["IMDS_ADDRESS", "LabNetwork", "choose_subnet"]
+
+IMDS_ADDRESS = "169.254.169.254"
+_CANDIDATES = ipaddress.ip_network("10.213.0.0/16")
+_BRIDGE = "lab0"
+
+
+@dataclass(frozen=True, slots=True)
+class LabNetwork:
+    """Addresses of one lab; all derived from its /24."""
+
+    lab: str
+    subnet: str
+
+    def _address(self, number: int) -> str:
+        return str(ipaddress.ip_network(self.subnet)[number])
+
+    @property
+    def host_address(self) -> str:
+        """Address of the host's end."""
+        return self._address(1)
+
+    @property
+    def aws_address(self) -> str:
+        """Address of AWS and of the registry."""
+        return self._address(2)
+
+    def node_address(self, index: int) -> str:
+        """Address of the node of the cluster with this index (0 is the first cluster)."""
+        return self._address(16 + index)
+
+    @property
+    def host_interface(self) -> str:
+        """Name of the host's interface: at most 15 characters, unique per lab."""
+        return "podid-" + hashlib.sha256(f"{self.lab}/{self.subnet}".encode()).hexdigest()[:8]
+
+    def wire_aws(self, pid: int) -> None:
+        """Create the bridge in the AWS sandbox ``pid`` and attach the host to it."""
+        inside = ["nsenter", f"--target={pid}", "--net"]
+        _ip([*inside, "ip"], "link set lo up")
+        _ip([*inside, "ip"], f"link add {_BRIDGE} type bridge")
+        _ip([*inside, "ip"], f"address add {self.aws_address}/24 dev {_BRIDGE}")
+        _ip([*inside, "ip"], f"address add {IMDS_ADDRESS}/32 dev {_BRIDGE}")
+        _ip([*inside, "ip"], f"link set {_BRIDGE} up")
+        _ip(["ip"], f"link add {self.host_interface} type veth peer name host netns {pid}")
+        _ip([*inside, "ip"], f"link set host master {_BRIDGE} up")
+        _ip(["ip"], f"address add {self.host_address}/24 dev {self.host_interface}")
+        _ip(["ip"], f"link set {self.host_interface} up")
+
+    def wire_node(self, aws_pid: int, pid: int, index: int) -> None:
+        """Attach the cluster sandbox ``pid`` to the bridge as ``eth0``."""
+        at_aws = ["nsenter", f"--target={aws_pid}", "--net", "ip"]
+        inside = ["nsenter", f"--target={pid}", "--net", "ip"]
+        port = f"node{index}"
+        _ip(inside, "link set lo up")
+        _ip(at_aws, f"link add {port} type veth peer name eth0 netns {pid}")
+        _ip(at_aws, f"link set {port} master {_BRIDGE} up")
+        _ip(inside, f"address add {self.node_address(index)}/24 dev eth0")
+        _ip(inside, "link set eth0 up")
+        # The API server advertises the address of the default route. Nothing routes further: the lab has no way out.
+        _ip(inside, f"route add default via {self.aws_address}")
+
+
+def choose_subnet() -> str:
+    """Return a /24 that no route of the host touches.
+
+    Raises:
+        MissingPrerequisite: Every candidate is taken.
+    """
+    routes = json.loads(_ip(["ip"], "-json route show table all"))
+    taken = [
+        ipaddress.ip_network(route["dst"], strict=False)
+        for route in routes
+        if route.get("dst", "default") != "default" and ":" not in route["dst"] and route.get("type") != "broadcast"
+    ]
+    for candidate in _CANDIDATES.subnets(new_prefix=24):
+        if not any(candidate.overlaps(network) for network in taken if isinstance(network, ipaddress.IPv4Network)):
+            return str(candidate)
+    raise MissingPrerequisite(
+        f"no free /24 in {_CANDIDATES} for the lab's network",
+        hint="see: ip route; podid down removes labs that are no longer needed",
+    )
+
+
+def _ip(command: list[str], arguments: str) -> str:
+    result = subprocess.run([*command, *arguments.split()], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise HarnessFault(f"cannot set up the lab's network: ip {arguments}: {result.stderr.strip()}")
+    return result.stdout

@@ -1,0 +1,180 @@
+"""A sandbox: a set of fresh kernel namespaces with a supervised group of programs in it.
+
+Both the lab's AWS and every native cluster live in one. The sandbox has no name in the kernel: its network namespace,
+mounts and processes exist exactly as long as its first process (:mod:`harness.cluster.native.init`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from harness import wait
+from harness.cluster.native import init
+from harness.errors import HarnessFault
+
+__all__ = ["MARK", "Program", "Sandbox", "marked_processes"]
+
+MARK = "PODID_SANDBOX"
+"""Environment variable that every process of a sandbox carries; its value is the sandbox's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to supervise; its log is ``logs/<name>.log``."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Sandbox:
+    """One sandbox, known by its directory; also after the process that created it is gone."""
+
+    def __init__(self, directory: Path) -> None:
+        """Attach to a sandbox's directory; nothing is created or started.
+
+        Args:
+            directory: Holds spec, PID, status and logs, and the sandbox's private files.
+        """
+        self.directory = directory
+        self.logs = directory / "logs"
+        self._pid_file = directory / "pid"
+        self._status_file = directory / "status.json"
+
+    @property
+    def pid(self) -> int | None:
+        """PID of the sandbox's first process in the caller's PID namespace, or None when it does not run."""
+        try:
+            pid = int(self._pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        # A recycled PID must never be taken for ours.
+        return pid if _mark_of(pid) == str(self.directory) else None
+
+    @contextlib.contextmanager
+    def starting(
+        self,
+        programs: Sequence[Program],
+        *,
+        hostname: str,
+        mounts: Mapping[str, str],
+        keep: Sequence[Path] = (),
+        directories: Sequence[str] = (),
+    ) -> Iterator[int]:
+        """Create the namespaces, yield the PID for wiring the network, then start the programs.
+
+        Args:
+            programs: What to run; all start together.
+            hostname: Host name inside.
+            mounts: Mount point → source directory or file, or ``tmpfs``.
+            keep: Paths that must stay visible although a mount covers a parent of theirs.
+            directories: Directories to create inside, after mounting.
+
+        Raises:
+            HarnessFault: The namespaces could not be created.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        environment[MARK] = str(self.directory)
+        spec = {
+            "programs": [
+                {**asdict(program), "environment": environment | dict(program.environment)} for program in programs
+            ],
+            "hostname": hostname,
+            "mounts": dict(mounts),
+            "keep": [str(path) for path in keep],
+            "directories": list(directories),
+            "logs": str(self.logs),
+            "status": str(self._status_file),
+        }
+        spec_file = self.directory / "spec.json"
+        spec_file.write_text(json.dumps(spec, indent=1))
+        # --kill-child ties the two processes together: whichever is killed takes the sandbox with it.
+        command = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+        command += [sys.executable, "-I", init.__file__, str(spec_file)]
+        with (self.logs / "init.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        assert process.stdin is not None  # noqa: S101 - follows from stdin=PIPE
+        try:
+            pid = wait.until(lambda: self._first_process(process), what="new kernel namespaces", timeout=10)
+            self._pid_file.write_text(str(pid))
+            yield pid
+            process.stdin.write(b"start\n")
+            process.stdin.flush()
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            process.stdin.close()
+
+    def _first_process(self, unshare: subprocess.Popen[bytes]) -> int:
+        if unshare.poll() is not None:
+            log = (self.logs / "init.log").read_text().strip()[-500:]
+            raise HarnessFault(f"cannot create namespaces for {self.directory.name}: {log}", hint="run: podid doctor")
+        children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+        return int(children[0]) if children else 0
+
+    def programs(self) -> dict[str, dict[str, object]]:
+        """Return what the supervisor last wrote: name → ``running`` and the latest ``exits`` codes."""
+        try:
+            return json.loads(self._status_file.read_text())
+        except FileNotFoundError:
+            return {}
+
+    def enter(self) -> list[str]:
+        """Return the command prefix that runs a program in the sandbox's network and mounts.
+
+        Raises:
+            HarnessFault: The sandbox does not run.
+        """
+        pid = self.pid
+        if pid is None:
+            raise HarnessFault(f"{self.directory.name} does not run", hint="run: podid up")
+        return ["nsenter", f"--target={pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
+
+    def kill(self) -> None:
+        """End every process of the sandbox, also one whose PID was never recorded, and wait until they are gone."""
+        for pid in marked_processes(self.directory):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait.until(
+            lambda: marked_processes(self.directory), lambda left: not left, what="processes to end", timeout=20
+        )
+
+    def remove(self) -> None:
+        """End the sandbox and delete its directory."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=False) if self.directory.exists() else None
+
+
+def marked_processes(directory: Path) -> list[int]:
+    """Return the PIDs of all live processes that belong to the sandbox in ``directory`` or in one below it."""
+    return [pid for pid in _pids() if _is_below(_mark_of(pid), directory)]
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _is_below(mark: str | None, directory: Path) -> bool:
+    return mark is not None and Path(mark).is_relative_to(directory)
+
+
+def _mark_of(pid: int) -> str | None:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    prefix = f"{MARK}=".encode()
+    return next((entry[len(prefix) :].decode() for entry in variables if entry.startswith(prefix)), None)

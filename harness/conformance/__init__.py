@@ -1,0 +1,1 @@
+"""Requirements and what a run says about them."""

@@ -1,0 +1,53 @@
+"""Everything the harness raises on purpose.
+
+::
+
+    PodidError
+    ├── UsageError            the caller asked for something that makes no sense
+    ├── MissingPrerequisite   the machine lacks something; the hint says how to get it
+    ├── HarnessFault          the lab or the harness broke; says nothing about the subject
+    └── SubjectFault          the agent or the webhook under test misbehaved
+
+Only a :class:`SubjectFault` may ever make a verdict *non-conformant*.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HarnessFault", "MissingPrerequisite", "PodidError", "SubjectFault", "UsageError"]
+
+
+class PodidError(Exception):
+    """An error whose text is meant for a person: what happened, why, and what to do."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Keep the two halves apart so that reports can show them apart.
+
+        Args:
+            message: What happened, with the values, and why as far as known.
+            hint: What to do about it; commands can be pasted. May be empty.
+        """
+        super().__init__(f"{message}\n{hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PodidError):
+    """An option, a name or a combination that cannot work."""
+
+
+class MissingPrerequisite(PodidError):  # noqa: N818 - named after what it says
+    """The machine lacks a program, a right, a kernel feature or the network."""
+
+    exit_code = 2
+
+
+class HarnessFault(PodidError):  # noqa: N818 - "fault" is the word of the verdict
+    """The lab did not do what it should; the subject is not to blame."""
+
+
+class SubjectFault(PodidError):  # noqa: N818 - "fault" is the word of the verdict
+    """The subject contradicted its contract outside a plain assertion."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""What is under test: agent and webhook, ours or somebody else's."""
