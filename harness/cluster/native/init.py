@@ -15,6 +15,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -155,7 +156,7 @@ def main() -> None:
     if not sys.stdin.readline():
         sys.exit("the parent went away before the network was ready")
     set_up_mounts(spec)
-    os.sethostname(spec["hostname"])
+    socket.sethostname(spec["hostname"])
     log_directory = Path(spec["logs"])
     supervise([Program(program, log_directory) for program in spec["programs"]], Path(spec["status"]))
 

@@ -112,6 +112,12 @@ class Sandbox:
             yield pid
             process.stdin.write(b"start\n")
             process.stdin.flush()
+            wait.until(
+                self._status_file.exists,
+                what=f"the programs of {self.directory.name} to start",
+                timeout=20,
+                stop=lambda _: self._failure() if process.poll() is not None else None,
+            )
         except BaseException:
             self.kill()
             raise
@@ -120,10 +126,14 @@ class Sandbox:
 
     def _first_process(self, unshare: subprocess.Popen[bytes]) -> int:
         if unshare.poll() is not None:
-            log = (self.logs / "init.log").read_text().strip()[-500:]
-            raise HarnessFault(f"cannot create namespaces for {self.directory.name}: {log}", hint="run: podid doctor")
+            raise HarnessFault(
+                f"cannot create namespaces for {self.directory.name}: {self._failure()}", hint="run: podid doctor"
+            )
         children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
         return int(children[0]) if children else 0
+
+    def _failure(self) -> str:
+        return (self.logs / "init.log").read_text().strip()[-500:]
 
     def programs(self) -> dict[str, dict[str, object]]:
         """Return what the supervisor last wrote: name → ``running`` and the latest ``exits`` codes."""

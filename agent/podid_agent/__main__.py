@@ -1,0 +1,3 @@
+from podid_agent.cli import main
+
+main()

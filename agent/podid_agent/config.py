@@ -1,0 +1,194 @@
+"""The options of `server`: flags, defaults and the checks that come before anything is bound (section 1.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+from typing import cast
+
+from podid_agent.flags import Flag, parse_bool, parse_duration, parse_int
+
+__all__ = ["DEFAULT_BIND_HOSTS", "SERVER_FLAGS", "ConfigurationError", "ServerConfig"]
+
+IPV4_ADDRESS = "169.254.170.23"
+IPV6_ADDRESS = "fd00:ec2::23"
+DEFAULT_BIND_HOSTS = (IPV4_ADDRESS, IPV6_ADDRESS)
+
+_CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
+
+
+class ConfigurationError(Exception):
+    """Options that cannot work; the text says what is wrong and what to change, in one line (AGT-124)."""
+
+
+def _cache_key(text: str) -> str:
+    if text != "token":
+        raise ValueError('this version keys its cache by the token only; use "token"')
+    return text
+
+
+_uint16 = partial(parse_int, bits=16, signed=False)
+
+SERVER_FLAGS = (
+    Flag("cluster-name", str, "Name of the EKS cluster", "c", "string"),
+    Flag("port", _uint16, "Port of the credentials listeners", "p", "uint16", "80"),
+    Flag("probe-port", _uint16, "Port of the probes, on localhost only", "", "uint16", "2703"),
+    Flag("metrics-address", str, "Address of the metrics listener", "", "string", '"0.0.0.0"'),
+    Flag("metrics-port", _uint16, "Port of the metrics listener", "", "uint16", "2705"),
+    Flag(
+        "max-credential-retention-before-renewal",
+        parse_duration,
+        "Longest time before cached credentials are renewed; 0 turns caching off",
+        "",
+        "duration",
+        "3h0m0s",
+    ),
+    Flag("max-cache-size", parse_int, "Most cached credentials; 0 turns caching off", "", "int", "2000"),
+    Flag("max-service-qps", parse_int, "Background renewals per second", "", "int", "3"),
+    Flag(
+        "bind-hosts",
+        str,
+        "Host to serve credentials on, repeatable",
+        "b",
+        "string",
+        "[169.254.170.23,[fd00:ec2::23]]",
+        repeatable=True,
+    ),
+    Flag(
+        "rotate-credentials",
+        parse_bool,
+        "Read own credentials from the shared credentials file, again and again",
+        boolean=True,
+    ),
+    Flag("endpoint", str, "URL that replaces the EKS Auth endpoint", "", "string"),
+    Flag("cache-key", _cache_key, "What identifies a cache entry", "", "string", '"token"'),
+    Flag(
+        "request-timeout",
+        parse_duration,
+        "Longest wait of a request for EKS Auth; 0 waits as long as the attempts take",
+        "",
+        "duration",
+        "1.8s",
+    ),
+    Flag("disable-metrics", parse_bool, "Open no metrics listener", boolean=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Checked options of `server`."""
+
+    cluster_name: str
+    port: int = 80
+    probe_port: int = 2703
+    metrics_address: str = "0.0.0.0"  # noqa: S104 - upstream's default, scraped from outside the node
+    metrics_port: int = 2705
+    retention: float = 3 * 3600.0
+    """Seconds before cached credentials are renewed; 0 is no cache."""
+
+    max_cache_size: int = 2000
+    max_service_qps: int = 3
+    bind_hosts: tuple[str, ...] = DEFAULT_BIND_HOSTS
+    """Addresses without brackets."""
+
+    hosts_are_default: bool = True
+    """Nobody named the hosts, so one that the node lacks may be skipped (AGT-523)."""
+
+    rotate_credentials: bool = False
+    endpoint: str = ""
+    request_timeout: float = 1.8
+    """Seconds; 0 waits for the call's end."""
+
+    metrics_enabled: bool = True
+
+    @property
+    def caching(self) -> bool:
+        """Whether credentials are cached at all (AGT-401)."""
+        return bool(self.retention and self.max_cache_size)
+
+    @classmethod
+    def from_flags(cls, values: Mapping[str, list[object]]) -> ServerConfig:
+        """Build the options from parsed flags.
+
+        Raises:
+            ConfigurationError: The combination cannot work.
+        """
+        if "cluster-name" not in values:
+            raise ConfigurationError('required flag(s) "cluster-name" not set')
+
+        last = {name: given[-1] for name, given in values.items()}
+        hosts = cast("list[str]", values.get("bind-hosts", []))
+        qps = cast("int", last.get("max-service-qps", 3))
+        config = cls(
+            cluster_name=cast("str", last["cluster-name"]),
+            port=cast("int", last.get("port", 80)),
+            probe_port=cast("int", last.get("probe-port", 2703)),
+            metrics_address=cast("str", last.get("metrics-address", cls.__dataclass_fields__["metrics_address"].default)),
+            metrics_port=cast("int", last.get("metrics-port", 2705)),
+            retention=cast("float", last.get("max-credential-retention-before-renewal", 3 * 3600.0)),
+            max_cache_size=cast("int", last.get("max-cache-size", 2000)),
+            max_service_qps=qps if qps > 0 else 3,
+            bind_hosts=tuple(_bind_address(host) for host in hosts) or DEFAULT_BIND_HOSTS,
+            hosts_are_default=not hosts,
+            rotate_credentials=cast("bool", last.get("rotate-credentials", False)),
+            endpoint=cast("str", last.get("endpoint", "")),
+            request_timeout=cast("float", last.get("request-timeout", 1.8)),
+            metrics_enabled=not last.get("disable-metrics", False),
+        )
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        if not _CLUSTER_NAME.fullmatch(self.cluster_name):
+            raise ConfigurationError(
+                f'"{self.cluster_name}" is no cluster name; give --cluster-name 1 to 100 letters, digits, "-" and "_", '
+                "beginning with a letter or digit"
+            )
+        if self.max_cache_size < 0:
+            raise ConfigurationError(f"cache size {self.max_cache_size} is negative; set --max-cache-size to 0 or more")
+        if self.retention < 0:
+            raise ConfigurationError(
+                "retention is negative; set --max-credential-retention-before-renewal to 0 or more"
+            )
+        if self.request_timeout < 0:
+            raise ConfigurationError("request timeout is negative; set --request-timeout to 0 or more")
+        if self.endpoint and not re.match(r"https?://[^/]", self.endpoint):
+            raise ConfigurationError(f'"{self.endpoint}" is no http or https URL; correct --endpoint')
+        if self.caching and self.max_service_qps * int(self.retention) < self.max_cache_size // 2:
+            raise ConfigurationError(
+                f"Refresh QPS is too small ({self.max_service_qps}) or credentials renewal to small "
+                f"({self.retention:.2f}s) to keep up with cache's size ({self.max_cache_size}); raise "
+                "--max-service-qps or --max-credential-retention-before-renewal, or lower --max-cache-size"
+            )
+
+
+def _bind_address(host: str) -> str:
+    """Return the address of a ``-b`` value without brackets (AGT-119, AGT-120, AGT-526)."""
+    text = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if text == "localhost":
+        return "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f'bind host "{host}" is no address; repeat -b for several, and give IPv6 as [fd00:ec2::23]'
+        ) from error
+    if not address.is_loopback and str(address) not in DEFAULT_BIND_HOSTS:
+        raise ConfigurationError(
+            f'bind host "{host}" would hand credentials to other machines; use loopback, {IPV4_ADDRESS} or {IPV6_ADDRESS}'
+        )
+    return str(address)
+
+
+def is_own_address(host: str) -> bool:
+    """Whether a host of a URL is one on which agents listen (AGT-138)."""
+    return host in DEFAULT_BIND_HOSTS
+
+
+def shell_name(program: str) -> str:
+    """Return the last part of the program's path, for texts."""
+    return PurePath(program).name

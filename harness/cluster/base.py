@@ -1,0 +1,103 @@
+"""What the harness needs of a Kubernetes cluster, whoever provides it.
+
+A provider (native, kind, an existing cluster) implements :class:`Cluster`; suites and the lab know nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+__all__ = ["Access", "Cluster", "ClusterSpec", "Completed", "Node"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """What a cluster must look like; the defaults are the article's."""
+
+    name: str = "pod-identity-lab"
+    region: str = "eu-west-1"
+    account: str = "123456789012"
+    issuer: str = "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B716D3041E"
+    """``iss`` of service-account tokens: ``https://oidc.eks.<region>.amazonaws.com/id/<32 upper-case hex>``."""
+
+    @property
+    def arn(self) -> str:
+        """ARN of the EKS cluster that this cluster stands for."""
+        return f"arn:aws:eks:{self.region}:{self.account}:cluster/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node and the EC2 instance that it stands for."""
+
+    name: str
+    address: str
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a program that is no person reaches the API server."""
+
+    endpoint: str
+    certificate_authority: str
+    """PEM."""
+    client_certificate: Path
+    client_key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a command on a node printed and how it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Cluster(Protocol):
+    """A running cluster."""
+
+    @property
+    def provider(self) -> Literal["native", "kind", "existing"]:
+        """Where the cluster comes from."""
+        ...
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """What was asked for."""
+        ...
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Kubeconfig file of an administrator; the cluster's own, never the user's."""
+        ...
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """The cluster's nodes."""
+        ...
+
+    @property
+    def control_plane_access(self) -> Access:
+        """Access of EKS's own control plane: publishes associations and runs add-ons, and may do nothing else."""
+        ...
+
+    def run_on_node(self, node: str, command: Sequence[str], *, timeout: float = 60) -> Completed:
+        """Run a command in the network and mounts of a node."""
+        ...
+
+    def load_image(self, reference: str, archive: Path) -> None:
+        """Make an image from a ``docker-archive`` file available to the cluster under its full name."""
+        ...
+
+    def logs(self) -> Mapping[str, Path]:
+        """Return log files by the name of what wrote them, such as ``kubelet``."""
+        ...
+
+    def delete(self) -> None:
+        """Remove the cluster and everything it left on the host; also works on a half-made one."""
+        ...

@@ -1,0 +1,180 @@
+"""containerd, kubelet and kube-proxy of a native cluster's node, and their configuration files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.cluster.native.control_plane import CLUSTER_DNS, POD_CIDR, Credentials
+from harness.cluster.native.sandbox import Program
+
+__all__ = ["PAUSE_IMAGE", "REGISTRY_PORT", "node"]
+
+PAUSE_IMAGE = "registry.k8s.io/pause:3.10.1"
+REGISTRY_PORT = 5000
+_MIRRORED = ("docker.io", "public.ecr.aws", "registry.k8s.io", "602401143452.dkr.ecr.eu-west-1.amazonaws.com")
+
+
+def node(
+    credentials: Credentials,
+    binaries: Mapping[str, Path],
+    *,
+    name: str,
+    address: str,
+    instance_id: str,
+    cgroup: str,
+    registry: str,
+    configuration: Path,
+    data: Path,
+) -> list[Program]:
+    """Write the node's configuration files and return its programs.
+
+    Args:
+        credentials: The cluster's certificates.
+        binaries: Program name → path; all in directories of their own kind.
+        name: Node name.
+        address: Node address.
+        instance_id: EC2 instance that the node stands for.
+        cgroup: Name of the top-level cgroup that holds all pods.
+        registry: ``host:port`` of the lab's registry.
+        configuration: Directory for the files.
+        data: Directory for images and volumes; not on an overlay file system.
+    """
+    configuration.mkdir(parents=True, exist_ok=True)
+    _write_registry_mirrors(configuration / "certs.d", registry)
+    _write_cni(configuration / "cni")
+    (configuration / "containerd.toml").write_text(_containerd(configuration, binaries, data))
+    kubelet = _kubelet(credentials, cgroup, configuration, data, instance_id)
+    (configuration / "kubelet.json").write_text(json.dumps(kubelet, indent=1))
+    (configuration / "kube-proxy.json").write_text(json.dumps(_kube_proxy(credentials, name), indent=1))
+    search_path = ":".join(dict.fromkeys(str(path.parent) for path in binaries.values()))
+    path = f"{search_path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    kubelet_flags = [
+        f"--config={configuration / 'kubelet.json'}",
+        f"--kubeconfig={credentials.file('kubelet.kubeconfig')}",
+        f"--root-dir={data / 'kubelet'}",
+        f"--hostname-override={name}",
+        f"--node-ip={address}",
+        "--node-labels=node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
+        "topology.kubernetes.io/zone=eu-west-1a",
+    ]
+    return [
+        # containerd finds its shim, and the shim runc, through PATH.
+        Program(
+            "containerd", [str(binaries["containerd"]), "--config", str(configuration / "containerd.toml")], {"PATH": path}
+        ),
+        Program("kubelet", [str(binaries["kubelet"]), *kubelet_flags], {"PATH": path}),
+        Program("kube-proxy", [str(binaries["kube-proxy"]), f"--config={configuration / 'kube-proxy.json'}"]),
+    ]
+
+
+def _containerd(configuration: Path, binaries: Mapping[str, Path], data: Path) -> str:
+    return f"""\
+version = 3
+root = "{data / "containerd"}"
+state = "/run/containerd"
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{PAUSE_IMAGE}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{configuration / "certs.d"}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  # Lowering a score needs CAP_SYS_RESOURCE, which some machines withhold even from root.
+  restrict_oom_score_adj = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["{binaries["bridge"].parent}"]
+  conf_dir = "{configuration / "cni"}"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "{binaries["runc"]}"
+  SystemdCgroup = false
+"""
+
+
+def _write_registry_mirrors(directory: Path, registry: str) -> None:
+    """Send every pull to the lab's registry: it holds only what the lab built or was given, and there is no way out."""
+    for host in _MIRRORED:
+        (directory / host).mkdir(parents=True, exist_ok=True)
+        (directory / host / "hosts.toml").write_text(
+            f'server = "http://{registry}"\n\n[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
+        )
+
+
+def _write_cni(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    plugins: list[dict[str, Any]] = [
+        {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "hairpinMode": True,
+            # Pods reach AWS and IMDS under the node's address, as behind a VPC's source NAT.
+            "ipMasq": True,
+            "ipMasqBackend": "nftables",
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": POD_CIDR}]], "routes": [{"dst": "0.0.0.0/0"}]},
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
+    ]
+    configuration = {"cniVersion": "1.0.0", "name": "lab", "plugins": plugins}
+    (directory / "10-lab.conflist").write_text(json.dumps(configuration, indent=1))
+
+
+def _kubelet(
+    credentials: Credentials, cgroup: str, configuration: Path, data: Path, instance_id: str
+) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "x509": {"clientCAFile": str(credentials.file("ca.crt"))},
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(credentials.file("kubelet.crt")),
+        "tlsPrivateKeyFile": str(credentials.file("kubelet.key")),
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "clusterDNS": [CLUSTER_DNS],
+        "clusterDomain": "cluster.local",
+        "resolvConf": str(configuration / "resolv.conf"),
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{cgroup}",
+        "failSwapOn": False,
+        "failCgroupV1": False,
+        "enforceNodeAllocatable": [],
+        "podLogsDir": str(data / "pods"),
+        "providerID": f"aws:///eu-west-1a/{instance_id}",
+        "imageGCHighThresholdPercent": 100,
+        # The host's disk is not this cluster's to judge; its real limit shows up as a failed write.
+        "evictionHard": {"memory.available": "0%", "nodefs.available": "0%", "imagefs.available": "0%"},
+        # One quick look decides about readiness; the default of 10 s would be most of a start.
+        "nodeStatusUpdateFrequency": "2s",
+        "serializeImagePulls": False,
+        "registerWithTaints": [],
+    }
+
+
+def _kube_proxy(credentials: Credentials, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "clusterCIDR": POD_CIDR,
+        "hostnameOverride": name,
+        "clientConnection": {"kubeconfig": str(credentials.file("proxy.kubeconfig"))},
+        # The tables of connection tracking belong to the host's kernel: leave its limits alone.
+        "conntrack": {"maxPerCore": 0, "min": 0},
+        "healthzBindAddress": "127.0.0.1:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+    }

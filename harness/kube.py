@@ -1,0 +1,275 @@
+"""A typed door to the Kubernetes API: apply manifests, run pods, execute commands, wait."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import kubernetes.dynamic
+import kubernetes.stream
+import yaml
+
+from harness import wait
+from harness.cluster.base import Completed
+
+__all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests"]
+
+Manifest = dict[str, Any]
+ApiException: type[Any] = kubernetes.client.ApiException
+
+_FIELD_MANAGER = "podid"
+
+
+def load_manifests(path: Path, replacements: Mapping[str, str] | None = None) -> list[Manifest]:
+    """Read a YAML file of one or more objects.
+
+    Args:
+        path: The file.
+        replacements: Words to replace in the text before parsing.
+    """
+    text = path.read_text()
+    for word, value in (replacements or {}).items():
+        text = text.replace(word, value)
+    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
+
+
+class Kube:
+    """A client for one cluster, by its kubeconfig."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        """Read the kubeconfig; the API server is not asked yet."""
+        self._api: Any = kubernetes.config.new_client_from_config(str(kubeconfig))
+        self._discovery_cache = kubeconfig.with_name("discovery.json")
+        self.core: Any = kubernetes.client.CoreV1Api(self._api)
+        self.apps: Any = kubernetes.client.AppsV1Api(self._api)
+        self._dynamic: Any = None
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self._api.rest_client.pool_manager.clear()
+
+    def is_ready(self) -> bool:
+        """Tell whether the API server says that it is ready."""
+        response: Any = self._api.rest_client.request("GET", f"{self._api.configuration.host}/readyz")
+        return response.status == 200
+
+    def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
+        """Apply objects server-side, in order.
+
+        Args:
+            manifests: The objects.
+            namespace: For objects that name none.
+        """
+        for manifest in manifests:
+            metadata = manifest["metadata"]
+            self._resource(manifest).server_side_apply(
+                body=manifest,
+                name=metadata["name"],
+                namespace=metadata.get("namespace", namespace),
+                field_manager=_FIELD_MANAGER,
+                force_conflicts=True,
+            )
+
+    def delete(self, manifest: Manifest, namespace: str | None = None) -> None:
+        """Delete the object that a manifest describes."""
+        metadata = manifest["metadata"]
+        self._resource(manifest).delete(name=metadata["name"], namespace=metadata.get("namespace", namespace))
+
+    def _resource(self, manifest: Manifest) -> Any:
+        if self._dynamic is None:
+            self._dynamic = kubernetes.dynamic.DynamicClient(self._api, cache_file=str(self._discovery_cache))
+        return self._dynamic.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+
+    def read(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Manifest:
+        """Return an object as JSON, field names as in the API."""
+        return self._resource({"apiVersion": api_version, "kind": kind}).get(name=name, namespace=namespace).to_dict()
+
+    @contextlib.contextmanager
+    def namespace(self, name: str) -> Iterator[str]:
+        """Create a namespace in which pods can be created; delete it with everything in it at the end."""
+        self._delete_namespace(name)
+        self.core.create_namespace({"metadata": {"name": name}})
+        try:
+            self.wait_until_usable(name)
+            yield name
+        finally:
+            self._delete_namespace(name)
+
+    def _delete_namespace(self, name: str) -> None:
+        if _exists(lambda: self.core.delete_namespace(name)):
+            wait.until(
+                lambda: not _exists(lambda: self.core.read_namespace(name)), what=f"namespace {name} to go", timeout=90
+            )
+
+    def wait_until_usable(self, namespace: str) -> None:
+        """Wait until pods can be created in a namespace: its default account and its root certificates are there."""
+        wait.until(
+            lambda: (
+                _exists(lambda: self.core.read_namespaced_service_account("default", namespace))
+                and _exists(lambda: self.core.read_namespaced_config_map("kube-root-ca.crt", namespace))
+            ),
+            what=f"namespace {namespace} to be usable",
+            timeout=30,
+        )
+
+    def create_service_account(self, name: str, namespace: str) -> None:
+        """Create a ServiceAccount as ``kubectl create serviceaccount`` does."""
+        self.core.create_namespaced_service_account(namespace, {"metadata": {"name": name}})
+
+    def wait_until_deployed(self, kind: str, name: str, namespace: str, timeout: float = 120) -> None:
+        """Wait until all pods of a Deployment or DaemonSet are up to date and ready."""
+        read = self.apps.read_namespaced_deployment if kind == "Deployment" else self.apps.read_namespaced_daemon_set
+        wait.until(
+            lambda: _rollout(read(name, namespace)),
+            lambda state: state.is_complete,
+            what=f"{kind} {namespace}/{name} to be rolled out",
+            timeout=timeout,
+            hint=f"see: kubectl --namespace {namespace} describe {kind.lower()},pod",
+        )
+
+    def pod(self, name: str, namespace: str) -> Pod:
+        """Return a handle to a pod; it need not exist yet."""
+        return Pod(self, name, namespace)
+
+    def run(
+        self,
+        name: str,
+        namespace: str,
+        *,
+        image: str,
+        service_account: str,
+        command: Sequence[str],
+        overrides: Manifest | None = None,
+    ) -> Pod:
+        """Create a pod as ``kubectl run --command`` does, and return its handle without waiting."""
+        self.core.create_namespaced_pod(namespace, pod_manifest(name, image, service_account, command, overrides))
+        return self.pod(name, namespace)
+
+    def dry_run(
+        self, name: str, namespace: str, *, image: str, service_account: str, command: Sequence[str]
+    ) -> Manifest:
+        """Return the pod that admission would make of ``run``'s, without creating it."""
+        created = self.core.create_namespaced_pod(
+            namespace, pod_manifest(name, image, service_account, command), dry_run="All", _preload_content=False
+        )
+        return json.loads(created.data)
+
+
+def pod_manifest(
+    name: str, image: str, service_account: str, command: Sequence[str], overrides: Manifest | None = None
+) -> Manifest:
+    """Return the pod that ``kubectl run NAME --image --serviceaccount --command`` creates."""
+    spec: Manifest = {
+        "serviceAccountName": service_account,
+        "containers": [{"name": name, "image": image, "command": list(command)}],
+        # A deleted pod need not wait half a minute for a sleep to notice.
+        "terminationGracePeriodSeconds": 1,
+        **(overrides or {}),
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"run": name}}, "spec": spec}
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod, and what can be asked of it."""
+
+    kube: Kube
+    name: str
+    namespace: str
+
+    def read(self) -> Manifest:
+        """Return the pod as JSON, field names as in the API."""
+        response = self.kube.core.read_namespaced_pod(self.name, self.namespace, _preload_content=False)
+        return json.loads(response.data)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables of the first container's specification, in order."""
+        return {entry["name"]: entry.get("value", "") for entry in self.read()["spec"]["containers"][0].get("env", [])}
+
+    def wait_until_ready(self, timeout: float = 90) -> Pod:
+        """Wait until the pod is Ready, and return it.
+
+        Raises:
+            harness.wait.Timeout: It did not become ready; the text has the phase and the containers' states.
+        """
+        wait.until(
+            lambda: _pod_state(self.read()),
+            lambda state: state.startswith("Ready"),
+            what=f"pod {self.namespace}/{self.name} to be ready",
+            timeout=timeout,
+            hint=f"see: kubectl --namespace {self.namespace} describe pod {self.name}",
+        )
+        return self
+
+    def exec(self, *command: str, timeout: float = 60) -> Completed:
+        """Run a command in the pod's first container."""
+        stream: Any = kubernetes.stream.stream(
+            self.kube.core.connect_get_namespaced_pod_exec,
+            self.name,
+            self.namespace,
+            command=list(command),
+            stdout=True,
+            stderr=True,
+            _preload_content=False,
+        )
+        try:
+            stream.run_forever(timeout=timeout)
+            if stream.is_open():
+                raise wait.Timeout(f"{' '.join(command)} in pod {self.name} did not end within {timeout:.0f} s")
+            return Completed(stream.returncode, stream.read_stdout(timeout=0), stream.read_stderr(timeout=0))
+        finally:
+            stream.close()
+
+    def delete(self) -> None:
+        """Delete the pod and wait until it is gone."""
+        self.kube.core.delete_namespaced_pod(self.name, self.namespace, grace_period_seconds=0)
+        wait.until(lambda: not _exists(self.read), what=f"pod {self.namespace}/{self.name} to go", timeout=60)
+
+
+def _exists(call: Callable[[], object]) -> bool:
+    """Make a call and tell whether it found its object."""
+    try:
+        call()
+    except ApiException as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Rollout:
+    wanted: int
+    updated: int
+    ready: int
+    observed: bool
+
+    @property
+    def is_complete(self) -> bool:
+        return self.observed and self.wanted > 0 and self.updated >= self.wanted and self.ready >= self.wanted
+
+
+def _rollout(workload: Any) -> _Rollout:
+    status = workload.status
+    observed = (status.observed_generation or 0) >= workload.metadata.generation
+    if workload.kind == "DaemonSet" or hasattr(status, "desired_number_scheduled"):
+        updated, ready = status.updated_number_scheduled or 0, status.number_available or 0
+        return _Rollout(status.desired_number_scheduled or 0, updated, ready, observed)
+    return _Rollout(workload.spec.replicas, status.updated_replicas or 0, status.available_replicas or 0, observed)
+
+
+def _pod_state(pod: Manifest) -> str:
+    """Say in one line how a pod is doing; begins with ``Ready`` when it is."""
+    status = pod["status"]
+    if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])):
+        return "Ready"
+    states = [
+        f"{container['name']}: {json.dumps(container['state'])}"
+        for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
+    ]
+    return f"{status.get('phase')}; {'; '.join(states)}"

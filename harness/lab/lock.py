@@ -1,0 +1,44 @@
+"""One command at a time may change a lab."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import UsageError
+
+__all__ = ["exclusive"]
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, lab: str) -> Iterator[None]:
+    """Hold the lab's lock; the kernel releases it with the process, so it is never stale.
+
+    Args:
+        path: The lock file; stays behind, empty of meaning, when nobody holds it.
+        lab: Name of the lab, for the error.
+
+    Raises:
+        UsageError: Another command holds it; the text names it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UsageError(
+                f"lab {lab!r} is being changed by another command: {file.read().strip() or 'unknown'}",
+                hint="wait for it to end, or use another lab: podid --lab NAME …",
+            ) from None
+        file.truncate(0)
+        file.write(f"PID {os.getpid()}: {' '.join(sys.argv)}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)

@@ -1,0 +1,81 @@
+"""Where the harness keeps things."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CHECKOUT", "LabPaths", "cache_directory", "state_directory"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The checkout: agent/, webhook/, fixtures/ and tools/ are read from here."""
+
+
+def cache_directory() -> Path:
+    """Return the directory for what is built once: ``PODID_CACHE_DIR``, else below the user's cache."""
+    return _directory("PODID_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
+
+
+def state_directory() -> Path:
+    """Return the directory for labs: ``PODID_STATE_DIR``, else below the user's state."""
+    return _directory("PODID_STATE_DIR", "XDG_STATE_HOME", ".local/state")
+
+
+def _directory(own: str, standard: str, default: str) -> Path:
+    if value := os.environ.get(own):
+        return Path(value).absolute()
+    base = os.environ.get(standard)
+    return (Path(base) if base else Path.home() / default).absolute() / "podid"
+
+
+@dataclass(frozen=True, slots=True)
+class LabPaths:
+    """Files of one lab; the directory goes with the lab."""
+
+    state: Path
+    lab: str
+
+    @property
+    def directory(self) -> Path:
+        """Everything of the lab."""
+        return self.state / "labs" / self.lab
+
+    @property
+    def lock(self) -> Path:
+        """The lab's lock, which outlives the lab."""
+        return self.state / "labs" / f"{self.lab}.lock"
+
+    @property
+    def description(self) -> Path:
+        """The lab's network and addresses."""
+        return self.directory / "lab.json"
+
+    @property
+    def aws(self) -> Path:
+        """Directory of the AWS sandbox."""
+        return self.directory / "aws"
+
+    def cluster(self, name: str) -> Path:
+        """Directory of a cluster."""
+        return self.directory / "clusters" / name
+
+    @property
+    def clusters(self) -> Path:
+        """Directory of all clusters."""
+        return self.directory / "clusters"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Kubeconfig with a context per cluster."""
+        return self.directory / "kubeconfig"
+
+    @property
+    def aws_config(self) -> Path:
+        """AWS configuration file with a profile per account."""
+        return self.directory / "aws-config"
+
+    @property
+    def builds(self) -> Path:
+        """Mark of build processes (see :mod:`harness.cluster.native.sandbox`); never created."""
+        return self.directory / "builds"

@@ -1,0 +1,100 @@
+"""What the lab adds to a cluster so that it looks like one on EKS; none of it is under test.
+
+DNS answers for AWS, trust in the lab's CA, rights of EKS's control plane, and the webhook's certificate.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import yaml
+
+from harness.cluster.base import ClusterSpec
+from harness.kube import Kube, Manifest, load_manifests
+from harness.lab.paths import CHECKOUT
+from harness.pki import Authority
+
+__all__ = ["agent_manifests", "apply_wiring", "install_webhook", "trust_bundle"]
+
+_LAB = CHECKOUT / "fixtures" / "lab"
+_SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+_WEBHOOK = ("pod-identity-webhook", "kube-system")
+
+
+def trust_bundle(lab_authority: str) -> str:
+    """Return the host's trusted CAs and the lab's, PEM: what a pod of the lab trusts."""
+    system = next((path.read_text() for path in map(Path, _SYSTEM_BUNDLES) if path.exists()), "")
+    return system + lab_authority
+
+
+def apply_wiring(kube: Kube, *, aws_address: str, trust_bundle_path: Path) -> None:
+    """Apply DNS, trust and rights to a cluster whose API server is ready."""
+    kube.apply(load_manifests(_LAB / "eks-control-plane.yaml"))
+    kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": str(trust_bundle_path)}))
+    kube.apply(load_manifests(_LAB / "coredns.yaml", {"AWS_ADDRESS": aws_address}))
+
+
+def agent_manifests(spec: ClusterSpec, deploy: Path = CHECKOUT / "agent" / "deploy") -> list[Manifest]:
+    """Return the agent's manifests with the cluster's name and region filled in, as the add-on does it on EKS."""
+    manifests = _read_all(deploy)
+    for manifest in manifests:
+        if manifest["kind"] == "DaemonSet":
+            pod = manifest["spec"]["template"]["spec"]
+            for container in pod.get("initContainers", []) + pod["containers"]:
+                _fill_in(container, spec)
+    return manifests
+
+
+def _fill_in(container: Manifest, spec: ClusterSpec) -> None:
+    arguments: list[str] = container.get("args", [])
+    if "--cluster-name" in arguments:
+        arguments[arguments.index("--cluster-name") + 1] = spec.name
+    for entry in container.get("env", []):
+        if entry["name"] == "AWS_REGION":
+            entry["value"] = spec.region
+    # Lab-only: the agent's client verifies AWS's certificate with the bundle that the lab mounts there.
+    container.setdefault("env", []).append({"name": "AWS_CA_BUNDLE", "value": "/etc/ssl/certs/ca-certificates.crt"})
+
+
+def install_webhook(kube: Kube, spec: ClusterSpec, deploy: Path = CHECKOUT / "webhook" / "deploy") -> None:
+    """Apply the webhook's manifests with a certificate of its own and its CA in the registration; does not wait."""
+    name, namespace = _WEBHOOK
+    authority = Authority(f"{name}-ca")
+    names = [name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.cluster.local"]
+    pair = authority.issue(names[2], names=names, serving=True)
+    secret: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {"tls.crt": pair.certificate, "tls.key": pair.key},
+    }
+    kube.apply([secret, *webhook_manifests(spec, authority.certificate, deploy)])
+
+
+def webhook_manifests(spec: ClusterSpec, authority: str, deploy: Path) -> list[Manifest]:
+    """Return the webhook's manifests for a cluster of one node, with the CA that signed its certificate."""
+    manifests = _read_all(deploy)
+    for manifest in manifests:
+        if manifest["kind"] == "MutatingWebhookConfiguration":
+            for webhook in manifest["webhooks"]:
+                webhook["clientConfig"]["caBundle"] = base64.b64encode(authority.encode()).decode()
+        if manifest["kind"] == "Deployment":
+            manifest["spec"]["replicas"] = 1
+            (container,) = manifest["spec"]["template"]["spec"]["containers"]
+            container["args"] = [_with_region(argument, spec.region) for argument in container["args"]]
+    return manifests
+
+
+def _with_region(argument: str, region: str) -> str:
+    return f"--aws-default-region={region}" if argument.startswith("--aws-default-region=") else argument
+
+
+def _read_all(directory: Path) -> list[Manifest]:
+    return [
+        manifest
+        for file in sorted(directory.glob("*.yaml"))
+        for manifest in yaml.safe_load_all(file.read_text())
+        if manifest
+    ]

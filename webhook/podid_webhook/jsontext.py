@@ -1,0 +1,72 @@
+"""JSON as this package handles it: one type for its values, and a decoder as strict as Go's."""
+
+import json
+from typing import NoReturn, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+JsonObject: TypeAlias = dict[str, Json]
+
+
+class JsonError(ValueError):
+    """The text is not JSON. The message never quotes the text, which may hold secrets (WHK-871)."""
+
+
+def decode(text: bytes) -> Json:
+    """Decode one JSON document.
+
+    Raises:
+        JsonError: If ``text`` is not UTF-8, not JSON, nested too deeply, or holds a number beyond any float.
+    """
+    try:
+        # Through str: loads() of bytes would guess UTF-16 and skip a byte-order mark.
+        return json.loads(text.decode(), parse_constant=_refuse_constant, parse_float=_finite_float)
+    except RecursionError:
+        raise JsonError("the JSON is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise JsonError(f"not JSON: {error.msg} at character {error.pos}") from None
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except JsonError:
+        raise
+    except ValueError:
+        # The interpreter's limit on the digits of an integer.
+        raise JsonError("not JSON: a number with too many digits") from None
+
+
+def encode(value: Json) -> bytes:
+    """Encode compactly, in ASCII, so that a lone surrogate survives as it came.
+
+    Raises:
+        JsonError: If the value is nested too deeply.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError:
+        raise JsonError("the JSON is nested too deeply") from None
+
+
+def member(container: JsonObject, name: str) -> tuple[str, Json]:
+    """Find a member by its name without regard to case, as Go's decoder does (WHK-116, WHK-705).
+
+    Returns:
+        The name as written in the object and the value; ``name`` and None if there is no such member.
+    """
+    if name in container:
+        return name, container[name]
+    folded = name.casefold()
+    for key, value in container.items():
+        if key.casefold() == folded:
+            return key, value
+    return name, None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JsonError(f"not JSON: {name} is no JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    # An infinity could be decoded but not be sent back.
+    if value in {float("inf"), float("-inf")}:
+        raise JsonError("not JSON: a number beyond 64-bit floating point")
+    return value

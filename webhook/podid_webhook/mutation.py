@@ -1,0 +1,161 @@
+"""From a pod and what one mechanism injects to a JSON Patch (WHK-301 to WHK-318, WHK-401 to WHK-409, WHK-501 to 522).
+
+Pod Identity and IRSA differ in values only, so both are an `Injection` and share one `mutate`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from podid_webhook.goparse import clean_join
+from podid_webhook.jsontext import Json, JsonObject
+from podid_webhook.pod import Container, Containers, Pod
+
+Method = Literal["container_credentials", "sts_web_identity"]
+"""The mechanism, named as in upstream's metric ``pod_identity_webhook_pod_count``."""
+
+LABEL = "eks.amazonaws.com/pod-identity"
+_LABEL_VALUE = "enabled"
+
+_STS = "AWS_STS_REGIONAL_ENDPOINTS"
+_REGIONS = ("AWS_DEFAULT_REGION", "AWS_REGION")
+_OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What a mechanism adds to a pod."""
+
+    method: Method
+    source: tuple[str, str]
+    """First variable of the credential pair, with its value: the credentials' URI, or the role's ARN."""
+    token_variable: str
+    """Second variable of the pair; its value is the path of the token in the container."""
+    volume_name: str
+    audience: str
+    """Empty: the projection has none, and the API server puts its own (WHK-409)."""
+    token_path: str
+    """Path of the token in the volume."""
+    mount_path: str
+    expiration_seconds: int
+    regional_sts: bool
+    region: str
+    """Empty: no region is injected."""
+    labelled: bool
+    """Whether the pod gets the Pod Identity label."""
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the two variables of which a container has both or neither."""
+        return self.source[0], self.token_variable
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """What to answer for a pod that has a configuration."""
+
+    method: Method
+    patch: list[JsonObject]
+    """RFC 6902 operations, all ``add``, in the order label, volume, containers, initContainers (WHK-511)."""
+    changes_spec: bool
+    """False when the pod was complete before: then the patch sets only what is there already."""
+
+
+def mutate(pod: Pod, injection: Injection, skipped: frozenset[str]) -> Mutation:
+    """Build the patch that gives ``pod`` its credentials.
+
+    Args:
+        pod: The pod as received; the patch applies to exactly that object.
+        injection: What to add.
+        skipped: Names of containers and initContainers that get neither variables nor mount (WHK-516).
+    """
+    patch: list[JsonObject] = []
+    if injection.labelled:
+        patch.append(_label_operation(pod))
+    volume_missing = injection.volume_name not in (pod.volume_names or ())
+    if volume_missing:
+        patch.append(_volume_operation(pod, injection))
+    variables = _variables(pod, injection)
+    completed = False
+    for containers in (pod.containers, pod.init_containers):
+        items = _completed(containers, injection, variables, skipped)
+        if items is not None:
+            patch.append(_add([pod.spec_key, containers.key], [*items]))
+            # Untouched containers come back as the very same objects.
+            completed |= any(new is not old.json for new, old in zip(items, containers.items or (), strict=True))
+    return Mutation(injection.method, patch, changes_spec=volume_missing or completed)
+
+
+def _add(path: list[str], value: Json) -> JsonObject:
+    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+    return {"op": "add", "path": pointer, "value": value}
+
+
+def _label_operation(pod: Pod) -> JsonObject:
+    if pod.has_labels:
+        return _add([pod.metadata_key, pod.labels_key, LABEL], _LABEL_VALUE)
+    labels: JsonObject = {LABEL: _LABEL_VALUE}
+    if pod.has_metadata:
+        return _add([pod.metadata_key, pod.labels_key], labels)
+    # Without its parent the path above would not apply, and the API server would answer 500 (WHK-513).
+    return _add([pod.metadata_key], {pod.labels_key: labels})
+
+
+def _volume_operation(pod: Pod, injection: Injection) -> JsonObject:
+    token: JsonObject = {"audience": injection.audience} if injection.audience else {}
+    token |= {"expirationSeconds": injection.expiration_seconds, "path": injection.token_path}
+    volume: JsonObject = {
+        "name": injection.volume_name,
+        "projected": {"sources": [{"serviceAccountToken": token}]},
+    }
+    if pod.volume_names is None:
+        return _add([pod.spec_key, pod.volumes_key], [volume])
+    return _add([pod.spec_key, pod.volumes_key, "0"], volume)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Variables that a container gets together, and only if it has none of their names."""
+
+    names: frozenset[str]
+    variables: tuple[tuple[str, str], ...]
+    """Empty when the flags switch the group off; the names still count (WHK-506)."""
+
+
+def _variables(pod: Pod, injection: Injection) -> tuple[_Group, ...]:
+    token_file = clean_join(injection.mount_path, injection.token_path)
+    if any(pod.node_selector.get(label) == "windows" for label in _OS_LABELS):
+        token_file = "C:" + token_file.replace("/", "\\")
+    return (
+        _Group(frozenset({_STS}), ((_STS, "regional"),) if injection.regional_sts else ()),
+        _Group(frozenset(_REGIONS), tuple((name, injection.region) for name in _REGIONS if injection.region)),
+        _Group(frozenset(injection.pair), (injection.source, (injection.token_variable, token_file))),
+    )
+
+
+def _completed(
+    containers: Containers, injection: Injection, groups: tuple[_Group, ...], skipped: frozenset[str]
+) -> list[JsonObject] | None:
+    if containers.items is None:
+        return None
+    return [
+        container.json if container.name in skipped else _complete(container, injection, groups)
+        for container in containers.items
+    ]
+
+
+def _complete(container: Container, injection: Injection, groups: tuple[_Group, ...]) -> JsonObject:
+    # Presence is by name only: an empty value, or one from elsewhere, is the user's choice (WHK-504).
+    missing = [group for group in groups if not group.names & container.env_names]
+    if not missing:
+        return container.json  # entirely untouched, without a mount even (WHK-506)
+    additions: list[Json] = [{"name": name, "value": value} for group in missing for name, value in group.variables]
+    mounted = injection.volume_name in container.mounted_volumes  # at whatever path (WHK-507)
+    if mounted and not additions:
+        return container.json
+    complete = dict(container.json)
+    if additions:
+        complete[container.env_key] = [*container.env, *additions]
+    if not mounted:
+        mount: JsonObject = {"name": injection.volume_name, "readOnly": True, "mountPath": injection.mount_path}
+        complete[container.mounts_key] = [*container.mounts, mount]
+    return complete
