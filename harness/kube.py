@@ -266,7 +266,9 @@ def _rollout(workload: Any) -> _Rollout:
 def _pod_state(pod: Manifest) -> str:
     """Say in one line how a pod is doing; begins with ``Ready`` when it is."""
     status = pod["status"]
-    if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])):
+    if any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])
+    ):
         return "Ready"
     states = [
         f"{container['name']}: {json.dumps(container['state'])}"

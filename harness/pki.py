@@ -5,7 +5,7 @@ Everything is made anew for each lab and dies with it; keys are written with mod
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 __all__ = ["Authority", "KeyPair", "new_service_account_key", "write_private"]
 
-_LIFETIME = datetime.timedelta(days=365)
+_LIFETIME = dt.timedelta(days=365)
 # Machines in one lab may disagree about the time by a little.
-_BACKDATE = datetime.timedelta(minutes=5)
+_BACKDATE = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Authority:
         """
         self._key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         self._certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -100,7 +100,7 @@ class Authority:
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([ExtendedKeyUsageOID.SERVER_AUTH] if serving else [])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(attributes))
@@ -123,9 +123,7 @@ class Authority:
 def new_service_account_key() -> tuple[str, str]:
     """Return (private, public) PEM of a key that signs service-account tokens with RS256, as EKS's are."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return _key_pem(key), public.decode()
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from harness import wait
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest, Pod
+from harness.lab import LabCluster
+from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 
 __all__ = [
     "AwsAccount",
@@ -30,178 +28,32 @@ __all__ = [
     "decode_token",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
+    "without_agent",
 ]
 
-AGENT_ADDON = "eks-pod-identity-agent"
-AGENT_VERSION = "v1.3.10-eksbuild.2"
 _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"  # noqa: S105 - a path
 _PAUSE = ("sleep", "3600")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event that CloudTrail's LookupEvents returned."""
-
-    name: str
-    username: str
-    resources: list[tuple[str, str]]
-    """(type, name) pairs."""
-    record: dict[str, Any]
-    """The CloudTrail record, parsed."""
-
-
-class AwsAccount:
-    """An administrator's view of one account in the lab."""
-
-    def __init__(self, endpoint: str, access_key_id: str, secret_access_key: str, region: str) -> None:
-        """Keep the credentials; nothing is called yet.
-
-        Args:
-            endpoint: URL at which the lab's AWS answers for all services.
-            access_key_id: Key of an administrator.
-            secret_access_key: Its secret.
-            region: Region for regional services.
-        """
-        self._endpoint = endpoint
-        self._session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
-        self._clients: dict[str, Any] = {}
-
-    def client(self, service: str) -> Any:
-        """Return the boto3 client of a service."""
-        if service not in self._clients:
-            configuration = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
-            self._clients[service] = self._session.client(service, endpoint_url=self._endpoint, config=configuration)
-        return self._clients[service]
-
-    @contextlib.contextmanager
-    def bucket(self, name: str) -> Iterator[str]:
-        """Create a bucket; empty and delete it at the end."""
-        s3 = self.client("s3")
-        self._delete_bucket(name)
-        s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        try:
-            yield name
-        finally:
-            self._delete_bucket(name)
-
-    def _delete_bucket(self, name: str) -> None:
-        s3 = self.client("s3")
-        with _ignoring("NoSuchBucket"):
-            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-                for entry in page.get("Contents", []):
-                    s3.delete_object(Bucket=name, Key=entry["Key"])
-            s3.delete_bucket(Bucket=name)
-
-    @contextlib.contextmanager
-    def policy(self, name: str, document: str) -> Iterator[str]:
-        """Create a managed policy, yield its ARN, delete it at the end."""
-        iam = self.client("iam")
-        with _ignoring("NoSuchEntity"):
-            iam.delete_policy(PolicyArn=f"arn:aws:iam::{self.account}:policy/{name}")
-        arn = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
-        try:
-            yield arn
-        finally:
-            iam.delete_policy(PolicyArn=arn)
-
-    @contextlib.contextmanager
-    def role(self, name: str, trust: str, policies: Sequence[str] = ()) -> Iterator[str]:
-        """Create a role with attached managed policies, yield its ARN, delete it at the end."""
-        iam = self.client("iam")
-        self._delete_role(name)
-        arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-        try:
-            for policy in policies:
-                iam.attach_role_policy(RoleName=name, PolicyArn=policy)
-            yield arn
-        finally:
-            self._delete_role(name)
-
-    def _delete_role(self, name: str) -> None:
-        iam = self.client("iam")
-        with _ignoring("NoSuchEntity"):
-            for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
-                iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
-            iam.delete_role(RoleName=name)
-
-    @contextlib.contextmanager
-    def association(
-        self, cluster: str, namespace: str, service_account: str, role_arn: str
-    ) -> Iterator[dict[str, Any]]:
-        """Create a pod identity association, yield its record, delete it at the end."""
-        eks = self.client("eks")
-        pair = {"clusterName": cluster, "namespace": namespace, "serviceAccount": service_account}
-        for leftover in eks.list_pod_identity_associations(**pair)["associations"]:
-            eks.delete_pod_identity_association(clusterName=cluster, associationId=leftover["associationId"])
-        record = eks.create_pod_identity_association(**pair, roleArn=role_arn)["association"]
-        try:
-            yield record
-        finally:
-            eks.delete_pod_identity_association(clusterName=cluster, associationId=record["associationId"])
-
-    def install_agent(self, cluster: str) -> None:
-        """Create the agent's add-on unless it is there, and wait until it is active.
-
-        Raises:
-            harness.wait.Timeout: It failed, or did not become active in time.
-        """
-        eks = self.client("eks")
-        with _ignoring("ResourceInUseException"):
-            eks.create_addon(clusterName=cluster, addonName=AGENT_ADDON, addonVersion=AGENT_VERSION)
-        wait.until(
-            lambda: eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)["addon"],
-            lambda addon: addon["status"] == "ACTIVE",
-            what=f"add-on {AGENT_ADDON} of {cluster} to be active",
-            timeout=90,
-            stop=lambda addon: f"it is {addon['status']}: {addon['health']}" if "FAILED" in addon["status"] else None,
-            hint="see: kubectl --namespace kube-system describe daemonset,pod",
-        )
-
-    def remove_agent(self, cluster: str) -> None:
-        """Delete the agent's add-on and wait until AWS no longer knows it."""
-        eks = self.client("eks")
-        eks.delete_addon(clusterName=cluster, addonName=AGENT_ADDON)
-
-        def is_gone() -> bool:
-            with _ignoring("ResourceNotFoundException"):
-                eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)
-                return False
-            return True
-
-        wait.until(is_gone, what=f"add-on {AGENT_ADDON} of {cluster} to be deleted", timeout=60)
-
-    @property
-    def account(self) -> str:
-        """Account number of the administrator."""
-        return str(self.client("sts").get_caller_identity()["Account"])
-
-    def lookup_events(self, **attribute: str) -> list[Event]:
-        """Return CloudTrail's events, newest first.
-
-        Args:
-            attribute: At most one lookup attribute, such as ``EventName="AssumeRole"``.
-        """
-        attributes = [{"AttributeKey": key, "AttributeValue": value} for key, value in attribute.items()]
-        pages = self.client("cloudtrail").get_paginator("lookup_events").paginate(LookupAttributes=attributes)
-        return [
-            Event(
-                name=event["EventName"],
-                username=event.get("Username", ""),
-                resources=[(entry["ResourceType"], entry["ResourceName"]) for entry in event.get("Resources", [])],
-                record=json.loads(event["CloudTrailEvent"]),
-            )
-            for page in pages
-            for event in page["Events"]
-        ]
-
-
 @contextlib.contextmanager
-def _ignoring(code: str) -> Iterator[None]:
+def without_agent(cluster: LabCluster, aws: AwsAccount, kube: Kube) -> Iterator[None]:
+    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end."""
+    daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
+    selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
+    aws.remove_agent(cluster.name)
     try:
+        wait.until(
+            lambda: kube.core.list_namespaced_pod("kube-system", label_selector=selector).items,
+            lambda pods: not pods,
+            what="the agent's pods to end",
+            timeout=60,
+        )
+        for node in cluster.nodes:
+            # The agent leaves its link behind; without it the address is routed away and nobody answers.
+            cluster.run_on_node(node.name, ["ip", "link", "delete", "pod-id-link0"])
         yield
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") != code:
-            raise
+    finally:
+        aws.install_agent(cluster.name)
 
 
 def assume_role_records(aws: AwsAccount, role_arn: str | None = None) -> list[dict[str, Any]]:

@@ -7,12 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
-from typing import cast
+from typing import Any
 
 from podid_agent.flags import Flag, parse_bool, parse_duration, parse_int
 
-__all__ = ["DEFAULT_BIND_HOSTS", "SERVER_FLAGS", "ConfigurationError", "ServerConfig"]
+__all__ = ["DEFAULT_BIND_HOSTS", "IPV4_ADDRESS", "IPV6_ADDRESS", "SERVER_FLAGS", "ConfigurationError", "ServerConfig"]
 
 IPV4_ADDRESS = "169.254.170.23"
 IPV6_ADDRESS = "fd00:ec2::23"
@@ -30,6 +29,8 @@ def _cache_key(text: str) -> str:
         raise ValueError('this version keys its cache by the token only; use "token"')
     return text
 
+
+_FIELDS = {"max-credential-retention-before-renewal": "retention"}
 
 _uint16 = partial(parse_int, bits=16, signed=False)
 
@@ -83,6 +84,8 @@ class ServerConfig:
     """Checked options of `server`."""
 
     cluster_name: str
+    """Name in the EKS Auth path."""
+
     port: int = 80
     probe_port: int = 2703
     metrics_address: str = "0.0.0.0"  # noqa: S104 - upstream's default, scraped from outside the node
@@ -103,7 +106,8 @@ class ServerConfig:
     request_timeout: float = 1.8
     """Seconds; 0 waits for the call's end."""
 
-    metrics_enabled: bool = True
+    cache_key: str = "token"
+    disable_metrics: bool = False
 
     @property
     def caching(self) -> bool:
@@ -120,25 +124,14 @@ class ServerConfig:
         if "cluster-name" not in values:
             raise ConfigurationError('required flag(s) "cluster-name" not set')
 
-        last = {name: given[-1] for name, given in values.items()}
-        hosts = cast("list[str]", values.get("bind-hosts", []))
-        qps = cast("int", last.get("max-service-qps", 3))
-        config = cls(
-            cluster_name=cast("str", last["cluster-name"]),
-            port=cast("int", last.get("port", 80)),
-            probe_port=cast("int", last.get("probe-port", 2703)),
-            metrics_address=cast("str", last.get("metrics-address", cls.__dataclass_fields__["metrics_address"].default)),
-            metrics_port=cast("int", last.get("metrics-port", 2705)),
-            retention=cast("float", last.get("max-credential-retention-before-renewal", 3 * 3600.0)),
-            max_cache_size=cast("int", last.get("max-cache-size", 2000)),
-            max_service_qps=qps if qps > 0 else 3,
-            bind_hosts=tuple(_bind_address(host) for host in hosts) or DEFAULT_BIND_HOSTS,
-            hosts_are_default=not hosts,
-            rotate_credentials=cast("bool", last.get("rotate-credentials", False)),
-            endpoint=cast("str", last.get("endpoint", "")),
-            request_timeout=cast("float", last.get("request-timeout", 1.8)),
-            metrics_enabled=not last.get("disable-metrics", False),
-        )
+        # Any ends here: the parsers of the flags fixed the types.
+        fields: dict[str, Any] = {_FIELDS.get(name, name.replace("-", "_")): given[-1] for name, given in values.items()}
+        if "bind-hosts" in values:
+            fields["bind_hosts"] = tuple(_bind_address(str(host)) for host in values["bind-hosts"])
+            fields["hosts_are_default"] = False
+        if fields.get("max_service_qps", 1) <= 0:
+            del fields["max_service_qps"]  # AGT-122: means the default
+        config = cls(**fields)
         config._check()
         return config
 
@@ -183,12 +176,3 @@ def _bind_address(host: str) -> str:
         )
     return str(address)
 
-
-def is_own_address(host: str) -> bool:
-    """Whether a host of a URL is one on which agents listen (AGT-138)."""
-    return host in DEFAULT_BIND_HOSTS
-
-
-def shell_name(program: str) -> str:
-    """Return the last part of the program's path, for texts."""
-    return PurePath(program).name

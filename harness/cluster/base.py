@@ -5,10 +5,14 @@ A provider (native, kind, an existing cluster) implements :class:`Cluster`; suit
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
+
+from harness.errors import UsageError
 
 __all__ = ["Access", "Cluster", "ClusterSpec", "Completed", "Node"]
 
@@ -22,6 +26,25 @@ class ClusterSpec:
     account: str = "123456789012"
     issuer: str = "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B716D3041E"
     """``iss`` of service-account tokens: ``https://oidc.eks.<region>.amazonaws.com/id/<32 upper-case hex>``."""
+
+    @classmethod
+    def named(cls, name: str) -> ClusterSpec:
+        """Return the article's cluster for its own name, else one with an issuer derived from the name.
+
+        Raises:
+            UsageError: EKS allows no such name.
+        """
+        # Shorter than EKS's 100 characters: the name is part of a cgroup's and of file names.
+        if not re.fullmatch(r"[0-9A-Za-z][A-Za-z0-9_-]{0,62}", name):
+            raise UsageError(
+                f"{name!r} is no usable cluster name",
+                hint="use 1 to 63 letters, digits, - and _, beginning with a letter or digit",
+            )
+        article = cls()
+        if name == article.name:
+            return article
+        identifier = hashlib.sha256(name.encode()).hexdigest()[:32].upper()
+        return replace(article, name=name, issuer=f"https://oidc.eks.{article.region}.amazonaws.com/id/{identifier}")
 
     @property
     def arn(self) -> str:

@@ -59,7 +59,11 @@ def read_ledger(directory: Path) -> Ledger:
     faults: list[str] = []
     seen: dict[str, str] = {}
     for file in sorted(directory.glob("*.yaml")):
-        entries: list[dict[str, Any]] = yaml.safe_load(file.read_text())["requirements"]
+        try:
+            entries: list[dict[str, Any]] = yaml.safe_load(file.read_text())["requirements"]
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            faults.append(f"{file.name}: {' '.join(str(error).split())}")
+            continue
         for entry in entries:
             identifier = str(entry.get("id", ""))
             faults += [f"{file.name}: {identifier or entry}: {fault}" for fault in _faults(entry)]

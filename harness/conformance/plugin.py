@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ import pytest
 
 from harness import wait
 from harness.conformance.ledger import Ledger, read_ledger
-from harness.conformance.verdict import Outcome, Verdict, judge
+from harness.conformance.verdict import ExitCode, Outcome, Verdict, judge
 from harness.errors import SubjectFault
 
-__all__ = ["Plugin"]
+__all__ = ["RESULT_FILE_VARIABLE", "Plugin"]
+
+RESULT_FILE_VARIABLE = "PODID_RESULT_FILE"
+"""Environment variable that names a file for the result; then the caller prints the verdict."""
 
 
 class Plugin:
@@ -33,12 +39,12 @@ class Plugin:
         self._bindings: dict[str, tuple[str, ...]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._partial = False
+        self._collection_failed = False
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Check every suite test's binding.
 
-        Raises:
-            pytest.UsageError: Lists all tests without a requirement and all unknown IDs at once.
+        Ends the run with a list of all tests without a requirement and of all unknown IDs at once.
         """
         faults: list[str] = []
         for item in items:
@@ -50,10 +56,15 @@ class Plugin:
             faults += [f"{item.nodeid}: unknown requirement {name}" for name in identifiers if name not in self._ledger]
             self._bindings[item.nodeid] = identifiers
         if faults:
-            raise pytest.UsageError("\n".join(faults))
+            self._bindings.clear()
+            pytest.exit("\n".join(faults), returncode=ExitCode.HARNESS_ERROR)
         self._partial = bool(config.getoption("keyword") or config.getoption("markexpr")) or any(
             "::" in argument or argument.endswith(".py") for argument in config.args
         )
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note that a file could not be collected: nobody knows what it would have said."""
+        self._collection_failed = self._collection_failed or report.failed
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
         """Note that a part was left out."""
@@ -80,23 +91,30 @@ class Plugin:
             session.exitstatus = self._judge().exit_code
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the requirements that are not met, and the verdict as the last line."""
-        if not self._bindings or terminalreporter.config.option.collectonly:
+        """List the requirements that are not met."""
+        bad = {name: outcome for name, outcome in self._judge().outcomes.items() if outcome is not Outcome.PASSED}
+        if not bad or terminalreporter.config.option.collectonly:
             return
-        verdict = self._judge()
-        bad = {name: outcome for name, outcome in verdict.outcomes.items() if outcome is not Outcome.PASSED}
-        if bad:
-            terminalreporter.section("requirements that are not met")
+        terminalreporter.section("requirements that are not met")
         for name, outcome in sorted(bad.items()):
             terminalreporter.line(f"{outcome.value:14} {name}  {self._ledger[name].sentence}")
 
-    def summary(self) -> tuple[int, str]:
-        """Return the exit code and the run's last line."""
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Hand the result to the caller, or print the verdict as the last line."""
+        if not self._bindings or config.option.collectonly:
+            return
         verdict = self._judge()
-        scope = "part of the suites" if self._partial else "all suites"
-        total = len(verdict.outcomes)
-        line = f"verdict: {verdict.word} (exit {verdict.exit_code}) — {total} requirements in {scope}: {verdict.counts()}"
-        return verdict.exit_code, line
+        scope = "a part of the suites" if self._partial else "all suites"
+        line = (
+            f"verdict: {verdict.word} (exit {verdict.exit_code}) — "
+            f"{len(verdict.outcomes)} requirements, {scope}: {verdict.counts()}"
+        )
+        failed = [node for node, outcome in self._outcomes.items() if outcome in {Outcome.FAILED, Outcome.ERROR}]
+        if file := os.environ.get(RESULT_FILE_VARIABLE):
+            Path(file).write_text(json.dumps({"exit_code": verdict.exit_code, "line": line, "failed": failed}))
+        else:
+            print(line)
 
     def _judge(self) -> Verdict:
         results = [
@@ -104,7 +122,10 @@ class Plugin:
             for node, identifiers in self._bindings.items()
             for identifier in identifiers
         ]
-        return judge(results, self._ledger, partial=self._partial)
+        verdict = judge(results, self._ledger, partial=self._partial)
+        if self._collection_failed:
+            return replace(verdict, word="incomplete", exit_code=ExitCode.HARNESS_ERROR)
+        return verdict
 
 
 def _outcome_of(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome | None:
@@ -120,5 +141,7 @@ def _outcome_of(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outco
     if report.failed:
         about_subject = (AssertionError, wait.Timeout, SubjectFault, pytest.fail.Exception)
         in_body = report.when == "call"
-        return Outcome.FAILED if in_body and call.excinfo and call.excinfo.errisinstance(about_subject) else Outcome.ERROR
+        return (
+            Outcome.FAILED if in_body and call.excinfo and call.excinfo.errisinstance(about_subject) else Outcome.ERROR
+        )
     return Outcome.PASSED if report.when == "call" else None

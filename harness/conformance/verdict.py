@@ -48,7 +48,9 @@ class Verdict:
     def counts(self) -> str:
         """Return the counts in words, such as ``41 passed, 1 failed``."""
         counter = Counter(self.outcomes.values())
-        return ", ".join(f"{counter[outcome]} {outcome.value}" for outcome in reversed(_WORST_FIRST) if counter[outcome])
+        return ", ".join(
+            f"{counter[outcome]} {outcome.value}" for outcome in reversed(_WORST_FIRST) if counter[outcome]
+        )
 
 
 def judge(results: Iterable[tuple[str, Outcome]], ledger: Ledger, *, partial: bool) -> Verdict:

@@ -36,7 +36,7 @@ class Settings:
     region: str = ""
     regional_sts: bool = False
     token_expiration: int = DEFAULT_TOKEN_EXPIRATION
-    token_audience: str = "sts.amazonaws.com"
+    token_audience: str = "sts.amazonaws.com"  # noqa: S105 - a public name
     token_mount_path: str = "/var/run/secrets/eks.amazonaws.com/serviceaccount"  # noqa: S105 - a directory
     container_credentials_audience: str = "pods.eks.amazonaws.com"
     container_credentials_mount_path: str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"

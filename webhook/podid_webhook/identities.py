@@ -1,7 +1,7 @@
 """Identities: the (namespace, service account) pairs that have an association (section 9.1 of the contract)."""
 
 import logging
-from collections.abc import Iterable
+import time
 
 from podid_webhook.configuration import NamespacedName
 from podid_webhook.jsontext import Json, JsonError, JsonObject, decode, member
@@ -70,11 +70,14 @@ class IdentitySource:
         self.loaded = False
         """Whether the source was read once, be it absent or broken."""
         self.last_load_ok = False
+        self.loaded_at = 0.0
+        """Epoch seconds of the last load, good or not; 0 before the first."""
         self.identities: IdentitySet = frozenset()
 
     def load(self, content: bytes | None) -> None:
         """Take new content; None when there is no file or object."""
         self.loaded = True
+        self.loaded_at = time.time()
         try:
             self.identities = parse_identities(content or b"")
         except IdentitiesError as error:
@@ -83,8 +86,3 @@ class IdentitySource:
             return
         self.last_load_ok = True
         _log.info("%s: %d identities loaded", self.name, len(self.identities))
-
-
-def has_identity(sources: Iterable[IdentitySource], account: NamespacedName) -> bool:
-    """Tell whether any source lists the pair: several sources add up."""
-    return any(account in source.identities for source in sources)

@@ -8,7 +8,7 @@ import binascii
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +129,9 @@ def _from_file(path: Path, kube_api: str) -> KubeConfig:
     user = root.named("users", context.text("user"), "user") if context.text("user") else _Section({}, "user", path)
     for plugin in ("exec", "auth-provider"):
         if user.has(plugin):
-            raise KubeConfigError(f"{user.where} uses {plugin!r}, which the webhook does not run; use a token or certificate")
+            raise KubeConfigError(
+                f"{user.where} uses {plugin!r}, which the webhook does not run; use a token or certificate"
+            )
     server = (kube_api or cluster.text("server")).rstrip("/")
     if not server.startswith(("https://", "http://")):
         raise KubeConfigError(f"{cluster.where}.server must be an http or https URL, not {server!r}")
@@ -168,7 +170,7 @@ class KubeApi:
         self._config = config
         self._session = session
 
-    async def get(self, path: str, parameters: dict[str, str], timeout: float) -> JsonObject:
+    async def get(self, path: str, parameters: dict[str, str], limit: aiohttp.ClientTimeout) -> JsonObject:
         """Get one JSON object.
 
         Raises:
@@ -176,7 +178,7 @@ class KubeApi:
             aiohttp.ClientError, OSError, TimeoutError: If there is no answer.
             JsonError: If the answer is not JSON.
         """
-        async with self.stream(path, parameters, aiohttp.ClientTimeout(total=timeout)) as response:
+        async with self.stream(path, parameters, limit) as response:
             answer = decode(await response.read())
         if not isinstance(answer, dict):
             raise ApiError(response.status, "the answer is no JSON object")
@@ -184,8 +186,8 @@ class KubeApi:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, parameters: dict[str, str], timeout: aiohttp.ClientTimeout
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        self, path: str, parameters: dict[str, str], limit: aiohttp.ClientTimeout
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Send a request and hand over the answer with its body still to be read; raises as `get` does."""
         headers = {"Accept": "application/json", "User-Agent": "podid-webhook"}
         if token := self._config.token():
@@ -194,7 +196,7 @@ class KubeApi:
             self._config.server + path,
             params=parameters,
             headers=headers,
-            timeout=timeout,
+            timeout=limit,
             ssl=self._config.tls or True,
             server_hostname=self._config.tls_server_name,
             allow_redirects=False,

@@ -90,4 +90,3 @@ class Metrics:
         counter = UpstreamCounter(name, documentation, labels)
         self._registry.register(counter)
         return counter
-

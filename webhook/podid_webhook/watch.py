@@ -11,11 +11,12 @@ from podid_webhook.jsontext import Json, JsonError, JsonObject, decode
 from podid_webhook.kube import ApiError, KubeApi
 
 _PAGE_SIZE = 500
-_LIST_TIMEOUT = 60.0
+_LIST_TIMEOUT = aiohttp.ClientTimeout(total=60)
 _WATCH_SECONDS = 300
 """How long the server keeps a watch open; it is then resumed where it ended."""
-_SILENCE_SECONDS = 90
-"""Silence after which a watch counts as broken. A living API server sends a bookmark about once a minute."""
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
+"""A watch counts as broken after 90 s of silence: a living API server sends a bookmark about once a minute."""
+_MIN_DELAY = 0.1
 _MAX_DELAY = 10.0
 
 _log = logging.getLogger(__name__)
@@ -67,27 +68,28 @@ class Watch:
 
     async def run(self) -> None:
         """Copy until cancelled. Errors are logged and lead to another try, later and later up to 10 s."""
-        delay = 0.1
+        delay = _MIN_DELAY
         while True:
+            started = asyncio.get_running_loop().time()
             try:
                 if not self._version:
                     await self._list()
-                self._recovered()
-                delay = 0.1
                 await self._follow()
             except _GoneError:
                 self._version = ""
                 _log.info("%s: the watch is too old to be resumed; listing anew", self.path)
             except (ApiError, JsonError, aiohttp.ClientError, OSError) as error:
                 self._failed(error)
-                await asyncio.sleep(delay * (1 + self._jitter()))
-                delay = min(delay * 2, _MAX_DELAY)
+            if asyncio.get_running_loop().time() - started > _MAX_DELAY:
+                delay = _MIN_DELAY
+            # After a normal end too: a proxy that ends every watch at once must not be hammered.
+            await asyncio.sleep(delay * (1 + self._jitter()))
+            delay = min(delay * 2, _MAX_DELAY)
 
     def _recovered(self) -> None:
         if self.problem:
             _log.info("%s: in sync", self.path)
         self.problem = ""
-        self.listed = True
 
     def _failed(self, error: Exception) -> None:
         # Said once, not at every try: a forbidden watch would fill the log (WHK-746).
@@ -110,6 +112,8 @@ class Watch:
             parameters["continue"] = more
         self._store.replace(objects)
         self._version = _text(metadata, "resourceVersion")
+        self.listed = True
+        self._recovered()
 
     async def _follow(self) -> None:
         """Apply events until the server ends the watch."""
@@ -120,9 +124,9 @@ class Watch:
             "resourceVersion": self._version,
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE_SECONDS)
         try:
-            async with self._api.stream(self.path, parameters, timeout) as response:
+            async with self._api.stream(self.path, parameters, _WATCH_TIMEOUT) as response:
+                self._recovered()
                 async for line in _lines(response):
                     self._apply(decode(line))
         except ApiError as error:

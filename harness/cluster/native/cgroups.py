@@ -30,7 +30,11 @@ def create(name: str) -> None:
         group.mkdir(exist_ok=True)
         for file in ("cpuset.cpus", "cpuset.mems"):
             # On v1 a cpuset without CPUs and memory nodes takes no process.
-            if (group / file).exists() and (hierarchy / "cpuset.cpus").exists() and not (group / file).read_text().strip():
+            if (
+                (group / file).exists()
+                and (hierarchy / "cpuset.cpus").exists()
+                and not (group / file).read_text().strip()
+            ):
                 (group / file).write_text((hierarchy / file).read_text())
 
 
@@ -51,4 +55,6 @@ def _remove_tree(group: Path) -> bool:
 
 def names_with_prefix(prefix: str) -> set[str]:
     """Return the names of all top-level groups that begin with ``prefix``."""
-    return {entry.name for hierarchy in _hierarchies() for entry in hierarchy.iterdir() if entry.name.startswith(prefix)}
+    return {
+        entry.name for hierarchy in _hierarchies() for entry in hierarchy.iterdir() if entry.name.startswith(prefix)
+    }

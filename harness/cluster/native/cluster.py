@@ -149,7 +149,6 @@ class NativeCluster:
 
     def _write_kubeconfig(self, spec: ClusterSpec, credentials: Credentials) -> None:
         """Write the administrator's kubeconfig with everything inside, so that it can be copied elsewhere."""
-
         encoded = {
             name: base64.b64encode(credentials.file(name).read_bytes()).decode()
             for name in ("ca.crt", "admin.crt", "admin.key")

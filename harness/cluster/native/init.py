@@ -83,7 +83,7 @@ class Program:
     def start(self) -> None:
         """Start the program with its output appended to its log."""
         with self._log.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - the harness wrote the command
+            process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -63,7 +63,9 @@ def node(
     return [
         # containerd finds its shim, and the shim runc, through PATH.
         Program(
-            "containerd", [str(binaries["containerd"]), "--config", str(configuration / "containerd.toml")], {"PATH": path}
+            "containerd",
+            [str(binaries["containerd"]), "--config", str(configuration / "containerd.toml")],
+            {"PATH": path},
         ),
         Program("kubelet", [str(binaries["kubelet"]), *kubelet_flags], {"PATH": path}),
         Program("kube-proxy", [str(binaries["kube-proxy"]), f"--config={configuration / 'kube-proxy.json'}"]),

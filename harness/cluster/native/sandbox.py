@@ -158,9 +158,7 @@ class Sandbox:
         for pid in marked_processes(self.directory):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait.until(
-            lambda: marked_processes(self.directory), lambda left: not left, what="processes to end", timeout=20
-        )
+        wait.until(lambda: marked_processes(self.directory), lambda left: not left, what="processes to end", timeout=20)
 
     def remove(self) -> None:
         """End the sandbox and delete its directory."""

@@ -1,0 +1,107 @@
+"""What the environment and the shared files say about the agent's own dealings with AWS (section 1.2)."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import botocore.exceptions
+import botocore.session
+
+from podid_agent.config import DEFAULT_BIND_HOSTS
+from podid_agent.endpoints import eks_auth_endpoint, proxy_for
+from podid_agent.logs import Logger
+
+__all__ = ["AWSSettings", "SettingsError", "load_settings"]
+
+# botocore would send even these through HTTP_PROXY (AGT-734).
+_NEVER_PROXIED = ("localhost", "127.0.0.1", "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254")
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class AWSSettings:
+    """How EKS Auth is reached and calls are signed."""
+
+    region: str
+    """Empty if nobody named one."""
+
+    endpoint: str | None
+    """URL without trailing slash; None if it cannot be derived."""
+
+    proxy: str | None
+    max_attempts: int
+    tls: ssl.SSLContext
+
+
+def load_settings(environment: MutableMapping[str, str], endpoint: str, logger: Logger) -> AWSSettings:
+    """Read the settings, and prepare the environment for botocore.
+
+    Args:
+        environment: Usually ``os.environ``, which botocore reads later.
+        endpoint: The ``--endpoint`` option, may be empty.
+        logger: Gets a warning for a setting that is ignored.
+
+    Raises:
+        SettingsError: An unknown profile, an unreadable trust store, a bad number of attempts (AGT-133).
+    """
+    _ignore_own_address(environment, logger)
+    try:
+        session = botocore.session.Session()
+        profile = session.get_scoped_config()
+        ca_bundle: object = session.get_config_variable("ca_bundle")
+        use_fips = bool(session.get_config_variable("use_fips_endpoint"))
+    except botocore.exceptions.BotoCoreError as error:
+        raise SettingsError(str(error)) from error
+    _exempt_from_proxies(environment)
+    # botocore itself does not know AWS_REGION, and asking IMDS is not wanted (AGT-130).
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or str(profile.get("region", ""))
+    url = eks_auth_endpoint(region, environment, override=endpoint, use_fips=use_fips)
+    return AWSSettings(
+        region=region,
+        endpoint=url,
+        proxy=proxy_for(url, environment) if url else None,
+        max_attempts=_max_attempts(environment.get("AWS_MAX_ATTEMPTS", "")),
+        tls=_tls_context(str(ca_bundle) if ca_bundle else None),
+    )
+
+
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"AWS_CA_BUNDLE {ca_bundle} cannot be read: {error}") from error
+
+
+def _max_attempts(text: str) -> int:
+    if not text:
+        return 3
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f'AWS_MAX_ATTEMPTS "{text}" is no positive number')
+    return int(text)
+
+
+def _ignore_own_address(environment: MutableMapping[str, str], logger: Logger) -> None:
+    """Drop the variables of a pod with Pod Identity: the agent would ask itself (AGT-138)."""
+    name = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+    url = environment.get(name, "")
+    if urlsplit(url).hostname in DEFAULT_BIND_HOSTS:
+        del environment[name]
+        logger.warning(f"Ignoring {name}: it names this agent", {"url": url})
+
+
+def _exempt_from_proxies(environment: MutableMapping[str, str]) -> None:
+    given = environment.get("no_proxy") or environment.get("NO_PROXY", "")
+    entries = ",".join([*([given] if given else []), *_NEVER_PROXIED])
+    environment["no_proxy"] = environment["NO_PROXY"] = entries
+
+
+def home_credentials_file(environment: MutableMapping[str, str]) -> str:
+    """Return the path of the shared credentials file."""
+    return environment.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.expanduser("~/.aws/credentials")

@@ -1,0 +1,150 @@
+"""The credentials that were granted lately, by token (sections 4.1 and 4.3).
+
+Pure: no I/O, and the clock comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from podid_agent.clock import Clock
+from podid_agent.credentials import PodCredentials
+from podid_agent.tokens import TokenClaims
+
+__all__ = ["LEAST_LIFE", "CredentialCache", "Entry", "renewal_delay"]
+
+LEAST_LIFE = 15.0
+"""Credentials with so many seconds left, or fewer, are not served (AGT-404)."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """Credentials of one token."""
+
+    token: bytes = field(repr=False)
+    claims: TokenClaims = field(repr=False)
+    credentials: PodCredentials
+    ends_at: float
+    """When they expire, on the monotonic clock."""
+
+    due_at: float
+    """When they are to be renewed, likewise."""
+
+    served_until: float
+    """When the credentials last handed to a client expire, likewise (AGT-464)."""
+
+    renewing: bool = False
+
+
+def renewal_delay(life: float, retention: float, spread: float) -> float:
+    """Return the seconds after which credentials are renewed (AGT-452, AGT-453).
+
+    Args:
+        life: Seconds until they expire.
+        retention: The option.
+        spread: Uniform in 0 to 1; takes away up to a tenth, so that pods started together do not renew together.
+    """
+    return min(retention, max(life / 2, life - 20 * 60)) * (1 - spread / 10)
+
+
+class CredentialCache:
+    """A bounded map that forgets the least recently used entry first (AGT-406, AGT-407)."""
+
+    def __init__(
+        self,
+        capacity: int,
+        retention: float,
+        clock: Clock,
+        on_evict: Callable[[str], object] = lambda _: None,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            capacity: Most entries.
+            retention: Seconds after which an entry is to be renewed, at the latest.
+            clock: Both clocks.
+            on_evict: Told the reason of each removal.
+            spread: Draws from 0 to 1, see :func:`renewal_delay`.
+        """
+        self._capacity = capacity
+        self._retention = retention
+        self._clock = clock
+        self._on_evict = on_evict
+        self._spread = spread
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def peek(self, token: bytes) -> Entry | None:
+        """Return an entry, usable or not, without using it."""
+        return self._entries.get(token)
+
+    def use(self, token: bytes) -> Entry | None:
+        """Return an entry that may be served, and note that it was."""
+        entry = self._entries.get(token)
+        if entry is None or not self.is_usable(entry):
+            return None
+        self._entries.move_to_end(token)
+        entry.served_until = entry.ends_at
+        return entry
+
+    def life(self, credentials: PodCredentials) -> float:
+        """Return the seconds that credentials have left by the wall clock."""
+        return credentials.expires_at - self._clock.wall()
+
+    def is_usable(self, entry: Entry) -> bool:
+        """Whether an entry has more than 15 s left, by both clocks: steps of one must not revive it (AGT-410)."""
+        left = min(self.life(entry.credentials), entry.ends_at - self._clock.monotonic())
+        return left > LEAST_LIFE
+
+    def store(self, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
+        """Add or replace what a request fetched, as used."""
+        entry = self._entry(token, claims, credentials)
+        if self._entries.pop(token, None):
+            self._on_evict("replaced")
+        self._entries[token] = entry
+        while len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+            self._on_evict("capacity")
+        return entry
+
+    def renew(self, entry: Entry, credentials: PodCredentials) -> bool:
+        """Replace what a renewal fetched; False if the entry is gone or would expire earlier (AGT-465)."""
+        if self._entries.get(entry.token) is not entry or credentials.expires_at < entry.credentials.expires_at:
+            return False
+        renewed = self._entry(entry.token, entry.claims, credentials)
+        renewed.served_until = entry.served_until
+        self._entries[entry.token] = renewed
+        return True
+
+    def remove(self, entry: Entry, reason: str) -> None:
+        """Remove an entry, unless it is gone or replaced already."""
+        if self._entries.get(entry.token) is entry:
+            del self._entries[entry.token]
+            self._on_evict(reason)
+
+    def remove_expired(self) -> None:
+        """Remove what can never be served again (AGT-466)."""
+        for entry in self:
+            if entry.ends_at <= self._clock.monotonic() or self.life(entry.credentials) <= 0:
+                self.remove(entry, "expired")
+
+    def _entry(self, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
+        now = self._clock.monotonic()
+        life = self.life(credentials)
+        return Entry(
+            token,
+            claims,
+            credentials,
+            ends_at=now + life,
+            due_at=now + renewal_delay(life, self._retention, self._spread()),
+            served_until=now + life,
+        )

@@ -1,0 +1,169 @@
+"""``podid``: raise a lab, look into it, run the suites against it, remove it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from harness import doctor as doctor_checks
+from harness.cluster.base import ClusterSpec
+from harness.errors import PodidError, UsageError
+from harness.lab import Lab
+from harness.progress import Progress
+from harness.runner import how_to_continue, podid_command, run_suites
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Conformance harness and laptop lab for Amazon EKS Pod Identity.",
+    epilog="Exit codes: 0 fine, 1 the subject does not conform, 2 not everything could run, 3 harness or usage error.",
+)
+
+LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
+Clusters = Annotated[
+    list[str],
+    typer.Option("--cluster", envvar="PODID_CLUSTER", help="Cluster to raise; repeat for several."),
+]
+DEFAULT_LAB = "podid"
+DEFAULT_CLUSTERS = [ClusterSpec().name]
+
+
+@app.command()
+def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS) -> None:
+    """Raise the lab, or add a cluster to it, and print how to use it."""
+    the_lab = Lab(lab)
+    with Progress() as progress:
+        the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+    print("# The lab is up. In the shell you want to use it from:")
+    for line in the_lab.exports():
+        print(line)
+    print(f"# Remove it with: {podid_command(lab)} down")
+
+
+@app.command()
+def down(lab: LabName = DEFAULT_LAB) -> None:
+    """Remove the lab with everything it left on this machine; also after a crash."""
+    removed = Lab(lab).down()
+    print(f"lab {lab!r} is gone" if removed else f"there was no lab {lab!r}")
+
+
+@app.command()
+def status(
+    lab: LabName = DEFAULT_LAB,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show what runs. Exit code 2 when something does not."""
+    report = Lab(lab).status()
+    if as_json:
+        print(json.dumps(report, indent=1))
+    elif not report:
+        print(f"there is no lab {lab!r}; raise one with: {podid_command(lab)} up")
+    for place, programs in report.items() if not as_json else ():
+        print(place)
+        for name, state in programs.items():
+            exits = f"  restarted after exit codes {state['exits']}" if state["exits"] else ""
+            print(f"  {'running' if state['running'] else 'DOWN':8} {name}{exits}")
+    healthy = report and all(state["running"] for programs in report.values() for state in programs.values())
+    raise typer.Exit(0 if healthy else 2)
+
+
+@app.command()
+def logs(
+    name: Annotated[
+        str, typer.Argument(help="Such as aws/localstack or pod-identity-lab/kubelet; empty lists them.")
+    ] = "",
+    lab: LabName = DEFAULT_LAB,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Print the last lines only; 0 prints all.")] = 100,
+) -> None:
+    """Print a program's log, or list all logs."""
+    files = Lab(lab).logs()
+    if not name:
+        for known, path in files.items():
+            print(f"{known:40} {path}")
+        return
+    if name not in files:
+        raise UsageError(
+            f"no log {name!r} in lab {lab!r}", hint="known: " + (", ".join(files) or "none, the lab is down")
+        )
+    text = files[name].read_text(errors="replace").splitlines()
+    print("\n".join(text[-lines:] if lines else text))
+
+
+@app.command()
+def kubeconfig(lab: LabName = DEFAULT_LAB) -> None:
+    """Print the path of the lab's kubeconfig, with a context per cluster."""
+    print(Lab(lab).require().paths.kubeconfig)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
+    checks = doctor_checks.run_checks()
+    if as_json:
+        print(json.dumps([check.as_data() for check in checks], indent=1))
+    else:
+        for check in checks:
+            print(check.line())
+    raise typer.Exit(2 if any(check.status == "fail" for check in checks) else 0)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    lab: LabName = DEFAULT_LAB,
+    cluster: Clusters = DEFAULT_CLUSTERS,
+    keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
+) -> None:
+    """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest."""
+    the_lab = Lab(lab)
+    keep = keep or the_lab.exists
+    with Progress() as progress:
+        try:
+            the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+            with progress.phase("scenarios"):
+                result = run_suites(lab, cluster, context.args)
+        finally:
+            if not keep and the_lab.exists:
+                with progress.phase("clean-up"):
+                    the_lab.down()
+    for line in how_to_continue(result, lab, kept=keep):
+        print(line)
+    print(result.line)
+    raise typer.Exit(result.exit_code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; a person's errors end in one message, never in a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(arguments, standalone_mode=False)
+    except PodidError as error:
+        print(f"podid: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(3)
+    except (KeyboardInterrupt, click.Abort):
+        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"podid: the disk is full: {error.filename or error}\nfree some space and try again", file=sys.stderr)
+        sys.exit(3)
+    sys.exit(code or 0)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

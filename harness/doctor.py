@@ -1,0 +1,158 @@
+"""``podid doctor``: can this machine raise a lab? Looks, changes nothing, takes no network and under two seconds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness import packages
+from harness.cluster.native import cgroups
+from harness.errors import MissingPrerequisite
+from harness.lab.paths import cache_directory, state_directory
+
+__all__ = ["Check", "require", "run_checks"]
+
+Status = Literal["ok", "warn", "fail"]
+
+_GIB = 2**30
+_CACHE_BYTES, _STATE_BYTES = 8 * _GIB, 3 * _GIB
+_MEMORY_BYTES = 3 * _GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    status: Status
+    found: str
+    needed: str
+    fix: str = ""
+
+    def line(self) -> str:
+        """Return the finding as one line."""
+        text = f"{self.status:5} {self.name}: {self.found}"
+        if self.status == "ok":
+            return text
+        return f"{text} (needs {self.needed})" + (f" — fix: {self.fix}" if self.fix else "")
+
+    def as_data(self) -> dict[str, str]:
+        """Return the finding as JSON-ready data."""
+        return asdict(self)
+
+
+def run_checks() -> list[Check]:
+    """Run every check for a native lab."""
+    checks: list[Callable[[], Check]] = [
+        _system,
+        _root,
+        _python,
+        _programs,
+        _overlay,
+        _cgroups,
+        _namespaces,
+        _memory,
+        lambda: _disk("cache", cache_directory(), _CACHE_BYTES),
+        lambda: _disk("state", state_directory(), _STATE_BYTES),
+        _leftovers,
+    ]
+    return [check() for check in checks]
+
+
+def require() -> None:
+    """Refuse to go on where a lab cannot work; missing packages are the installer's business, not a refusal.
+
+    Raises:
+        MissingPrerequisite: Lists everything that is missing, with the ways out.
+    """
+    failures = [check for check in run_checks() if check.status == "fail" and check.name != _PROGRAMS]
+    if failures:
+        raise MissingPrerequisite(
+            "this machine cannot raise a lab:\n" + "\n".join(f"  {check.line()}" for check in failures),
+            hint="podid doctor shows all checks",
+        )
+
+
+_PROGRAMS = "programs"
+
+
+def _system() -> Check:
+    found = f"{platform.system()} {platform.machine()}"
+    is_good = platform.system() == "Linux" and platform.machine() in {"x86_64", "aarch64"}
+    return Check(
+        "system", "ok" if is_good else "fail", found, "Linux on x86_64 or aarch64", "use a Linux machine or VM"
+    )
+
+
+def _root() -> Check:
+    user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    fix = "run the same command as root, for example with: sudo -E env PATH=$PATH …"
+    return Check("user", "ok" if os.geteuid() == 0 else "fail", user, "root, for namespaces, mounts and cgroups", fix)
+
+
+def _python() -> Check:
+    is_good = sys.version_info >= (3, 11)
+    return Check("python", "ok" if is_good else "fail", platform.python_version(), "3.11 or later")
+
+
+def _programs() -> Check:
+    missing = packages.missing()
+    if not missing:
+        return Check(_PROGRAMS, "ok", "all there", "")
+    names = ", ".join(missing)
+    return Check(_PROGRAMS, "fail", f"missing: {names}", names, packages.install_hint(missing))
+
+
+def _overlay() -> Check:
+    is_there = "overlay" in Path("/proc/filesystems").read_text()
+    return Check("overlayfs", "ok" if is_there else "fail", "there" if is_there else "absent", "it", "modprobe overlay")
+
+
+def _cgroups() -> Check:
+    version = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
+    is_mounted = version == "v2" or Path("/sys/fs/cgroup/memory").exists()
+    return Check("cgroups", "ok" if is_mounted else "fail", version if is_mounted else "not mounted", "cgroup v1 or v2")
+
+
+def _namespaces() -> Check:
+    limits = {kind: int(Path(f"/proc/sys/user/max_{kind}_namespaces").read_text()) for kind in ("pid", "net", "mnt")}
+    found = ", ".join(f"{kind} {limit}" for kind, limit in limits.items())
+    is_good = min(limits.values()) >= 16
+    return Check("namespaces", "ok" if is_good else "fail", found, "16 of each", "sysctl user.max_net_namespaces=1024")
+
+
+def _memory() -> Check:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    is_good = available >= _MEMORY_BYTES
+    return Check("memory", "ok" if is_good else "warn", _gib(available), f"{_gib(_MEMORY_BYTES)} available")
+
+
+def _disk(name: str, directory: Path, needed: int) -> Check:
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    variable = f"PODID_{name.upper()}_DIR"
+    fix = f"free some space, or set {variable} to a directory on another disk"
+    return Check(
+        f"disk for {name}", "ok" if free >= needed else "fail", f"{_gib(free)} free at {existing}", _gib(needed), fix
+    )
+
+
+def _leftovers() -> Check:
+    labs = state_directory() / "labs"
+    running = {path.name for path in labs.iterdir() if path.is_dir()} if labs.exists() else set[str]()
+    orphans = sorted(name for name in cgroups.names_with_prefix("podid.") if name.split(".")[1] not in running)
+    if not orphans:
+        return Check("leftovers", "ok", f"none; labs: {', '.join(sorted(running)) or 'none'}", "")
+    fix = "; ".join(f"PODID_LAB={name.split('.')[1]} podid down" for name in orphans)
+    return Check("leftovers", "warn", f"cgroups of labs that are gone: {', '.join(orphans)}", "none", fix)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / _GIB:.1f} GiB"

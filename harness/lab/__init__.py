@@ -1,0 +1,1 @@
+"""The lab: AWS and clusters on one private network, raised and removed as a whole."""

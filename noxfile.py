@@ -1,0 +1,58 @@
+"""Sessions: what to run, locally and in CI. Arguments after ``--`` go to what a session calls."""
+
+from __future__ import annotations
+
+import nox
+import nox.command
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lint", "tests", "e2e"]
+
+
+def sync(session: nox.Session, *options: str) -> None:
+    """Install exactly what uv.lock says into the session's environment."""
+    session.run_install(
+        "uv",
+        "sync",
+        "--locked",
+        "--quiet",
+        f"--python={session.virtualenv.location}",
+        *options,
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location, "VIRTUAL_ENV": session.virtualenv.location},
+    )
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Raise a lab, run the scenarios, print the verdict, remove the lab (-- --keep leaves it up)."""
+    sync(session, "--no-dev")
+    try:
+        # Ctrl-C: give the clean-up its time before nox kills it.
+        session.run("podid", "run", *session.posargs, interrupt_timeout=120, terminate_timeout=30)
+    except nox.command.CommandFailed as failure:
+        # nox itself would turn every failure into 1; ours says who is to blame (README, exit codes).
+        raise SystemExit(failure.return_code) from None
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Test the harness, the agent and the webhook without a cluster; report coverage."""
+    sync(session)
+    session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types."""
+    sync(session)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("pyright")
+
+
+@nox.session
+def doctor(session: nox.Session) -> None:
+    """Check whether this machine can raise a lab."""
+    sync(session, "--no-dev")
+    session.run("podid", "doctor", *session.posargs)

@@ -1,0 +1,137 @@
+"""The webhook as a process of its own, and reviews sent to it over HTTPS."""
+
+import base64
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+SERVER_NAME = "pod-identity-webhook.kube-system.svc"
+
+
+class WebhookProcess:
+    def __init__(self, arguments: list[str], ca: Path) -> None:
+        command = [sys.executable, "-m", "podid_webhook", "--port=0", "--metrics-port=0", *arguments]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.log: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read_log)
+        self._reader.start()
+        match = self.wait_for_log(r"https on port (\d+) and metrics on port (\d+)")
+        self.port, self.metrics_port = int(match[1]), int(match[2])
+        self.https = https_pool(self.port, ca)
+        self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.metrics_port, retries=False, timeout=10)
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self.log.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        def found() -> re.Match[str] | None:
+            return re.search(pattern, "".join(self.log))
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or not self._reader.is_alive(), timeout=10)
+            match = found()
+        assert match, f"no line {pattern!r} in the log:\n{''.join(self.log)}"
+        return match
+
+    def get(self, path: str) -> urllib3.BaseHTTPResponse:
+        return self.https.request("GET", path)
+
+    def post(self, body: bytes, content_type: str | None = "application/json") -> urllib3.BaseHTTPResponse:
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        return self.https.request("POST", "/mutate", body=body, headers=headers)
+
+    def review(self, pod: Any, namespace: str = "demo", uid: str = "u-1") -> dict[str, Any]:
+        review = {
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {"uid": uid, "namespace": namespace, "object": pod},
+        }
+        answer = self.post(json.dumps(review).encode())
+        assert answer.status == 200
+        return answer.json()["response"]
+
+    def patch(self, pod: Any, namespace: str = "demo") -> list[dict[str, Any]] | None:
+        response = self.review(pod, namespace)
+        assert response["allowed"] is True
+        return json.loads(base64.b64decode(response["patch"])) if "patch" in response else None
+
+    def method(self, service_account: str, namespace: str = "demo") -> str:
+        """Tell which mechanism a pod of the account gets."""
+        patch = json.dumps(self.patch(pod_of(service_account), namespace))
+        if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in patch:
+            return "pod identity"
+        return "irsa" if "AWS_ROLE_ARN" in patch else "none"
+
+    def wait_until(self, read: Any, expected: Any, timeout: float = 5) -> None:
+        Retrying(stop=stop_after_delay(timeout), wait=wait_fixed(0.02), retry=retry_if_result(lambda v: v != expected))(
+            read
+        )
+
+    def wait_until_ready(self) -> None:
+        self.wait_until(lambda: self.get("/readyz").status, 200)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=15)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        self.https.close()
+        self.plain.close()
+
+
+@contextmanager
+def running_webhook(arguments: list[str], ca: Path) -> Iterator[WebhookProcess]:
+    webhook = WebhookProcess(arguments, ca)
+    try:
+        yield webhook
+    finally:
+        webhook.close()
+
+
+def https_pool(port: int, ca: Path, **arguments: Any) -> urllib3.HTTPSConnectionPool:
+    return urllib3.HTTPSConnectionPool(
+        "127.0.0.1",
+        port,
+        ca_certs=str(ca),
+        server_hostname=SERVER_NAME,
+        assert_hostname=SERVER_NAME,
+        retries=False,
+        timeout=10,
+        maxsize=16,
+        **arguments,
+    )
+
+
+def pod_of(service_account: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "s3-test"},
+        "spec": {"serviceAccountName": service_account, "containers": [{"name": "app", "image": "amazon/aws-cli"}]},
+    }
+
+
+def identities(*pairs: str) -> str:
+    entries = [dict(zip(("namespace", "serviceAccount"), pair.split("/"), strict=True)) for pair in pairs]
+    return json.dumps({"identities": entries})
