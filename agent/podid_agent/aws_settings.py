@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import botocore.exceptions
@@ -13,9 +13,9 @@ import botocore.session
 
 from podid_agent.config import DEFAULT_BIND_HOSTS
 from podid_agent.endpoints import eks_auth_endpoint, proxy_for
-from podid_agent.logs import Logger
+from podid_agent.journal import Journal
 
-__all__ = ["AWSSettings", "SettingsError", "load_settings"]
+__all__ = ["AWSSettings", "SettingsError", "load_settings", "shared_credentials_file"]
 
 # botocore would send even these through HTTP_PROXY (AGT-734).
 _NEVER_PROXIED = ("localhost", "127.0.0.1", "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254")
@@ -40,18 +40,18 @@ class AWSSettings:
     tls: ssl.SSLContext
 
 
-def load_settings(environment: MutableMapping[str, str], endpoint: str, logger: Logger) -> AWSSettings:
+def load_settings(environment: MutableMapping[str, str], endpoint: str, journal: Journal) -> AWSSettings:
     """Read the settings, and prepare the environment for botocore.
 
     Args:
         environment: Usually ``os.environ``, which botocore reads later.
         endpoint: The ``--endpoint`` option, may be empty.
-        logger: Gets a warning for a setting that is ignored.
+        journal: Gets a warning for a setting that is ignored.
 
     Raises:
         SettingsError: An unknown profile, an unreadable trust store, a bad number of attempts (AGT-133).
     """
-    _ignore_own_address(environment, logger)
+    _ignore_own_address(environment, journal)
     try:
         session = botocore.session.Session()
         profile = session.get_scoped_config()
@@ -87,13 +87,13 @@ def _max_attempts(text: str) -> int:
     return int(text)
 
 
-def _ignore_own_address(environment: MutableMapping[str, str], logger: Logger) -> None:
+def _ignore_own_address(environment: MutableMapping[str, str], journal: Journal) -> None:
     """Drop the variables of a pod with Pod Identity: the agent would ask itself (AGT-138)."""
     name = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
     url = environment.get(name, "")
     if urlsplit(url).hostname in DEFAULT_BIND_HOSTS:
         del environment[name]
-        logger.warning(f"Ignoring {name}: it names this agent", {"url": url})
+        journal.warning(f"Ignoring {name}: it names this agent", {"url": url})
 
 
 def _exempt_from_proxies(environment: MutableMapping[str, str]) -> None:
@@ -102,6 +102,6 @@ def _exempt_from_proxies(environment: MutableMapping[str, str]) -> None:
     environment["no_proxy"] = environment["NO_PROXY"] = entries
 
 
-def home_credentials_file(environment: MutableMapping[str, str]) -> str:
-    """Return the path of the shared credentials file."""
-    return environment.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.expanduser("~/.aws/credentials")
+def shared_credentials_file(environment: Mapping[str, str]) -> Path:
+    """Return the path of the shared credentials file (AGT-145)."""
+    return Path(environment.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()

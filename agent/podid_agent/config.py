@@ -125,7 +125,9 @@ class ServerConfig:
             raise ConfigurationError('required flag(s) "cluster-name" not set')
 
         # Any ends here: the parsers of the flags fixed the types.
-        fields: dict[str, Any] = {_FIELDS.get(name, name.replace("-", "_")): given[-1] for name, given in values.items()}
+        fields: dict[str, Any] = {
+            _FIELDS.get(name, name.replace("-", "_")): given[-1] for name, given in values.items()
+        }
         if "bind-hosts" in values:
             fields["bind_hosts"] = tuple(_bind_address(str(host)) for host in values["bind-hosts"])
             fields["hosts_are_default"] = False
@@ -172,7 +174,7 @@ def _bind_address(host: str) -> str:
         ) from error
     if not address.is_loopback and str(address) not in DEFAULT_BIND_HOSTS:
         raise ConfigurationError(
-            f'bind host "{host}" would hand credentials to other machines; use loopback, {IPV4_ADDRESS} or {IPV6_ADDRESS}'
+            f'bind host "{host}" would hand credentials to other machines; '
+            f"use loopback, {IPV4_ADDRESS} or {IPV6_ADDRESS}"
         )
     return str(address)
-

@@ -8,11 +8,13 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 from yarl import URL
 
 from podid_agent import __version__
@@ -21,7 +23,7 @@ from podid_agent.call_slots import CallSlots, Trigger
 from podid_agent.credentials import PodCredentials
 from podid_agent.eks_auth_answer import MAX_BODY_BYTES, read_answer
 from podid_agent.errors import CannotCallError, CredentialsError, RefusedError, UnreachableError
-from podid_agent.logs import Logger
+from podid_agent.journal import Journal
 from podid_agent.metrics import Metrics
 from podid_agent.node_credentials import AccessKeys, NodeCredentials, NodeCredentialsError
 from podid_agent.retry import RetryBudget, retry_delay
@@ -33,6 +35,24 @@ _CONNECT_TIMEOUT = 0.5
 _CALL_TIMEOUT = 10.0
 _MAX_CALLS = 256
 _OPERATION = "operation error EKS Auth: AssumeRoleForPodIdentity, "
+
+# In this order: aiohttp's errors are subclasses of one another.
+_FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
+    ((aiohttp.ClientConnectorDNSError,), "NameResolution", "the name of EKS Auth cannot be resolved"),
+    ((aiohttp.ConnectionTimeoutError,), "ConnectTimeout", "no connection to EKS Auth within 500 ms"),
+    ((TimeoutError,), "RequestTimeout", "no answer from EKS Auth within 1000 ms"),
+    (
+        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
+        "ProxyError",
+        "the proxy does not connect to EKS Auth",
+    ),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "TLSError", "the TLS handshake with EKS Auth failed"),
+    (
+        (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError),
+        "ConnectionReset",
+        "EKS Auth closed the connection without an answer",
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -51,15 +71,21 @@ class EKSAuthClient:
         cluster_name: str,
         settings: AWSSettings,
         node_credentials: NodeCredentials,
+        *,
         metrics: Metrics,
-        logger: Logger,
+        journal: Journal,
+        on_outcome: Callable[[CredentialsError | None], object] = lambda _: None,
     ) -> None:
-        """Open a connection pool; :meth:`close` it at the end."""
+        """Open a connection pool; :meth:`close` it at the end.
+
+        ``on_outcome`` is told what each call ended in, None for a success.
+        """
         self._cluster_name = cluster_name
         self._settings = settings
         self._node_credentials = node_credentials
         self._metrics = metrics
-        self._logger = logger
+        self._journal = journal
+        self._on_outcome = on_outcome
         self._budget = RetryBudget()
         self._slots = CallSlots(_MAX_CALLS)
         self._session = aiohttp.ClientSession(
@@ -94,8 +120,10 @@ class EKSAuthClient:
             async with asyncio.timeout(_CALL_TIMEOUT):
                 credentials = await self._call(token, progress)
             outcome = "success"
+            self._on_outcome(None)
         except CredentialsError as error:
             outcome = error.outcome
+            self._on_outcome(error)
             raise
         except TimeoutError as error:
             outcome = "timeout"
@@ -112,7 +140,7 @@ class EKSAuthClient:
         self._metrics.upstream_duration.labels(trigger).observe(seconds)
         if outcome == "success":
             self._metrics.last_upstream_success.set_to_current_time()
-        self._logger.info(
+        self._journal.info(
             "Calling EKS Auth to fetch credentials",
             {
                 "trigger": trigger,
@@ -165,22 +193,26 @@ class EKSAuthClient:
 
     async def _attempt(self, token: bytes, keys: AccessKeys, progress: _Progress) -> PodCredentials:
         url = f"{self._settings.endpoint}/clusters/{self._cluster_name}/assume-role-for-pod-identity"
-        body = json.dumps({"token": token.decode("utf-8", "replace")}, separators=(",", ":")).encode()
+        text = token.decode("utf-8", "replace")
+        body = json.dumps({"token": text}, separators=(",", ":")).encode()
         headers = _sign(url, body, keys, self._settings.region)
         try:
             async with self._session.post(
                 URL(url, encoded=True), data=body, headers=headers, proxy=self._settings.proxy, allow_redirects=False
             ) as response:
                 answer = await _read_body(response)
-                progress.request_id = response.headers.get("x-amzn-requestid", "")
+                progress.request_id = response.headers.get("x-amzn-requestid", "").replace(text, "***")
                 return read_answer(response.status, response.headers, answer)
+        except CredentialsError as error:
+            error.hide(text, keys.access_key, keys.secret_key, keys.token)
+            raise
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise _unreachable(error) from error
 
 
 def _sign(url: str, body: bytes, keys: AccessKeys, region: str) -> dict[str, str]:
     request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": "application/json"})
-    SigV4Auth(keys, "eks-auth", region).add_auth(request)
+    SigV4Auth(ReadOnlyCredentials(keys.access_key, keys.secret_key, keys.token), "eks-auth", region).add_auth(request)
     return dict(request.headers.items())
 
 
@@ -200,25 +232,18 @@ def _cannot_call(reason: str) -> CannotCallError:
     return CannotCallError(f"unable to fetch credentials from EKS Auth: {_OPERATION}{reason}")
 
 
-def _unreachable(error: Exception) -> UnreachableError:
+def _unreachable(error: aiohttp.ClientError | OSError) -> UnreachableError:
     """Name the kind of a failure, without what may hold URLs or credentials (AGT-269)."""
-    os_error = getattr(error, "os_error", error)
-    match error:
-        case aiohttp.ClientConnectorDNSError():
+    for types, kind, reason in _FAILURES:
+        if isinstance(error, types):
             # A name that does not exist will not exist a moment later either (AGT-713).
-            transient = os_error.errno not in {socket.EAI_NONAME, socket.EAI_NODATA}
-            return UnreachableError("NameResolution", "the name of EKS Auth cannot be resolved", retryable=transient)
-        case aiohttp.ConnectionTimeoutError():
-            return UnreachableError("ConnectTimeout", "no connection to EKS Auth within 500 ms")
-        case TimeoutError():
-            return UnreachableError("RequestTimeout", "no answer from EKS Auth within 1000 ms")
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            return UnreachableError("ProxyError", "the proxy does not connect to EKS Auth")
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return UnreachableError("TLSError", "the TLS handshake with EKS Auth failed")
-        case aiohttp.ClientConnectorError() if os_error.errno == errno.ECONNREFUSED:
-            return UnreachableError("ConnectionRefused", "EKS Auth refused the connection")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | ConnectionResetError():
-            return UnreachableError("ConnectionReset", "EKS Auth closed the connection without an answer")
-        case _:
-            return UnreachableError("ConnectionError", f"the connection to EKS Auth failed ({type(error).__name__})")
+            unknown_name = kind == "NameResolution" and _errno(error) in {socket.EAI_NONAME, socket.EAI_NODATA}
+            return UnreachableError(kind, reason, retryable=not unknown_name)
+    if _errno(error) == errno.ECONNREFUSED:
+        return UnreachableError("ConnectionRefused", "EKS Auth refused the connection")
+    return UnreachableError("ConnectionError", f"the connection to EKS Auth failed ({type(error).__name__})")
+
+
+def _errno(error: aiohttp.ClientError | OSError) -> int | None:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return cause.errno if isinstance(cause, OSError) else None

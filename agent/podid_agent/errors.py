@@ -39,6 +39,13 @@ class CredentialsError(Exception):
         self.code = code
         self.outcome = outcome
 
+    def hide(self, *secrets: str | None) -> None:
+        """Strike secrets out of the texts: AWS quotes signed headers, and a fake may quote anything (AGT-328)."""
+        for secret in filter(None, secrets):
+            self.args = (str(self).replace(secret, "***"),)
+            self.code = self.code.replace(secret, "***")
+            self.outcome = self.outcome.replace(secret, "***")
+
 
 class RefusedError(CredentialsError):
     """EKS Auth refused (AGT-260 to AGT-266)."""

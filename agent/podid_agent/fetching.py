@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from podid_agent.cache import LEAST_LIFE, CredentialCache, Entry
 from podid_agent.call_slots import Trigger
 from podid_agent.credentials import PodCredentials
-from podid_agent.errors import CredentialsError, ExpiringError, RefusedError, UnreachableError
-from podid_agent.logs import Logger
+from podid_agent.errors import CredentialsError, ExpiringError, UnreachableError
+from podid_agent.journal import Journal
 from podid_agent.metrics import Metrics
 from podid_agent.tokens import TokenClaims
 
-__all__ = ["Fetch", "Fetcher", "Granted", "Source"]
+__all__ = ["Fetch", "Fetcher", "Granted", "RenewalEnd", "Source"]
 
-Fetch = Callable[[bytes, Trigger], Awaitable[PodCredentials]]
+Fetch = Callable[[bytes, Trigger], Coroutine[Any, Any, PodCredentials]]
 """Calls EKS Auth with a token; raises CredentialsError."""
+
+RenewalEnd = Callable[[Entry, PodCredentials | CredentialsError], None]
+"""Told what a renewal ended in."""
 
 Source = Literal["cache", "upstream", "coalesced", "local"]
 """Where an answer came from; ``local`` is a refusal without a look at the cache."""
@@ -40,7 +43,7 @@ class Fetcher:
         fetch: Fetch,
         cache: CredentialCache | None,
         metrics: Metrics,
-        logger: Logger,
+        journal: Journal,
         request_timeout: float,
     ) -> None:
         """Serve from ``cache``, or call for each request if it is None.
@@ -49,13 +52,13 @@ class Fetcher:
             fetch: Makes a call.
             cache: None turns caching and coalescing off (AGT-401, AGT-429).
             metrics: Counts.
-            logger: Gets what happens to entries.
+            journal: Gets what happens to entries.
             request_timeout: Seconds a request waits for a call; 0 is until its end.
         """
         self._fetch = fetch
         self._cache = cache
         self._metrics = metrics
-        self._logger = logger
+        self._journal = journal
         self._request_timeout = request_timeout or None
         self._calls: dict[bytes, asyncio.Task[PodCredentials]] = {}
         self._independent: set[asyncio.Task[PodCredentials]] = set()
@@ -71,7 +74,7 @@ class Fetcher:
         if entry is None:
             return None
         self._metrics.cache_requests.labels("hit").inc()
-        self._logger.trace("Using cached credentials")
+        self._journal.trace("Using cached credentials")
         return entry.credentials
 
     async def fetch(self, token: bytes, claims: TokenClaims) -> Granted:
@@ -94,9 +97,9 @@ class Fetcher:
         """Whether a call for the token is being made."""
         return token in self._calls
 
-    def start_renewal(self, entry: Entry, on_end: Callable[[Entry, PodCredentials | CredentialsError], None]) -> None:
+    def start_renewal(self, cache: CredentialCache, entry: Entry, on_end: RenewalEnd) -> None:
         """Call for an entry that is due; requests that need it meanwhile share the call (AGT-427)."""
-        self._own(entry.token, self._renew(entry, on_end))
+        self._own(entry.token, self._renew(cache, entry, on_end))
 
     async def close(self) -> None:
         """Cancel the calls under way."""
@@ -107,7 +110,7 @@ class Fetcher:
 
     def _start(self, token: bytes, claims: TokenClaims) -> asyncio.Task[PodCredentials]:
         if self._cache is None:
-            call = asyncio.ensure_future(self._fetch(token, "request"))
+            call = asyncio.create_task(self._fetch(token, "request"))
             self._independent.add(call)
             call.add_done_callback(self._independent.discard)
             call.add_done_callback(_retrieve)
@@ -120,3 +123,31 @@ class Fetcher:
         call.add_done_callback(lambda _: self._calls.pop(token, None))
         call.add_done_callback(_retrieve)
         return call
+
+    async def _fetch_and_store(self, cache: CredentialCache, token: bytes, claims: TokenClaims) -> PodCredentials:
+        credentials = await self._fetch(token, "request")
+        _check_life(cache.life(credentials))
+        cache.store(token, claims, credentials)
+        self._journal.debug("Storing creds in cache", {"fetched_role_arn": credentials.role_arn})
+        return credentials
+
+    async def _renew(self, cache: CredentialCache, entry: Entry, on_end: RenewalEnd) -> PodCredentials:
+        try:
+            credentials = await self._fetch(entry.token, "renewal")
+            _check_life(cache.life(credentials))
+        except CredentialsError as error:
+            on_end(entry, error)
+            raise
+        on_end(entry, credentials)
+        return credentials
+
+
+def _check_life(seconds: float) -> None:
+    if seconds <= LEAST_LIFE:
+        raise ExpiringError(f"fetched credentials are expired or will expire within the next {seconds:.2f} seconds")
+
+
+def _retrieve(call: asyncio.Task[PodCredentials]) -> None:
+    """Look at the outcome: asyncio complains of failures that nobody saw, and all who waited may have gone."""
+    if not call.cancelled():
+        call.exception()

@@ -12,6 +12,8 @@ from podid_agent.http1_request import Request
 
 __all__ = ["NOT_FOUND", "Response", "encode_response", "text_error"]
 
+_MAX_ERROR_BYTES = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -26,8 +28,12 @@ class Response:
 
 
 def text_error(status: int, message: str) -> Response:
-    """Return an error in the form of Go's ``http.Error``: the message and one newline (AGT-240)."""
-    return Response(status, message.encode("utf-8", "replace") + b"\n", "text/plain; charset=utf-8", nosniff=True)
+    """Return an error in the form of Go's ``http.Error``: the message and one newline (AGT-240).
+
+    Longer messages are cut, since they quote what clients and upstream sent (AGT-249).
+    """
+    text = message.encode("utf-8", "replace")[: _MAX_ERROR_BYTES - 1].decode("utf-8", "ignore")
+    return Response(status, text.encode() + b"\n", "text/plain; charset=utf-8", nosniff=True)
 
 
 NOT_FOUND = text_error(404, "404 page not found")

@@ -11,7 +11,7 @@ from typing import Any, cast
 from podid_agent.http1_body import BodySkipper
 from podid_agent.http1_request import BadRequestError, Request, parse_head
 from podid_agent.http1_response import Response, encode_response, text_error
-from podid_agent.logs import Logger
+from podid_agent.journal import Journal
 
 __all__ = ["HTTPServer", "Handler"]
 
@@ -31,10 +31,10 @@ Handler = Callable[[Request, str], Response | Coroutine[Any, Any, Response]]
 class HTTPServer:
     """Serves one listening socket with one handler."""
 
-    def __init__(self, handler: Handler, logger: Logger, max_connections: int = 4096) -> None:
+    def __init__(self, handler: Handler, journal: Journal, max_connections: int = 4096) -> None:
         """Take the handler; connections over ``max_connections`` are refused (AGT-216)."""
         self.handler = handler
-        self.logger = logger
+        self.journal = journal
         self.draining = False
         self._connections: set[_Connection] = set()
         self._max_connections = max_connections
@@ -226,7 +226,7 @@ class _Connection(asyncio.Protocol):
             self._advance()
 
     def _internal_error(self, error: Exception) -> Response:
-        self._server.logger.error("Request failed", {"client-addr": self._client, "error": repr(error)})
+        self._server.journal.error("Request failed", {"client-addr": self._client, "error": repr(error)})
         return _INTERNAL_ERROR
 
     def _write(self, response: Response, request: Request) -> None:

@@ -63,11 +63,12 @@ class Metrics:
 
         self.http_response = Counter("pod_identity_http_response", "Answers by status", ["code"], registry=registry)
         self.cache_state = Counter(
-            "pod_identity_cache_state", "miss: went upstream, hit: renewed, evicted: removed", ["state"], registry=registry
+            "pod_identity_cache_state",
+            "miss: went upstream, hit: renewed, evicted: removed",
+            ["state"],
+            registry=registry,
         )
-        self.cache_errors = Counter(
-            "pod_identity_cache_errors", "Failed renewals", ["type", "code"], registry=registry
-        )
+        self.cache_errors = Counter("pod_identity_cache_errors", "Failed renewals", ["type", "code"], registry=registry)
         self.request_duration = Histogram(
             "pod_identity_request_duration_seconds",
             "Time to answer",
@@ -75,9 +76,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=registry,
         )
-        self.requests_in_flight = Gauge(
-            "pod_identity_requests_in_flight", "Requests being answered", registry=registry
-        )
+        self.requests_in_flight = Gauge("pod_identity_requests_in_flight", "Requests being answered", registry=registry)
         self.rate_limited = Counter(
             "pod_identity_rate_limited", "Requests over the rate limit", ["listener"], registry=registry
         )
@@ -122,7 +121,7 @@ class Metrics:
         )
         self.build_info = Gauge("pod_identity_build_info", "Always 1", ["version", "profile"], registry=registry)
 
-        self._codes = set(OUTCOMES)
+        self._codes: set[str] = set(OUTCOMES)
         self._create_known_series()
 
     def _create_known_series(self) -> None:

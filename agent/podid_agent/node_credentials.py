@@ -15,7 +15,7 @@ import botocore.exceptions
 import botocore.session
 from botocore.credentials import Credentials, RefreshableCredentials
 
-from podid_agent.logs import Logger
+from podid_agent.journal import Journal
 
 __all__ = ["AccessKeys", "ChainCredentials", "NodeCredentials", "NodeCredentialsError", "SharedFileCredentials"]
 
@@ -58,9 +58,9 @@ class ChainCredentials:
     # Keys this close to their end are not used while new ones are fetched.
     _LEAST_LIFE = 60
 
-    def __init__(self, logger: Logger, on_expiry: Callable[[float], object] = lambda _: None) -> None:
+    def __init__(self, journal: Journal, on_expiry: Callable[[float], object] = lambda _: None) -> None:
         """Tell ``on_expiry`` the end of each set of keys, seconds since the epoch."""
-        self._logger = logger
+        self._journal = journal
         self._on_expiry = on_expiry
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="node-credentials")
         self._credentials: Credentials | None = None
@@ -104,7 +104,7 @@ class ChainCredentials:
     def _loaded(self, task: asyncio.Task[AccessKeys]) -> None:
         self._loading = None
         if not task.cancelled() and (error := task.exception()):
-            self._logger.error("Cannot load the agent's own credentials", {"error": str(error)})
+            self._journal.error("Cannot load the agent's own credentials", {"error": str(error)})
 
     @staticmethod
     def _load_blocking(known: Credentials | None) -> tuple[Credentials, AccessKeys]:
@@ -113,6 +113,8 @@ class ChainCredentials:
             if credentials is None:
                 raise NodeCredentialsError("none in environment, shared files, web identity or instance metadata")
             frozen = credentials.get_frozen_credentials()
+            if not frozen.access_key or not frozen.secret_key:
+                raise NodeCredentialsError("the credentials found are incomplete")
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise NodeCredentialsError(str(error)) from error
         return credentials, AccessKeys(frozen.access_key, frozen.secret_key, frozen.token)

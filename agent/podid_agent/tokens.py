@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from podid_agent.base64_text import Base64Error, decode_base64url
 from podid_agent.json_text import JSONTextError, Value, scan
@@ -186,4 +186,4 @@ def _claimed_identity(claims: Value) -> dict[str, str]:
 
 def _member(names: Any, outer: str, inner: str) -> object:
     value = names.get(outer)
-    return value.get(inner) if isinstance(value, dict) else None
+    return cast("dict[str, object]", value).get(inner) if isinstance(value, dict) else None

@@ -25,7 +25,21 @@ def test_int64(text: str, value: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [" 3600", "3600 ", "3600\n", "3600s", "3_600", "0x10", "1e3", "", "+", "--5", "9223372036854775808", "٣٦٠٠", "1" * 5000],
+    [
+        " 3600",
+        "3600 ",
+        "3600\n",
+        "3600s",
+        "3_600",
+        "0x10",
+        "1e3",
+        "",
+        "+",
+        "--5",
+        "9223372036854775808",
+        "٣٦٠٠",
+        "1" * 5000,
+    ],
 )
 def test_no_int64(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -98,7 +112,8 @@ def test_join(parts: tuple[str, str], path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("100ms", 0.1), ("1s", 1), ("1m30s", 90), ("1.5h", 5400), ("0", 0), ("-1s", -1), ("+.5s", 0.5)]
+    ("text", "seconds"),
+    [("100ms", 0.1), ("1s", 1), ("1m30s", 90), ("1.5h", 5400), ("0", 0), ("-1s", -1), ("+.5s", 0.5)],
 )
 def test_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)

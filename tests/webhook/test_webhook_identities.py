@@ -1,9 +1,12 @@
 """The identities format (WHK-703 to WHK-709)."""
 
+import json
+
 import pytest
 from podid_webhook.configuration import NamespacedName
 from podid_webhook.identities import IdentitiesError, IdentitySource, parse_identities
 
+S3_READER = {"namespace": "demo", "serviceAccount": "s3-reader"}
 ONE = frozenset({NamespacedName("demo", "s3-reader")})
 
 
@@ -12,9 +15,9 @@ ONE = frozenset({NamespacedName("demo", "s3-reader")})
     [
         '{"identities": [{"namespace": "demo", "serviceAccount": "s3-reader"}]}',
         '{"Identities": [{"NAMESPACE": "demo", "serviceaccount": "s3-reader", "extra": 1}], "more": {}}',
-        '{"identities": [{"namespace": "demo", "serviceAccount": "s3-reader"}, {"namespace": "demo", "serviceAccount": "s3-reader"}]}',
-        '{"identities": [{"namespace": "demo", "serviceAccount": "s3-reader"}, null, {}, {"namespace": "demo"},'
-        ' {"namespace": "demo", "serviceAccount": ""}, {"serviceAccount": "s3-reader", "namespace": null}]}',
+        json.dumps({"identities": [S3_READER, S3_READER]}),
+        json.dumps({"identities": [S3_READER, None, {}, {"namespace": "demo"}, {**S3_READER, "serviceAccount": ""}]}),
+        json.dumps({"identities": [S3_READER, {**S3_READER, "namespace": None}]}),
     ],
 )
 def test_one_identity(content: str) -> None:

@@ -63,7 +63,9 @@ class World:
     def __init__(self, *identities: str, prefix: str = "eks.amazonaws.com", **annotations: dict[str, str]) -> None:
         self._identities = identities
         self._accounts = {
-            name.replace("_", "-"): account_from_annotations({f"{prefix}/{key}": value for key, value in keys.items()}, prefix)
+            name.replace("_", "-"): account_from_annotations(
+                {f"{prefix}/{key}": value for key, value in keys.items()}, prefix
+            )
             for name, keys in annotations.items()
         }
         self.config_map: dict[str, Account] = {}
@@ -127,7 +129,9 @@ class TestUpstreamCasesOfIrsa:
 
     def test_has_volume_mount(self) -> None:
         own = {"name": "aws-iam-token", "mountPath": "/elsewhere"}
-        sent = pod({"name": "app", "volumeMounts": [own]}, volumes=[{"name": "aws-iam-token", "hostPath": {"path": "/"}}])
+        sent = pod(
+            {"name": "app", "volumeMounts": [own]}, volumes=[{"name": "aws-iam-token", "hostPath": {"path": "/"}}]
+        )
 
         result = applied(sent, IRSA)
 
@@ -399,7 +403,9 @@ class TestContainers:
         assert applied(pod(container), PI)["spec"]["containers"][0].items() >= container.items()
 
     def test_nulls_are_empty(self) -> None:
-        sent = pod({"name": "app", "env": None, "volumeMounts": None}, initContainers=None, volumes=None, nodeSelector=None)
+        sent = pod(
+            {"name": "app", "env": None, "volumeMounts": None}, initContainers=None, volumes=None, nodeSelector=None
+        )
         sent["metadata"] = {"labels": None, "annotations": None}
 
         result = applied(sent, PI)
@@ -482,7 +488,10 @@ class TestAnnotations:
 
     def test_audience(self) -> None:
         """It overrides the flag for IRSA, and empty leaves it out (WHK-409, WHK-610)."""
-        own, empty = World(s3_reader={"role-arn": ROLE, "audience": "own"}), World(s3_reader={"role-arn": ROLE, "audience": ""})
+        own, empty = (
+            World(s3_reader={"role-arn": ROLE, "audience": "own"}),
+            World(s3_reader={"role-arn": ROLE, "audience": ""}),
+        )
 
         assert applied(pod(), own)["spec"]["volumes"] == [irsa_volume(audience="own")]
         assert applied(pod(), empty)["spec"]["volumes"] == [irsa_volume()]
@@ -576,7 +585,9 @@ containers = st.lists(
         {"name": st.sampled_from(["a", "b"])},
         optional={
             **{key: st.none() | value for key, value in named_lists.items()},
-            "invented": st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists),
+            "invented": st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists
+            ),
         },
     ),
     max_size=3,
@@ -598,7 +609,9 @@ pods = st.fixed_dictionaries(
             {},
             optional={
                 "labels": st.none() | st.dictionaries(st.text(), st.text(), max_size=2),
-                "annotations": st.fixed_dictionaries({"eks.amazonaws.com/skip-containers": st.text(alphabet='ab", \n')}),
+                "annotations": st.fixed_dictionaries(
+                    {"eks.amazonaws.com/skip-containers": st.text(alphabet='ab", \n')}
+                ),
             },
         )
     },

@@ -50,7 +50,12 @@ def test_worked_example(webhook: WebhookProcess) -> None:
                 "name": "eks-pod-identity-token",
                 "projected": {
                     "sources": [
-                        {"serviceAccountToken": {"audience": "pods.eks.amazonaws.com", "path": "eks-pod-identity-token"}}
+                        {
+                            "serviceAccountToken": {
+                                "audience": "pods.eks.amazonaws.com",
+                                "path": "eks-pod-identity-token",
+                            }
+                        }
                     ]
                 },
             },
@@ -227,7 +232,9 @@ def test_chunked_body_over_the_limit_is_refused(webhook: WebhookProcess) -> None
 def test_aborted_request_leaves_it_serving(webhook: WebhookProcess) -> None:
     """WHK-118."""
     with raw_connection(webhook) as connection:
-        connection.sendall(b"POST /mutate HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{")
+        connection.sendall(
+            b"POST /mutate HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+        )
     with raw_connection(webhook) as connection:
         connection.sendall(b"\x00\x01 nonsense\r\n\r\n")
 

@@ -9,13 +9,48 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import urllib3
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+from webhook_fake_api import FakeApi
 
 SERVER_NAME = "pod-identity-webhook.kube-system.svc"
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A directory as a mounted Secret, with the CA beside it."""
+
+    directory: Path
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.crt"
+
+    @property
+    def flags(self) -> list[str]:
+        return [f"--tls-cert={self.directory / 'tls.crt'}", f"--tls-key={self.directory / 'tls.key'}"]
+
+
+def create_certificates(directory: Path, *arguments: str) -> Certificates:
+    directory.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "podid_webhook.certs", f"--output-dir={directory}", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+    return Certificates(directory)
+
+
+def write_kubeconfig(api: FakeApi, path: Path) -> Path:
+    config = {
+        "current-context": "fake",
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        "clusters": [{"name": "fake", "cluster": {"server": api.url}}],
+        "users": [{"name": "fake", "user": {"token": "t-1"}}],
+    }
+    path.write_text(json.dumps(config))
+    return path
 
 
 class WebhookProcess:

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
-__all__ = ["LEVELS", "FailureSummary", "Logger", "forward_library_logs"]
+__all__ = ["LEVELS", "FailureSummary", "Journal", "format_go_log_line", "forward_library_logs"]
 
 LEVELS = {"panic": 0, "fatal": 1, "error": 2, "warning": 3, "warn": 3, "info": 4, "debug": 5, "trace": 6}
 
 Fields = Mapping[str, object]
 
 
-class Logger:
+class Journal:
     """Writes one JSON object per line; text from outside is escaped by JSON and so cannot break a line (AGT-662)."""
 
     def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
@@ -71,9 +71,9 @@ class FailureSummary:
     # Messages quote what clients send, so their number needs a bound of its own.
     _MAX_MESSAGES = 1000
 
-    def __init__(self, logger: Logger) -> None:
-        """Write summaries to ``logger``; needs a running event loop when used."""
-        self._logger = logger
+    def __init__(self, journal: Journal) -> None:
+        """Write summaries to ``journal``; needs a running event loop when used."""
+        self._journal = journal
         self._counts: dict[str, int] = {}
 
     def allows(self, message: str) -> bool:
@@ -90,29 +90,29 @@ class FailureSummary:
         for message, count in counts.items():
             if count > self._LINES_PER_SECOND:
                 fields = {"count": count - self._LINES_PER_SECOND, "error": message}
-                self._logger.info("Identical failures summarised", fields)
+                self._journal.info("Identical failures summarised", fields)
 
 
 class _Forwarder(logging.Handler):
-    def __init__(self, logger: Logger) -> None:
+    def __init__(self, journal: Journal) -> None:
         super().__init__(logging.WARNING)
-        self._logger = logger
+        self._journal = journal
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "warning" if record.levelno < logging.ERROR else "error"
         fields: dict[str, object] = {"library": record.name}
         if record.exc_info and record.exc_info[1]:
             fields["error"] = repr(record.exc_info[1])
-        self._logger.log(level, record.getMessage(), fields)
+        self._journal.log(level, record.getMessage(), fields)
 
 
-def forward_library_logs(logger: Logger) -> None:
+def forward_library_logs(journal: Journal) -> None:
     """Turn what libraries and the interpreter would write to stderr into log lines (AGT-669).
 
     Only warnings and errors: below that, libraries log credentials.
     """
     root = logging.getLogger()
-    root.handlers = [_Forwarder(logger)]
+    root.handlers = [_Forwarder(journal)]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(True)
 

@@ -1,0 +1,67 @@
+"""``/healthz``, ``/readyz`` and ``/metrics`` (sections 6.1 and 6.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from podid_agent.http1_request import Request
+from podid_agent.http1_response import NOT_FOUND, Response
+from podid_agent.metrics import CONTENT_TYPE, Metrics
+
+__all__ = ["Probes"]
+
+_CHECK_TIMEOUT = 10.0
+_ALIVE = Response(200)
+_READY = Response(200)
+_NOT_READY = Response(500, b"Internal Server Error occurred", "text/plain; charset=utf-8")
+_TOO_SLOW = Response(408)
+
+_QUESTION = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+_EXPECTED = b"HTTP/1.1 404 "
+
+
+class Probes:
+    """Says whether the process is alive, and whether its listeners answer."""
+
+    def __init__(self, listeners: Callable[[], Sequence[tuple[str, int]]], metrics: Metrics | None = None) -> None:
+        """Ask ``listeners`` for the addresses that are bound; serve ``metrics`` too, if given."""
+        self._listeners = listeners
+        self._metrics = metrics
+
+    def handle(self, request: Request, client: str) -> Response | Coroutine[Any, Any, Response]:  # noqa: ARG002 - a Handler
+        """Answer a probe or a scrape; neither is rate limited (AGT-601)."""
+        match request.path:
+            case "/healthz":
+                # That this line runs is what liveness asks (AGT-608).
+                return _ALIVE
+            case "/readyz":
+                return self._check_listeners()
+            case "/metrics" if self._metrics is not None:
+                return Response(200, self._metrics.exposition(), CONTENT_TYPE)
+            case _:
+                return NOT_FOUND
+
+    async def _check_listeners(self) -> Response:
+        try:
+            async with asyncio.timeout(_CHECK_TIMEOUT):
+                answers = await asyncio.gather(*(_answers(host, port) for host, port in self._listeners()))
+        except TimeoutError:
+            return _TOO_SLOW
+        return _READY if answers and all(answers) else _NOT_READY
+
+
+async def _answers(host: str, port: int) -> bool:
+    """Whether a listener answers ``GET /`` with 404, asked directly: no proxy is in the way (AGT-602, AGT-610)."""
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    try:
+        writer.write(_QUESTION)
+        return (await reader.readline()).startswith(_EXPECTED)
+    except (OSError, ValueError):
+        return False
+    finally:
+        writer.close()

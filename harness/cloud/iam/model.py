@@ -1,0 +1,100 @@
+"""The values that go into a decision and the decision that comes out (``iam.md`` section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.cloud.ports import NamedPolicy, Principal
+
+PolicyKind = Literal[
+    "identity-managed", "identity-inline", "boundary", "session", "resource", "trust", "scp", "rcp", "endpoint"
+]
+Layer = Literal["identity", "resource", "trust", "boundary", "session", "scp", "rcp", "endpoint", "root", "always"]
+Grade = Literal["none", "account", "role", "direct", "service", "federated"]
+ContextValue = str | tuple[str, ...]
+"""One text, or a tuple for a key that is declared multivalued (also with one or no value)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question a call raises: may this action be done on this resource?"""
+
+    action: str
+    """With its prefix, such as ``s3:GetObject``."""
+    resource: str
+    """ARN, or ``*`` for an action without a resource type."""
+    resource_account: str = ""
+    """Owner of the resource; empty for the caller's own account (IAM-EVAL-04)."""
+    context: Mapping[str, ContextValue] = field(default_factory=dict[str, ContextValue])
+    """Keys of this check only; an absent key is not in the map."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """Everything that may have a say. An absent layer limits nothing, an empty one denies."""
+
+    identity: tuple[NamedPolicy, ...] = ()
+    boundary: NamedPolicy | None = None
+    session: tuple[NamedPolicy, ...] | None = None
+    """Session policies form a union; None when the session was issued without any."""
+    resource: NamedPolicy | None = None
+    trust: NamedPolicy | None = None
+    """Set for the STS actions on a role, which need its consent (IAM-EVAL-05)."""
+    scp: tuple[tuple[NamedPolicy, ...], ...] = ()
+    """Service control policies, one tuple per level from the root down; no level without an organization."""
+    rcp: tuple[tuple[NamedPolicy, ...], ...] = ()
+    endpoint: NamedPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """All inputs of one decision."""
+
+    check: Check
+    principal: Principal
+    policies: PolicySet
+    context: Mapping[str, ContextValue] = field(default_factory=dict[str, ContextValue])
+    """Keys of the call. The caller keys that follow from the principal are filled in by the engine and win."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer, with what is needed to explain it."""
+
+    allowed: bool
+    explicit: bool
+    """For a denial: whether a Deny statement spoke, rather than nobody's Allow."""
+    layer: Layer
+    """The layer that allowed or denied."""
+    action: str
+    resource: str
+    principal: str
+    """How messages name the caller: its ARN, service name or ``anonymous``."""
+    cross_account: bool
+    policy: str = ""
+    """Name of the deciding policy; empty when none spoke."""
+    statement: int | None = None
+    """Index of the deciding statement in its document."""
+    sid: str = ""
+    grade: Grade = "none"
+    """Best grade in which the resource or trust policy allows the caller."""
+    keys: tuple[str, ...] = ()
+    """Denials only: context keys that statements about this action look at."""
+    missing: tuple[str, ...] = ()
+    """Those of ``keys`` that the call does not carry."""
+    fault: str = ""
+    """Why the engine refused to decide (unreadable stored policy); for the lab's journal, never for the caller."""
+
+    def reason(self) -> str:
+        """Return the end of AWS's sentence for a denial, such as ``because no identity-based policy allows …``."""
+        raise NotImplementedError
+
+    def sentence(self) -> str:
+        """Return the decision in words for people who debug a lab; not what the caller is told."""
+        raise NotImplementedError
+
+    def as_data(self) -> dict[str, object]:
+        """Return the decision as JSON data for records and reports; empty members are left out."""
+        raise NotImplementedError

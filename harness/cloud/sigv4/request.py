@@ -1,0 +1,60 @@
+"""The request as it came over the wire, and what a verified one yields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from harness.cloud.ports import Credential
+
+SignatureForm = Literal["header", "presigned"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """A request before any framework decoded it (IAM-SIG-01).
+
+    Texts hold one character per byte (latin-1), as HTTP servers hand them out.
+    """
+
+    method: str
+    path: str
+    """Percent-encoded path as sent, without the query."""
+    query: str
+    """Query as sent, without the question mark; may be empty."""
+    headers: Sequence[tuple[str, str]]
+    """In the order received, repeated ones included."""
+    body: bytes = field(default=b"", repr=False)
+    """Body without HTTP's own chunked encoding, but still with ``aws-chunked``."""
+
+    def header_values(self, name: str) -> list[str]:
+        """Return the values of all headers with this name (given in lower case), in order."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+    def query_items(self) -> list[tuple[str, str]]:
+        """Return name and value of every query item, still percent-encoded, in order; a bare name has an empty value."""
+        return [(name, value) for name, _, value in (item.partition("=") for item in self.query.split("&") if item)]
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The outcome of a successful verification."""
+
+    credential: Credential
+    region: str
+    """Region of the credential scope."""
+    service: str
+    """Signing name of the credential scope."""
+    body: bytes = field(repr=False)
+    """Body to forward, decoded of ``aws-chunked``."""
+    form: SignatureForm
+    signed_at: datetime
+    """Time of the signature (``X-Amz-Date``)."""
+    expires_in: int | None
+    """Seconds a presigned request is valid from ``signed_at``; None in the header form."""
+    was_chunked: bool
+    """Whether ``aws-chunked`` has to be taken out of Content-Encoding before forwarding (IAM-SIG-31)."""
+    trailers: tuple[tuple[str, str], ...] = ()
+    """Checksum headers that came as trailers, to be forwarded as headers (lower-case name, value)."""

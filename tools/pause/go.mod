@@ -1,0 +1,3 @@
+module podid.dev/tools/pause
+
+go 1.25
