@@ -61,7 +61,7 @@ class Phase:
     def line(self) -> str:
         """Say how the phase is doing."""
         count = f"[{min(self.done + 1, self.total)}/{self.total}] " if self.total and not self.outcome else ""
-        return f"{self.name:12} {self.outcome or count + self.text or '…'}"
+        return f"{self.name:12} {self.outcome or count + (self.text or '…')}"
 
 
 class Progress:

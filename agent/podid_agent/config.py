@@ -126,7 +126,9 @@ class ServerConfig:
 
         # Any ends here: the parsers of the flags fixed the types.
         fields: dict[str, Any] = {
-            _FIELDS.get(name, name.replace("-", "_")): given[-1] for name, given in values.items()
+            _FIELDS.get(flag.name, flag.name.replace("-", "_")): values[flag.name][-1]
+            for flag in SERVER_FLAGS
+            if flag.name in values
         }
         if "bind-hosts" in values:
             fields["bind_hosts"] = tuple(_bind_address(str(host)) for host in values["bind-hosts"])

@@ -1,4 +1,7 @@
-"""Access keys, secrets, tokens and unique ids in AWS's forms, and the registry that knows them (``emulator.md`` section 5)."""
+"""Access keys, secrets, tokens and unique ids in AWS's forms, and the registry that knows them.
+
+See ``emulator.md`` section 5.
+"""
 
 from __future__ import annotations
 

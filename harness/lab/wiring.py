@@ -13,13 +13,12 @@ import yaml
 from harness.cluster.base import ClusterSpec
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab.paths import CHECKOUT
-from harness.pki import Authority
+from harness.pki import Authority, KeyPair
 
 __all__ = ["agent_manifests", "apply_wiring", "install_webhook", "trust_bundle"]
 
 _LAB = CHECKOUT / "fixtures" / "lab"
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-_WEBHOOK = ("pod-identity-webhook", "kube-system")
 
 
 def trust_bundle(lab_authority: str) -> str:
@@ -59,27 +58,32 @@ def _fill_in(container: Manifest, spec: ClusterSpec) -> None:
 
 def install_webhook(kube: Kube, spec: ClusterSpec, deploy: Path = CHECKOUT / "webhook" / "deploy") -> None:
     """Apply the webhook's manifests with a certificate of its own and its CA in the registration; does not wait."""
-    name, namespace = _WEBHOOK
+    name, namespace = "pod-identity-webhook", "kube-system"
     authority = Authority(f"{name}-ca")
     names = [name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.cluster.local"]
     pair = authority.issue(names[2], names=names, serving=True)
-    secret: Manifest = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": {"name": name, "namespace": namespace},
-        "stringData": {"tls.crt": pair.certificate, "tls.key": pair.key},
-    }
-    kube.apply([secret, *webhook_manifests(spec, authority.certificate, deploy)])
+    kube.apply(webhook_manifests(spec, authority.certificate, pair, deploy))
 
 
-def webhook_manifests(spec: ClusterSpec, authority: str, deploy: Path) -> list[Manifest]:
-    """Return the webhook's manifests for a cluster of one node, with the CA that signed its certificate."""
+def webhook_manifests(spec: ClusterSpec, authority: str, pair: KeyPair, deploy: Path) -> list[Manifest]:
+    """Return the webhook's manifests for a cluster of one node.
+
+    Args:
+        spec: The cluster.
+        authority: CA that signed the serving certificate, PEM.
+        pair: Serving certificate and key.
+        deploy: Directory of the manifests.
+    """
     manifests = _read_all(deploy)
     for manifest in manifests:
         if manifest["kind"] == "MutatingWebhookConfiguration":
             for webhook in manifest["webhooks"]:
                 webhook["clientConfig"]["caBundle"] = base64.b64encode(authority.encode()).decode()
+        if manifest["kind"] == "Secret":
+            manifest["data"] = {
+                "tls.crt": base64.b64encode(pair.certificate.encode()).decode(),
+                "tls.key": base64.b64encode(pair.key.encode()).decode(),
+            }
         if manifest["kind"] == "Deployment":
             manifest["spec"]["replicas"] = 1
             (container,) = manifest["spec"]["template"]["spec"]["containers"]

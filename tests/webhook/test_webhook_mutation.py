@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from podid_webhook.configuration import Account, NamespacedName, Settings, account_from_annotations, mutate_pod
 from podid_webhook.pod import decode_pod
+from podid_webhook.pod_schema import WrongTypeError
 
 Pod = dict[str, Any]
 
@@ -627,6 +628,52 @@ def test_patch_applies_and_a_second_one_changes_nothing(sent: Pod, world: World,
     twice = applied(once, world, settings)
 
     assert twice == once
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "metadata",
+                    "spec",
+                    "labels",
+                    "annotations",
+                    "containers",
+                    "volumes",
+                    "env",
+                    "volumeMounts",
+                    "name",
+                    "securityContext",
+                    "resources",
+                    "limits",
+                    "ports",
+                    "projected",
+                    "sources",
+                    "affinity",
+                    "nodeSelector",
+                    "serviceAccountName",
+                    "status",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(st.fixed_dictionaries({"metadata": any_json, "spec": any_json}))
+def test_any_json_is_a_pod_or_refused(sent: Pod) -> None:
+    """WHK-109, WHK-118: nothing but a refusal, and what is not refused can be patched."""
+    try:
+        decode_pod(sent)
+    except WrongTypeError:
+        return
+    applied({**sent, "spec": {**(sent["spec"] or {}), "serviceAccountName": "s3-reader"}}, PI)
 
 
 @given(pods, worlds, all_settings)

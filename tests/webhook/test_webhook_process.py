@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -294,6 +295,9 @@ class TestCertificates:
 
             shutil.copy(tmp_path / "new" / "tls.crt", tmp_path / "served" / "tls.crt")
             webhook.wait_until(served, second)
+            # Also to a client that names no server, as the kubelet does with its probes.
+            nameless = ssl.get_server_certificate(("127.0.0.1", webhook.port)).encode()
+            assert x509.load_pem_x509_certificate(nameless).serial_number == second
             # The connection from before goes on.
             assert webhook.get("/healthz").status == 200
 

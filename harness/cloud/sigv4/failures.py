@@ -1,4 +1,7 @@
-"""What AWS says when a request cannot be authenticated (IAM-MSG-20): one function per case, the service families apart."""
+"""What AWS says when a request cannot be authenticated (IAM-MSG-20).
+
+One function per case; the service families differ in code, status and text.
+"""
 
 from __future__ import annotations
 
@@ -150,9 +153,7 @@ def wrong_region(family: Family, *, presigned: bool, got: str, want: str) -> Ref
 def wrong_service(family: Family, *, presigned: bool, got: str, want: str) -> Refusal:
     """Refuse a signature made for another service."""
     if family == "s3":
-        return s3_malformed(
-            presigned=presigned, text=f'incorrect service "{got}". This endpoint belongs to "{want}".'
-        )
+        return s3_malformed(presigned=presigned, text=f'incorrect service "{got}". This endpoint belongs to "{want}".')
     return _scope_mismatch(family, f"Credential should be scoped to correct service: '{want}'.")
 
 
@@ -163,16 +164,18 @@ def wrong_scope_date(family: Family, *, presigned: bool, got: str, want: str) ->
             presigned=presigned,
             text=f'Invalid credential date "{got}". This date is not the same as X-Amz-Date: "{want}".',
         )
-    return _scope_mismatch(family, f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{got}' != '{want}'.")
+    return _scope_mismatch(
+        family,
+        "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP:"
+        f" '{got}' != '{want}'.",
+    )
 
 
 def missing_date(family: Family) -> Refusal:
     """Refuse a signature without a readable time."""
     if family == "s3":
         return Refusal("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header", 403)
-    return incomplete(
-        family, "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
-    )
+    return incomplete(family, "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
 
 
 def unknown_key(family: Family, access_key_id: str) -> Refusal:
@@ -277,4 +280,6 @@ def session_expired(family: Family) -> Refusal:
         return Refusal("ExpiredToken", "The security token included in the request is expired", 403)
     if family == "ec2":
         return Refusal("RequestExpired", "Request has expired.", 400)
-    return Refusal("ExpiredTokenException", "The security token included in the request is expired", json_status(family))
+    return Refusal(
+        "ExpiredTokenException", "The security token included in the request is expired", json_status(family)
+    )

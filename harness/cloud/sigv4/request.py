@@ -34,7 +34,7 @@ class RawRequest:
         return [value for key, value in self.headers if key.lower() == name]
 
     def query_items(self) -> list[tuple[str, str]]:
-        """Return name and value of every query item, still percent-encoded, in order; a bare name has an empty value."""
+        """Return name and value of every query item as sent, in order; a bare name has an empty value."""
         return [(name, value) for name, _, value in (item.partition("=") for item in self.query.split("&") if item)]
 
 

@@ -154,9 +154,10 @@ def control_plane(
     ]
     controller_manager = [
         f"--kubeconfig={at('controller-manager.kubeconfig')}",
-        f"--authentication-kubeconfig={at('controller-manager.kubeconfig')}",
-        f"--authorization-kubeconfig={at('controller-manager.kubeconfig')}",
         "--use-service-account-credentials",
+        # The default of 20 calls a second makes it wait for its own controllers' tokens at every start.
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
         f"--service-account-private-key-file={at('sa.key')}",
         f"--root-ca-file={at('ca.crt')}",
         f"--cluster-cidr={POD_CIDR}",
@@ -167,8 +168,6 @@ def control_plane(
     ]
     scheduler = [
         f"--kubeconfig={at('scheduler.kubeconfig')}",
-        f"--authentication-kubeconfig={at('scheduler.kubeconfig')}",
-        f"--authorization-kubeconfig={at('scheduler.kubeconfig')}",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         "--profiling=false",

@@ -163,6 +163,7 @@ def _kubelet(
         # One quick look decides about readiness; the default of 10 s would be most of a start.
         "nodeStatusUpdateFrequency": "2s",
         "serializeImagePulls": False,
+        "registryPullQPS": 0,
         "registerWithTaints": [],
     }
 

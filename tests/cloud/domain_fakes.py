@@ -1,0 +1,51 @@
+"""Deterministic ports for the tests of the cloud's domain."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from harness.cloud.ports import NamedPolicy, Role
+
+
+class SettableClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, now: datetime = datetime(2026, 4, 10, 14, 0, tzinfo=UTC)) -> None:
+        self._now = now
+
+    def now(self) -> datetime:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+
+
+class SeededIds:
+    """The same "random" identifiers in every run."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(7)
+
+    def letters(self, length: int, alphabet: str) -> str:
+        return "".join(self._random.choices(alphabet, k=length))
+
+    def uuid(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+
+@dataclass
+class StoredIam:
+    """Roles and users by ARN."""
+
+    roles: dict[str, Role] = field(default_factory=dict[str, Role])
+    users: Mapping[str, tuple[NamedPolicy, ...]] = field(default_factory=dict[str, tuple[NamedPolicy, ...]])
+
+    def role(self, arn: str) -> Role | None:
+        return self.roles.get(arn)
+
+    def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
+        return self.users.get(arn)
