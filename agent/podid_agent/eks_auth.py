@@ -25,7 +25,8 @@ from podid_agent.eks_auth_answer import MAX_BODY_BYTES, read_answer
 from podid_agent.errors import CannotCallError, CredentialsError, RefusedError, UnreachableError
 from podid_agent.journal import Journal
 from podid_agent.metrics import Metrics
-from podid_agent.node_credentials import AccessKeys, NodeCredentials, NodeCredentialsError
+from podid_agent.node_credentials import NodeCredentials
+from podid_agent.node_keys import AccessKeys, NodeCredentialsError
 from podid_agent.retry import RetryBudget, retry_delay
 
 __all__ = ["EKSAuthClient"]

@@ -12,6 +12,7 @@ from podid_agent.http1_body import BodySkipper
 from podid_agent.http1_request import BadRequestError, Request, parse_head
 from podid_agent.http1_response import Response, encode_response, text_error
 from podid_agent.journal import Journal
+from podid_agent.listeners import format_address
 
 __all__ = ["HTTPServer", "Handler"]
 
@@ -107,7 +108,7 @@ class _Connection(asyncio.Protocol):
             self.abort()
             return
         peer: tuple[str, int] = transport.get_extra_info("peername") or ("", 0)
-        self._client = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        self._client = format_address(peer[0], peer[1])
         self._expect_within(_TIMEOUT)
         self._check_deadline()
 

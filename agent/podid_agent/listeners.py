@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-__all__ = ["BindError", "listen"]
+__all__ = ["BindError", "format_address", "listen"]
 
 
 class BindError(Exception):
@@ -14,8 +14,7 @@ class BindError(Exception):
 
     def __init__(self, host: str, port: int, number: int) -> None:
         """Describe error ``number`` of the operating system."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        super().__init__(f"listen tcp {address}: bind: {os.strerror(number).lower()}")
+        super().__init__(f"listen tcp {format_address(host, port)}: bind: {os.strerror(number).lower()}")
         self.is_missing_address = number in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
@@ -42,3 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise BindError(host, port, error.errno or 0) from error
     sock.setblocking(False)
     return sock
+
+
+def format_address(host: str, port: int) -> str:
+    """Join host and port, with brackets around IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

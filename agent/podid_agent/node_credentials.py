@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 import botocore.exceptions
 import botocore.session
-from botocore.credentials import Credentials, RefreshableCredentials
 
+from podid_agent.clock import Clock
+from podid_agent.imds import InstanceMetadata
 from podid_agent.journal import Journal
+from podid_agent.node_keys import AccessKeys, LoadedKeys, NodeCredentialsError
 
-__all__ = ["AccessKeys", "ChainCredentials", "NodeCredentials", "NodeCredentialsError", "SharedFileCredentials"]
-
-
-class NodeCredentialsError(Exception):
-    """There are none; the text says why, without a secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccessKeys:
-    """One set of keys, in the shape that botocore's signer takes."""
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    token: str | None = field(default=None, repr=False)
+__all__ = ["ChainCredentials", "NodeCredentials", "SharedFileCredentials"]
 
 
 class NodeCredentials(Protocol):
@@ -50,74 +39,103 @@ class NodeCredentials(Protocol):
 
 
 class ChainCredentials:
-    """botocore's chain: environment, shared files, web identity, container, IMDS.
+    """The standard chain: environment, web identity, shared files, container, and at last the metadata service.
 
-    botocore blocks, so it runs in one thread of its own; those who wait share the result.
+    Keys that end are renewed in the background a quarter of an hour before. botocore blocks, so all but the metadata
+    service is asked in a thread; those who wait share one load.
     """
 
-    # Keys this close to their end are not used while new ones are fetched.
+    _RENEW_BEFORE = 15 * 60
+    # Keys this close to their end are not used while new ones can be had.
     _LEAST_LIFE = 60
+    _LEAST_PAUSE = 10
 
-    def __init__(self, journal: Journal, on_expiry: Callable[[float], object] = lambda _: None) -> None:
-        """Tell ``on_expiry`` the end of each set of keys, seconds since the epoch."""
+    def __init__(
+        self,
+        metadata: InstanceMetadata,
+        clock: Clock,
+        journal: Journal,
+        on_expiry: Callable[[float], object] = lambda _: None,
+    ) -> None:
+        """Tell ``on_expiry`` the end of each set of keys, seconds since the epoch or 0."""
+        self._metadata = metadata
+        self._clock = clock
         self._journal = journal
         self._on_expiry = on_expiry
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="node-credentials")
-        self._credentials: Credentials | None = None
-        self._keys: AccessKeys | None = None
-        self._loading: asyncio.Task[AccessKeys] | None = None
+        self._loaded: LoadedKeys | None = None
+        self._loaded_at = 0.0
+        self._loading: asyncio.Task[LoadedKeys] | None = None
 
     async def get(self) -> AccessKeys:
-        """Return keys that are good now; near their end, renew them in the background."""
-        keys, credentials = self._keys, self._credentials
-        if keys is None or credentials is None:
-            return await self._load()
-        if isinstance(credentials, RefreshableCredentials) and credentials.refresh_needed():
-            if credentials.refresh_needed(self._LEAST_LIFE):
-                return await self._load()
+        """Return keys that are good now, or at worst the last ones that were: EKS Auth then decides."""
+        loaded = self._loaded
+        if loaded is None:
+            return (await self._load()).keys
+        life = math.inf if loaded.expires_at is None else loaded.expires_at - self._clock.wall()
+        if life < self._LEAST_LIFE:
+            try:
+                return (await self._load()).keys
+            except NodeCredentialsError:
+                return loaded.keys
+        if life < self._RENEW_BEFORE and self._clock.monotonic() - self._loaded_at > self._LEAST_PAUSE:
             self._start_loading()
-        return keys
+        return loaded.keys
 
     def reload(self) -> None:
         """Forget the keys."""
-        self._keys = self._credentials = None
+        self._loaded = None
 
-    async def _load(self) -> AccessKeys:
+    async def _load(self) -> LoadedKeys:
         # Shielded: the load belongs to all who wait, not to the one who came first.
         return await asyncio.shield(self._start_loading())
 
-    def _start_loading(self) -> asyncio.Task[AccessKeys]:
+    def _start_loading(self) -> asyncio.Task[LoadedKeys]:
         if self._loading is None:
-            self._loading = asyncio.create_task(self._load_in_thread())
-            self._loading.add_done_callback(self._loaded)
+            self._loading = asyncio.create_task(self._ask_chain())
+            self._loading.add_done_callback(self._take)
         return self._loading
 
-    async def _load_in_thread(self) -> AccessKeys:
+    async def _ask_chain(self) -> LoadedKeys:
         loop = asyncio.get_running_loop()
-        credentials, keys = await loop.run_in_executor(self._executor, self._load_blocking, self._credentials)
-        self._credentials, self._keys = credentials, keys
-        # botocore shows the expiry of credentials nowhere else.
-        expires_at: object = getattr(credentials, "_expiry_time", None)
-        self._on_expiry(expires_at.timestamp() if isinstance(expires_at, datetime) else 0)
-        return keys
+        return await loop.run_in_executor(self._executor, _ask_botocore) or await self._metadata.load()
 
-    def _loaded(self, task: asyncio.Task[AccessKeys]) -> None:
+    def _take(self, task: asyncio.Task[LoadedKeys]) -> None:
         self._loading = None
-        if not task.cancelled() and (error := task.exception()):
+        self._loaded_at = self._clock.monotonic()
+        if task.cancelled():
+            return
+        if error := task.exception():
             self._journal.error("Cannot load the agent's own credentials", {"error": str(error)})
+        else:
+            self._loaded = task.result()
+            self._on_expiry(self._loaded.expires_at or 0)
 
-    @staticmethod
-    def _load_blocking(known: Credentials | None) -> tuple[Credentials, AccessKeys]:
-        try:
-            credentials = known or botocore.session.Session().get_credentials()
-            if credentials is None:
-                raise NodeCredentialsError("none in environment, shared files, web identity or instance metadata")
-            frozen = credentials.get_frozen_credentials()
-            if not frozen.access_key or not frozen.secret_key:
-                raise NodeCredentialsError("the credentials found are incomplete")
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise NodeCredentialsError(str(error)) from error
-        return credentials, AccessKeys(frozen.access_key, frozen.secret_key, frozen.token)
+
+def _ask_botocore() -> LoadedKeys | None:
+    """Ask the chain but for the metadata service; None if it has nothing.
+
+    Raises:
+        NodeCredentialsError: A source that is configured fails.
+    """
+    try:
+        session = botocore.session.Session()
+        chain = session.get_component("credential_provider")
+        chain.remove("iam-role")
+        credentials = session.get_credentials()
+        if credentials is None:
+            return None
+        frozen = credentials.get_frozen_credentials()
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise NodeCredentialsError(str(error)) from error
+    if not frozen.access_key or not frozen.secret_key:
+        raise NodeCredentialsError("the credentials found are incomplete")
+    # botocore shows the expiry of credentials nowhere else.
+    expires_at: object = getattr(credentials, "_expiry_time", None)
+    return LoadedKeys(
+        AccessKeys(frozen.access_key, frozen.secret_key, frozen.token),
+        expires_at.timestamp() if isinstance(expires_at, datetime) else None,
+    )
 
 
 class SharedFileCredentials:

@@ -18,8 +18,9 @@ from podid_agent.credentials_endpoint import CredentialsEndpoint
 from podid_agent.eks_auth import EKSAuthClient
 from podid_agent.fetching import Fetcher
 from podid_agent.http1_server import HTTPServer
+from podid_agent.imds import InstanceMetadata
 from podid_agent.journal import FailureSummary, Journal, forward_library_logs
-from podid_agent.listeners import BindError, listen
+from podid_agent.listeners import BindError, format_address, listen
 from podid_agent.metrics import Metrics
 from podid_agent.node_credentials import ChainCredentials, NodeCredentials, SharedFileCredentials
 from podid_agent.probes import Probes
@@ -119,7 +120,9 @@ class _Agent:
                 "Credentials rotation enabled. Creds will be fetched and rotated from shared credentials file"
             )
             return SharedFileCredentials(shared_credentials_file(os.environ), self._clock.monotonic)
-        return ChainCredentials(self._journal, self._metrics.node_credentials_expiry.set)
+        return ChainCredentials(
+            InstanceMetadata(os.environ), self._clock, self._journal, self._metrics.node_credentials_expiry.set
+        )
 
     def _cache(self) -> CredentialCache | None:
         self._metrics.cache_capacity.set(self._config.max_cache_size if self._config.caching else 0)
@@ -173,7 +176,7 @@ class _Agent:
         await server.start(sock)
         self._servers[host] = server
         self._metrics.listener_up.labels(host).set(1)
-        self._journal.info("Starting server...", {"bind-addr": f"{host}:{self._config.port}"})
+        self._journal.info("Starting server...", {"bind-addr": format_address(host, self._config.port)})
 
     def _bound_addresses(self) -> list[tuple[str, int]]:
         return [(host, self._config.port) for host in self._servers]
@@ -206,4 +209,4 @@ class _Agent:
             server.stop_accepting()
             server.abort()
         for host in self._servers:
-            self._journal.info("Server gracefully stopped", {"bind-addr": f"{host}:{self._config.port}"})
+            self._journal.info("Server gracefully stopped", {"bind-addr": format_address(host, self._config.port)})

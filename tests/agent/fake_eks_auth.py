@@ -169,8 +169,6 @@ def _handler_of(fake: FakeEKSAuth) -> type[BaseHTTPRequestHandler]:
                 f"HTTP/1.1 {answer.status} X\r\n{head}Content-Length: {len(answer.body)}\r\n\r\n".encode() + answer.body
             )
 
-        do_GET = do_PUT = do_DELETE = do_POST
-
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
             """Stay silent."""
 

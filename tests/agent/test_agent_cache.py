@@ -201,7 +201,7 @@ def granting(time: Time, life: float) -> Script:
 
 
 def refusing(time: Time, life: float, error: CredentialsError) -> Script:
-    async def script(token: bytes, trigger: Trigger) -> PodCredentials:
+    async def script(_token: bytes, trigger: Trigger) -> PodCredentials:
         if trigger == "renewal":
             raise error
         return credentials(time, life)

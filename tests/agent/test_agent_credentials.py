@@ -14,6 +14,7 @@ import pytest
 from agent_process import Agent, make_token
 from fake_eks_auth import Answer, FakeEKSAuth, grant, grant_members, refusal
 
+INVALID = "invalid response from server: "
 PREFIX = "error getting credentials to cache: "
 
 
@@ -88,7 +89,7 @@ def test_expiration_is_cut_to_milliseconds(
     ids=lambda value: value.body.decode() or "empty" if isinstance(value, Answer) else None,
 )
 def test_refusal_keeps_its_status(
-    agent: Agent, eks_auth: FakeEKSAuth, token: str, answer: Answer, status: int, body: str
+    agent: Agent, eks_auth: FakeEKSAuth, token: str, *, answer: Answer, status: int, body: str
 ) -> None:
     """AGT-260 to AGT-266, AGT-707, AGT-708; none of these is retried or cached (AGT-267, AGT-713)."""
     eks_auth.script(token, answer)
@@ -134,7 +135,7 @@ def test_transient_failure_is_retried(agent: Agent, eks_auth: FakeEKSAuth, token
     ids=["503", "cut"],
 )
 def test_third_failure_is_the_answer(
-    agent: Agent, eks_auth: FakeEKSAuth, token: str, answer: Answer, status: int, body: str
+    agent: Agent, eks_auth: FakeEKSAuth, token: str, *, answer: Answer, status: int, body: str
 ) -> None:
     """AGT-268, AGT-269, AGT-711."""
     eks_auth.script(token, answer)
@@ -166,28 +167,32 @@ def _with(value: object, *path: str) -> bytes:
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
-        (200, b"", "invalid response from server: body is empty"),
-        (204, b"", "invalid response from server: body is empty"),
-        (200, b"{}", "invalid response from server: credentials is missing or no object"),
-        (200, b"junk", "invalid response from server: body is no JSON object"),
-        (200, b"[" * 100_000, "invalid response from server: body is no JSON object"),
-        (302, b"{}", "invalid response from server: unexpected status 302"),
-        (200, _without("credentials", "sessionToken"), "invalid response from server: sessionToken is missing, empty or no text"),
-        (200, _without("assumedRoleUser"), "invalid response from server: assumedRoleUser is missing or no object"),
-        (200, _with("x", "credentials", "expiration"), "invalid response from server: expiration is missing or no number"),
-        (200, _with(True, "credentials", "expiration"), "invalid response from server: expiration is missing or no number"),
+        (200, b"", f"{INVALID}body is empty"),
+        (204, b"", f"{INVALID}body is empty"),
+        (200, b"{}", f"{INVALID}credentials is missing or no object"),
+        (200, b"junk", f"{INVALID}body is no JSON object"),
+        (200, b"[" * 100_000, f"{INVALID}body is no JSON object"),
+        (302, b"{}", f"{INVALID}unexpected status 302"),
+        (200, _without("credentials", "sessionToken"), f"{INVALID}sessionToken is missing, empty or no text"),
+        (200, _without("assumedRoleUser"), f"{INVALID}assumedRoleUser is missing or no object"),
+        (200, _with("x", "credentials", "expiration"), f"{INVALID}expiration is missing or no number"),
+        (200, _with(True, "credentials", "expiration"), f"{INVALID}expiration is missing or no number"),
         (
             200,
             _with(1e12, "credentials", "expiration"),
-            "invalid response from server: expiration is no number of seconds before the year 10000",
+            f"{INVALID}expiration is no number of seconds before the year 10000",
         ),
         (200, _with("nope", "assumedRoleUser", "arn"), "unable to parse arn from assumed role: arn: invalid prefix"),
-        (200, _with("arn:aws:sts", "assumedRoleUser", "arn"), "unable to parse arn from assumed role: arn: not enough sections"),
+        (
+            200,
+            _with("arn:aws:sts", "assumedRoleUser", "arn"),
+            "unable to parse arn from assumed role: arn: not enough sections",
+        ),
     ],
     ids=lambda value: value[-60:] if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_answer_outside_the_model_is_500_and_not_cached(
-    agent: Agent, eks_auth: FakeEKSAuth, token: str, status: int, body: bytes, reason: str
+    agent: Agent, eks_auth: FakeEKSAuth, token: str, *, status: int, body: bytes, reason: str
 ) -> None:
     """AGT-270, AGT-271, AGT-278 to AGT-283, AGT-411."""
     eks_auth.script(token, Answer(status, body), grant())

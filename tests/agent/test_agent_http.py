@@ -10,6 +10,8 @@ from agent_process import HOST, Agent, make_token, read_replies
 from fake_eks_auth import FakeEKSAuth, refusal
 
 NOT_FOUND = (404, "text/plain; charset=utf-8", "nosniff", "404 page not found\n")
+OWN = "[169.254.170.23 fd00:ec2::23]"
+UNPARSABLE = "Service account token cannot be parsed: token is malformed: "
 LAST = "Connection: close\r\n\r\n"
 
 
@@ -134,8 +136,7 @@ def test_other_hosts_are_refused_before_the_token_is_looked_at(agent: Agent, hos
 
     assert (reply.status, reply.text) == (
         403,
-        "Access Denied. Called agent through invalid address, please use either "
-        f"[169.254.170.23 fd00:ec2::23] address not {named}\n",
+        f"Access Denied. Called agent through invalid address, please use either {OWN} address not {named}\n",
     )
 
 
@@ -159,8 +160,7 @@ def test_bearer_is_refused(agent: Agent, token: str) -> None:
 
     assert (reply.status, reply.text) == (
         400,
-        "Service account token cannot be parsed: token is malformed: could not base64 decode header: "
-        "illegal base64 data at input byte 6\n",
+        f"{UNPARSABLE}could not base64 decode header: illegal base64 data at input byte 6\n",
     )
 
 

@@ -75,7 +75,7 @@ def test_own_metrics_are_there_from_the_start(agent: Agent) -> None:
         assert series in text
 
 
-def test_request_and_call_have_a_line_each(agent: Agent, eks_auth: FakeEKSAuth, token: str) -> None:
+def test_request_and_call_have_a_line_each(agent: Agent, token: str) -> None:
     """AGT-660, AGT-664 to AGT-666."""
     before = len(agent.log_lines())
     agent.get(token)

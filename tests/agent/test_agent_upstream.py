@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fake_eks_auth import ROUTE, FakeEKSAuth, grant, refusal
+from fake_imds import FakeIMDS
 from podid_agent.endpoints import eks_auth_endpoint, proxy_for
 
 PREFIX = (
@@ -261,3 +262,34 @@ def test_ca_bundle_is_the_trust_store(certificate: tuple[Path, Path], token: str
     assert (untrusted.status, untrusted.text) == (
         500, "[]: (TLSError): the TLS handshake with EKS Auth failed, fault: unknown\n",
     )  # fmt: skip
+
+
+def test_node_role_is_renewed_in_time(eks_auth: FakeEKSAuth) -> None:
+    """AGT-134, AGT-135: keys with less than a minute left are not used again; the next ones sign."""
+    imds = FakeIMDS(life=30)
+    first, second = make_token(), make_token()
+    try:
+        with running_agent(eks_auth.url, env=imds.environment) as agent:
+            assert [agent.get(token).status for token in (first, second)] == [200, 200]
+    finally:
+        imds.close()
+
+    signers = [eks_auth.calls_with(token)[0].headers["Authorization"] for token in (first, second)]
+    numbers = [int(re.findall(r"Credential=AKIDIMDS(\d+)/", signer)[0]) for signer in signers]
+    assert numbers[0] < numbers[1]
+    assert imds.rejected == []
+
+
+def test_imds_that_hangs_does_not_hold_requests(eks_auth: FakeEKSAuth, token: str) -> None:
+    """AGT-726."""
+    imds = FakeIMDS(life=3600, delay=5)
+    try:
+        with running_agent(eks_auth.url, env=imds.environment) as agent:
+            started = time.monotonic()
+            reply = agent.get(token)
+            elapsed = time.monotonic() - started
+    finally:
+        imds.close()
+
+    assert reply.status == 500
+    assert elapsed < 2.5

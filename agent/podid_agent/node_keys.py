@@ -1,0 +1,29 @@
+"""The shape of the agent's own credentials, wherever they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["AccessKeys", "LoadedKeys", "NodeCredentialsError"]
+
+
+class NodeCredentialsError(Exception):
+    """There are none; the text says why, without a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKeys:
+    """One set of keys."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKeys:
+    """Keys, and when they end."""
+
+    keys: AccessKeys
+    expires_at: float | None
+    """Seconds since the epoch; None if they do not end."""
