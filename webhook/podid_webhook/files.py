@@ -1,6 +1,6 @@
 """Notice changed files, however they change.
 
-By reading them: two or three small files, five times a second, cost less than a thousandth of a core, and no kind of
+By reading them: two or three small files, ten times a second, cost a few thousandths of a core, and no kind of
 change can be missed. File events would need one watch on the file, one on its directory and one on each symlink's
 target to see an in-place write, a rename and the ``..data`` swap of a mounted ConfigMap, and a poll all the same for
 the events that get lost (WHK-702, WHK-707, WHK-708, WHK-822, WHK-825).
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-POLL_INTERVAL = 0.2
+POLL_INTERVAL = 0.1
 
 _log = logging.getLogger(__name__)
 
