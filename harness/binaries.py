@@ -1,35 +1,41 @@
 """Programs of the native lab, built from pinned Go modules (``tools/``) once and kept in the cache.
 
-An entry of the cache is named after everything that decides its content and carries the SHA-256 of its files, which is
-verified on every use. It is built beside its place and renamed into it: there are no half-made entries.
+An entry of the cache is named after its sources and how they are built, and carries the SHA-256 of its files, which is
+verified on every use (0.3 s for all). It is built beside its place and renamed into it: there are no half-made entries.
+The version of Go is recorded but not part of the name: a patch release of Go would cost everybody five minutes, and a
+cache made elsewhere serves a machine without Go.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessFault, MissingPrerequisite
+from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
 __all__ = ["GROUPS", "Group", "ensure"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
-GO_MINIMUM = (1, 25)
 _MANIFEST = "manifest.json"
+_BUILD = ("build", "-trimpath", "-buildvcs=false")
+_STRIP = "-s -w"
+_NO_SPACE_HINT = "free some space; PODID_CACHE_DIR, GOCACHE, GOMODCACHE and TMPDIR can move it to another disk"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ GROUPS: Sequence[Group] = (
             "ipam/host-local",
             "meta/portmap",
         ),
+        {"github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion": "v1.9.1"},
     ),
     Group(
         "runc",
@@ -110,48 +117,44 @@ def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) ->
         groups: What is wanted.
 
     Raises:
-        MissingPrerequisite: Go or the network is missing.
+        MissingPrerequisite: Go, the network or disk space is missing.
         HarnessFault: A build failed; the text has its last lines and names its log.
     """
     store = cache / "binaries"
     store.mkdir(parents=True, exist_ok=True)
-    with progress.phase("binaries", total=len(groups)) as phase:
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            found = list(pool.map(lambda group: _find(store, group, phase), groups))
-        paths: dict[str, Path] = {}
-        for group, entry in zip(groups, found, strict=True):
-            phase.step(f"{group.name} {group.version}" + ("" if entry else ": building"))
-            directory = entry or _build(store, cache / "logs", group, phase)
-            paths |= {name: directory / name for name in group.programs}
-    return paths
+    with progress.phase("binaries") as phase:
+        # Hashing releases the interpreter's lock: two cores take a third of the time of one.
+        with ThreadPoolExecutor() as pool:
+            checks = [pool.submit(_is_intact, store, group) for group in groups]
+            missing = [group for group, check in zip(groups, checks, strict=True) if not check.result()]
+        phase.total = len(missing)
+        for group in missing:
+            phase.step(f"building {group.name} {group.version}")
+            with _locked(store, group, phase):
+                if not _is_intact(store, group):
+                    _build(cache, group, phase)
+    return {name: _entry(store, group) / name for group in groups for name in group.programs}
 
 
-def _key(group: Group) -> str:
-    """Return the name of the group's entry: a digest of everything that decides what is built."""
-    directory = TOOLS / group.name
-    digest = hashlib.sha256(repr(group).encode())
-    for file in sorted(directory.iterdir()):
+def _entry(store: Path, group: Group) -> Path:
+    """Return the directory of the group's programs: its name has a digest of what is built, and how."""
+    digest = hashlib.sha256(repr((group, _BUILD, _STRIP)).encode())
+    sources = TOOLS / group.name
+    for file in sorted(path for path in sources.iterdir() if path.suffix in {".mod", ".sum", ".go"}):
         digest.update(file.name.encode() + file.read_bytes())
-    return f"{group.name}-{group.version}-{platform.machine()}-{digest.hexdigest()[:16]}"
+    return store / f"{group.name}-{group.version}-{platform.machine()}-{digest.hexdigest()[:16]}"
 
 
-def _find(store: Path, group: Group, phase: Phase) -> Path | None:
-    """Return the group's entry if it is there and unharmed; a harmed one is removed."""
-    entry = store / _key(group)
-    if not entry.exists():
-        return None
+def _is_intact(store: Path, group: Group) -> bool:
+    """Tell whether the group is there, with exactly the bytes that were built."""
+    entry = _entry(store, group)
     try:
-        manifest: dict[str, str] = json.loads((entry / _MANIFEST).read_text())
-        is_good = set(manifest) == set(group.programs) and all(
-            _sha256(entry / name) == digest for name, digest in manifest.items()
+        digests: dict[str, str] = json.loads((entry / _MANIFEST).read_text())["sha256"]
+        return set(digests) == set(group.programs) and all(
+            _sha256(entry / name) == digest for name, digest in digests.items()
         )
-    except (OSError, ValueError):
-        is_good = False
-    if is_good:
-        return entry
-    phase.note(f"the cached {group.name} is damaged; building it again")
-    shutil.rmtree(entry)
-    return None
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _sha256(path: Path) -> str:
@@ -160,52 +163,63 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _locked(store: Path, group: Group) -> Iterator[None]:
+def _locked(store: Path, group: Group, phase: Phase) -> Generator[None]:
     """Let one process build a group; the kernel releases the lock of a process that dies."""
     with (store / f".{group.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            phase.note(f"another command is building {group.name}; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _build(store: Path, logs: Path, group: Group, phase: Phase) -> Path:
-    entry = store / _key(group)
-    with _locked(store, group):
-        if found := _find(store, group, phase):
-            return found
-        for leftover in store.glob(f".{group.name}-*"):
-            shutil.rmtree(leftover)
+def _build(cache: Path, group: Group, phase: Phase) -> None:
+    store = cache / "binaries"
+    entry = _entry(store, group)
+    if entry.exists():
+        phase.note(f"the cached {group.name} {group.version} is damaged; building it again")
+        shutil.rmtree(entry)
+    for leftover in store.glob(f".{group.name}-*"):
+        shutil.rmtree(leftover)
+    go = find_go(cache, phase)
+    try:
+        # Not TemporaryDirectory: after the renaming there is nothing to remove.
         temporary = Path(tempfile.mkdtemp(prefix=f".{group.name}-", dir=store))
         try:
-            _go_build(group, temporary, logs)
-            manifest = {name: _sha256(temporary / name) for name in group.programs}
+            _go_build(go, group, temporary, cache / "logs")
+            manifest = {"go": _go_version(go), "sha256": {name: _sha256(temporary / name) for name in group.programs}}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             temporary.chmod(0o755)
             temporary.rename(entry)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    return entry
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise MissingPrerequisite(f"building {group.name} failed: {error}", hint=_NO_SPACE_HINT) from error
+        raise
 
 
-def _go_build(group: Group, output: Path, logs: Path) -> None:
+def _go_version(go: Path) -> str:
+    return subprocess.run(
+        [go, "version"], env=go_environment(cgo=False), capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _go_build(go: Path, group: Group, output: Path, logs: Path) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"build-{group.name}.log"
-    flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in (group.variables or {}).items())])
-    command = [str(find_go()), "build", "-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={flags}"]
+    flags = " ".join([_STRIP, *(f"-X {name}={value}" for name, value in (group.variables or {}).items())])
+    # A build whose podid was killed would go on for minutes, and write into a directory that is gone.
+    command = ["setpriv", "--pdeathsig=KILL", str(go), *_BUILD, f"-ldflags={flags}"]
     command += [f"-tags={group.tags}"] if group.tags else []
-    environment = {name: value for name, value in os.environ.items() if name not in {"GOFLAGS", "GOOS", "GOARCH"}}
-    environment |= {"GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "1" if group.cgo else "0"}
-    # With a directory as output, go names each program after its package.
-    names = {name: package.rpartition("/")[2] for name, package in group.programs.items()}
-    together = all(name == last for name, last in names.items())
-    runs = [(f"{output}/", list(group.programs.values()))] if together else []
-    runs = runs or [(str(output / name), [package]) for name, package in group.programs.items()]
     with log.open("w") as file:
-        for target, packages in runs:
+        for target, packages in _targets(group, output):
             done = subprocess.run(
                 [*command, "-o", target, *packages],
                 cwd=TOOLS / group.name,
-                env=environment,
+                env=go_environment(cgo=group.cgo),
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -215,35 +229,28 @@ def _go_build(group: Group, output: Path, logs: Path) -> None:
                 raise _explain(group, log)
 
 
+def _targets(group: Group, output: Path) -> list[tuple[str, list[str]]]:
+    """Return (output, packages) of the builds that make the group: one, if go's own names are the programs' names."""
+    if all(name == package.rpartition("/")[2] for name, package in group.programs.items()):
+        return [(f"{output}/", list(group.programs.values()))]
+    return [(str(output / name), [package]) for name, package in group.programs.items()]
+
+
 def _explain(group: Group, log: Path) -> HarnessFault | MissingPrerequisite:
     """Turn the log of a failed build into an error that helps."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("go: downloading")]
+    printed = log.read_text(errors="replace").splitlines()
+    # One missing module is reported once for each package of it.
+    lines = list(dict.fromkeys(line for line in printed if not line.startswith("go: downloading")))
     last = "\n".join(f"  {line}" for line in lines[-6:])
     message = f"building {group.name} {group.version} failed; {log} ends with:\n{last}"
     text = "\n".join(lines)
-    if "no space left on device" in text:
-        return MissingPrerequisite(message, hint="free some space; GOCACHE, GOMODCACHE, TMPDIR and PODID_CACHE_DIR can move it")
-    if re.search(r"dial tcp|no such host|connection refused|i/o timeout|TLS handshake", text):
+    if re.search(r"no space left on device|disk quota exceeded", text):
+        return MissingPrerequisite(message, hint=_NO_SPACE_HINT)
+    if re.search(r'dial tcp|\bGet "http|reading https?://|module lookup disabled|i/o timeout|TLS handshake', text):
         return MissingPrerequisite(
             message,
-            hint="Go modules cannot be downloaded: check the network and go's proxy (go env GOPROXY), then try again",
+            hint="Go modules cannot be downloaded: check the network and Go's proxy (go env GOPROXY), then try again",
         )
+    if "checksum mismatch" in text:
+        return HarnessFault(message, hint="a downloaded module is not what go.sum pins; clean with: go clean -modcache")
     return HarnessFault(message, hint="try again; if it stays, clean Go's cache with: go clean -cache")
-
-
-def find_go() -> Path:
-    """Return the Go command.
-
-    Raises:
-        MissingPrerequisite: There is none, or it is too old.
-    """
-    wanted = ".".join(map(str, GO_MINIMUM))
-    hint = f"install Go {wanted} or later (https://go.dev/dl/) and put it on PATH"
-    for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
-        if candidate and Path(candidate).exists():
-            printed = subprocess.run([candidate, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
-            version = re.match(r"go(\d+)\.(\d+)", printed)
-            if version and (int(version[1]), int(version[2])) >= GO_MINIMUM:
-                return Path(candidate)
-            raise MissingPrerequisite(f"{candidate} is Go {printed.strip() or '(unusable)'}, too old", hint=hint)
-    raise MissingPrerequisite("Go is not installed; Kubernetes and its companions are built with it", hint=hint)

@@ -1,8 +1,7 @@
-"""Container images of the lab: built with buildah from our Dockerfiles, kept in the lab registry's storage.
+"""Container images of the lab: built from our Dockerfiles and kept in the lab registry's storage.
 
-No image is pulled from anywhere. The base, ``debian:trixie-slim``, is made by mmdebstrap under that name, so that the
-same Dockerfiles build with Docker too. The registry's storage is a cache: an image is built again only when something
-it is made of changed, and its blobs are verified on every use.
+The storage is a cache: an image is built again only when something that it is made of changed, and its blobs are
+verified on every use.
 """
 
 from __future__ import annotations
@@ -12,28 +11,28 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
-import socket
+import platform
+import re
 import subprocess
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness import wait
-from harness.errors import HarnessFault, MissingPrerequisite
+from harness.errors import HarnessFault
+from harness.image_builder import RECIPE, Builder
 from harness.progress import Phase, Progress
 
-__all__ = ["ImageSpec", "ensure", "registry_configuration", "registry_storage"]
+__all__ = ["REGISTRY_ENVIRONMENT", "ImageSpec", "ensure", "registry_configuration", "registry_storage"]
 
-BASE = "localhost/debian:trixie-slim"
-_BASE_PACKAGES = ("ca-certificates",)
-# Part of every key: raise it when the way of building changes what comes out.
-_RECIPE = "1"
-_CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+REGISTRY_ENVIRONMENT = {"OTEL_TRACES_EXPORTER": "none"}
+"""What the registry program needs set: else it looks for a collector of traces on localhost, and logs its failures."""
+
+
+_REPOSITORIES = "docker/registry/v2/repositories"
+_BLOBS = "docker/registry/v2/blobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +57,40 @@ class ImageSpec:
         return self.reference.rpartition(":")[2]
 
     def files(self) -> list[tuple[str, Path]]:
-        """Return everything the image is made of: (name in the context, file), sorted."""
-        own = [
-            (str(path.relative_to(self.context)), path)
-            for path in self.context.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
-        ]
+        """Return what the image is made of, without what .dockerignore names: (name in the context, file), sorted."""
+        rules = _ignore_rules(self.context / ".dockerignore")
+        names = [(str(path.relative_to(self.context)), path) for path in self.context.rglob("*") if path.is_file()]
+        own = [(name, path) for name, path in names if not _is_ignored(name, rules)]
         return sorted([*own, *self.extra_files.items()])
 
     def key(self) -> str:
         """Return a digest of everything that decides what the image contains."""
-        digest = hashlib.sha256(f"{_RECIPE} {self.reference} {_BASE_PACKAGES}".encode())
+        digest = hashlib.sha256(f"{RECIPE} {platform.machine()} {self.reference}".encode())
         for name, path in self.files():
-            digest.update(f"{name} {path.stat().st_mode & 0o777:o} ".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(f"\0{name}\0{path.stat().st_mode & 0o777:o}\0{_sha256(path)}".encode())
         return digest.hexdigest()[:32]
+
+
+def _ignore_rules(file: Path) -> list[tuple[bool, re.Pattern[str]]]:
+    """Return the patterns of a .dockerignore as (whether it leaves out, pattern)."""
+    lines = [line.strip() for line in file.read_text().splitlines()] if file.exists() else []
+    return [
+        (not line.startswith("!"), re.compile(_pattern(line.removeprefix("!").strip("/"))))
+        for line in lines
+        if line and not line.startswith("#")
+    ]
+
+
+def _pattern(line: str) -> str:
+    """Translate a pattern: ``**/`` is any directories, ``*`` and ``?`` stay in one; a directory's files match too."""
+    translated = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", line)
+    return "".join(translated.get(part) or re.escape(part) for part in parts) + r"(?:/.*)?\Z"
+
+
+def _is_ignored(name: str, rules: Sequence[tuple[bool, re.Pattern[str]]]) -> bool:
+    """Tell whether a file is left out: the last rule that matches decides."""
+    return next((leaves_out for leaves_out, pattern in reversed(rules) if pattern.match(name)), False)
 
 
 def registry_storage(cache: Path) -> Path:
@@ -91,7 +109,7 @@ def registry_configuration(cache: Path, address: str, *, read_only: bool) -> str
     return json.dumps(
         {
             "version": 0.1,
-            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "log": {"level": "warn" if read_only else "info", "accesslog": {"disabled": True}},
             "storage": {
                 "filesystem": {"rootdirectory": str(registry_storage(cache))},
                 "maintenance": {"readonly": {"enabled": read_only}, "uploadpurging": {"enabled": False}},
@@ -111,174 +129,140 @@ def ensure(specs: Sequence[ImageSpec], cache: Path, registry: Path, progress: Pr
         progress: Where to report.
 
     Raises:
-        MissingPrerequisite: The base could not be fetched.
+        MissingPrerequisite: The base could not be fetched, or the disk is full.
         HarnessFault: A build failed; the text has its last lines.
     """
-    store = registry_storage(cache)
     (cache / "images").mkdir(parents=True, exist_ok=True)
-    with progress.phase("images", total=len(specs)) as phase, _locked(cache / "images" / ".lock"):
-        with ThreadPoolExecutor() as pool:
-            present = list(pool.map(lambda spec: _is_present(cache, store, spec, phase), specs))
-        wanted = [spec for spec, there in zip(specs, present, strict=True) if not there]
-        if not wanted:
+    with progress.phase("images") as phase, _locked(cache / "images" / ".lock", phase):
+        missing = _missing(specs, cache, phase)
+        phase.total = len(missing)
+        if not missing:
             return
-        builder = _Builder(cache)
-        builder.prepare(phase)
+        builder = Builder(cache, phase)
         with _running_registry(registry, cache) as address:
-            for spec in wanted:
+            for spec in missing:
                 phase.step(f"building {spec.reference}")
-                digest = builder.build_and_push(spec, address)
-                _record(cache, spec).write_text(json.dumps({"key": spec.key(), "digest": digest}))
+                _record(cache, spec).unlink(missing_ok=True)
+                if "FROM debian:trixie-slim" in (spec.context / "Dockerfile").read_text():
+                    builder.make_base()
+                key, name = spec.key(), f"localhost/podid-build/{spec.repository}:{spec.tag}"
+                builder.build(name, spec.files())
+                digest = builder.push(name, f"{address}/{spec.repository}:{spec.tag}")
+                _record(cache, spec).write_text(json.dumps({"key": key, "digest": digest}))
+        builder.prune()
+        _collect_garbage(registry, cache)
 
 
 def _record(cache: Path, spec: ImageSpec) -> Path:
     return cache / "images" / f"{spec.repository.replace('/', '_')}_{spec.tag}.json"
 
 
-def _is_present(cache: Path, store: Path, spec: ImageSpec, phase: Phase) -> bool:
-    """Tell whether the image as it would be built now is in the registry's storage, unharmed."""
+def _missing(specs: Sequence[ImageSpec], cache: Path, phase: Phase) -> list[ImageSpec]:
+    """Return the images that are not in the storage, unharmed, as they would be built now.
+
+    Damaged blobs are removed: the registry would not write a blob that it has.
+    """
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(_stored_parts, [cache] * len(specs), specs))
+        # Each once: images share their base.
+        digests = sorted({digest for found in parts for digest in found})
+        intact = pool.map(_is_intact, (_blob(cache, digest) for digest in digests), digests)
+        bad = {digest for digest, is_intact in zip(digests, intact, strict=True) if not is_intact}
+    for digest in sorted(bad):
+        with contextlib.suppress(FileNotFoundError):
+            _blob(cache, digest).unlink()
+            phase.note(f"a cached part of the images is damaged, and built again: {digest}")
+    return [spec for spec, found in zip(specs, parts, strict=True) if not found or not bad.isdisjoint(found)]
+
+
+def _stored_parts(cache: Path, spec: ImageSpec) -> set[str]:
+    """Return the digests of the stored image: manifest, configuration, layers; none if it must be built."""
+    tag = registry_storage(cache) / _REPOSITORIES / spec.repository / "_manifests/tags" / spec.tag / "current/link"
     try:
         record: dict[str, str] = json.loads(_record(cache, spec).read_text())
-        if record["key"] != spec.key():
-            return False
-        root = store / "docker/registry/v2"
-        link = root / "repositories" / spec.repository / "_manifests/tags" / spec.tag / "current/link"
-        manifest = json.loads(_verified(root, link.read_text()))
-        for part in [manifest["config"], *manifest["layers"]]:
-            _verified(root, part["digest"])
-    except FileNotFoundError:
+        digest = tag.read_text().strip()
+        if record != {"key": spec.key(), "digest": digest}:
+            return set()
+        manifest = _blob(cache, digest).read_bytes()
+    except (OSError, ValueError):
+        return set()
+    try:
+        description: dict[str, Any] = json.loads(manifest)
+        return {digest, *(part["digest"] for part in [description["config"], *description["layers"]])}
+    except (ValueError, LookupError, TypeError):
+        return {digest}
+
+
+def _blob(cache: Path, digest: str) -> Path:
+    algorithm, _, value = digest.partition(":")
+    return registry_storage(cache) / _BLOBS / algorithm / value[:2] / value / "data"
+
+
+def _is_intact(blob: Path, digest: str) -> bool:
+    try:
+        return f"sha256:{_sha256(blob)}" == digest
+    except OSError:
         return False
-    except (ValueError, KeyError):
-        phase.note(f"the cached image {spec.reference} is damaged; building it again")
-        # The registry would not write a blob that it has: remove the damaged ones, or they stay for ever.
-        shutil.rmtree(store)
-        return False
-    return link.read_text() == record["digest"]
 
 
-def _verified(root: Path, digest: str) -> bytes:
-    """Return a blob of the registry's storage.
-
-    Raises:
-        ValueError: Its content does not have the digest.
-    """
-    algorithm, _, value = digest.strip().partition(":")
-    content = (root / "blobs" / algorithm / value[:2] / value / "data").read_bytes()
-    if hashlib.sha256(content).hexdigest() != value:
-        raise ValueError(digest)
-    return content
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, phase: Phase) -> Generator[None]:
+    """Let one process look and build; the kernel releases the lock of a process that dies."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            phase.note("another command is building images; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _running_registry(program: Path, cache: Path) -> Iterator[str]:
-    """Run the registry on loopback while images are pushed; yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+def _running_registry(program: Path, cache: Path) -> Generator[str]:
+    """Run the registry on a free port of loopback while images are pushed; yield its address."""
     configuration = cache / "images" / "push-registry.json"
-    configuration.write_text(registry_configuration(cache, address, read_only=False))
-    log = (cache / "logs" / "push-registry.log").open("w")
-    with log, subprocess.Popen([program, "serve", configuration], stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process:
+    configuration.write_text(registry_configuration(cache, "127.0.0.1:0", read_only=False))
+    log = cache / "logs" / "push-registry.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # It must not outlive a podid that is killed: it accepts pushes.
+    command = ["setpriv", "--pdeathsig=KILL", program, "serve", configuration]
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command, env=os.environ | REGISTRY_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        ) as process,
+    ):
         try:
-            wait.until(
-                lambda: _answers(address),
-                what="the image registry to answer",
+            yield wait.until(
+                lambda: _listening(log),
+                what="the image registry to listen",
                 timeout=20,
-                stop=lambda _: f"it ended; see {log.name}" if process.poll() is not None else None,
+                stop=lambda _: f"it ended; see {log}" if process.poll() is not None else None,
             )
-            yield address
         finally:
             process.terminate()
 
 
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{address}/v2/", timeout=2) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, ConnectionError):
-        return False
-
-
-class _Builder:
-    """buildah with a storage of its own, so that nobody's images are touched."""
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-        self._log = cache / "logs" / "images.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.write_text("")
-        storage = cache / "buildah"
-        storage.mkdir(parents=True, exist_ok=True)
-        self._buildah = ["buildah", f"--root={storage / 'root'}", f"--runroot={storage / 'run'}"]
-        self._buildah += [f"--registries-conf={self._registries()}"]
-
-    def _registries(self) -> Path:
-        """Write a configuration in which no short name leads anywhere: nothing is ever pulled."""
-        file = self._cache / "images" / "registries.conf"
-        file.write_text("unqualified-search-registries = []\n")
-        return file
-
-    def prepare(self, phase: Phase) -> None:
-        """Remove what an interrupted build left, and make the base image unless it is there."""
-        self._run([*self._buildah, "rm", "--all"], "removing leftovers of an interrupted build")
-        done = subprocess.run([*self._buildah, "inspect", "--type=image", BASE], capture_output=True, check=False)
-        if done.returncode == 0:
-            return
-        phase.note(f"making the base image {BASE} from Debian's packages")
-        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".base-") as directory:
-            tar = Path(directory) / "base.tar"
-            packages = ",".join(_BASE_PACKAGES)
-            bootstrap = ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--include={packages}", "trixie", tar]
-            self._run(
-                bootstrap,
-                "making the base image",
-                hint="Debian's package archive must be reachable (mmdebstrap trixie); check the network and try again",
-            )
-            (Path(directory) / "Dockerfile").write_text("FROM scratch\nADD base.tar /\nCMD [\"bash\"]\n")
-            self._run([*self._buildah, "bud", "--quiet", f"--tag={BASE}", directory], "making the base image")
-
-    def build_and_push(self, spec: ImageSpec, registry: str) -> str:
-        """Build an image, push it, and return the digest of its manifest."""
-        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".context-") as directory:
-            for name, path in spec.files():
-                target = Path(directory) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, target)
-            image = f"localhost/podid-build/{spec.repository}:{spec.tag}"
-            command = [*self._buildah, "bud", "--isolation=chroot", "--pull-never", "--quiet", f"--tag={image}"]
-            if Path(_CA_BUNDLE).exists():
-                # A machine behind its own CA: package indexes are verified with the machine's bundle. A mount, so that
-                # it does not become part of the image.
-                command += [f"--volume={_CA_BUNDLE}:{_CA_BUNDLE}:ro"]
-            self._run([*command, directory], f"building {spec.reference}")
-            digest_file = Path(directory) / "digest"
-            target = f"docker://{registry}/{spec.repository}:{spec.tag}"
-            push = ["push", "--quiet", "--tls-verify=false", f"--digestfile={digest_file}", image, target]
-            self._run([*self._buildah, *push], f"storing {spec.reference}")
-            self._run([*self._buildah, "rmi", "--force", image], f"removing the working copy of {spec.reference}")
-            return digest_file.read_text().strip()
-
-    def _run(self, command: Sequence[str | Path], what: str, hint: str = "") -> None:
-        """Run a command in mount and PID namespaces of its own: whatever kills it leaves no mount behind."""
-        wrapped = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, command)]
-        environment = os.environ | {"TMPDIR": str(self._cache), "DEBIAN_FRONTEND": "noninteractive"}
-        done = subprocess.run(
-            wrapped, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+def _collect_garbage(program: Path, cache: Path) -> None:
+    """Remove what no tag names any more from the registry's storage."""
+    command = [program, "garbage-collect", "--delete-untagged", cache / "images" / "push-registry.json"]
+    environment = os.environ | REGISTRY_ENVIRONMENT
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = done.stdout.strip().rpartition("\n")[2]
+        raise HarnessFault(
+            f"the image cache cannot be cleaned: {last}", hint=f"start afresh with: rm -r {registry_storage(cache)}"
         )
-        with self._log.open("a") as log:
-            log.write(f"$ {' '.join(map(str, command))}\n{done.stdout}")
-        if done.returncode == 0:
-            return
-        last = "\n".join(f"  {line}" for line in done.stdout.strip().splitlines()[-8:])
-        message = f"{what} failed; {self._log} ends with:\n{last}"
-        if "No space left on device" in done.stdout:
-            raise MissingPrerequisite(message, hint="free some space, or move the cache with PODID_CACHE_DIR")
-        if hint:
-            raise MissingPrerequisite(message, hint=hint)
-        raise HarnessFault(message, hint="check the network and try again; nothing half-made was kept")
+
+
+def _listening(log: Path) -> str:
+    """Return the address that the registry says it listens on; empty before."""
+    found = re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+    return found[1] if found else ""

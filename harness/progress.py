@@ -1,6 +1,7 @@
 """What is going on: phases that may overlap, each with its step, n of m and elapsed time.
 
-A live table on a terminal, plain lines elsewhere (also with ``CI`` or ``NO_COLOR``). Everything goes to standard error.
+A live table on a terminal, plain lines without control characters elsewhere, and with ``CI``, ``NO_COLOR`` or a dumb
+terminal (HRN-PROG-04). Everything goes to standard error.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
@@ -23,6 +24,7 @@ from rich.text import Text
 __all__ = ["Phase", "Progress"]
 
 _SILENCE_SECONDS = 15
+_TICK_SECONDS = 1
 
 
 @dataclass(slots=True)
@@ -60,8 +62,10 @@ class Phase:
 
     def line(self) -> str:
         """Say how the phase is doing."""
-        count = f"[{min(self.done + 1, self.total)}/{self.total}] " if self.total and not self.outcome else ""
-        return f"{self.name:12} {self.outcome or count + (self.text or '…')}"
+        if self.outcome or not self.text:
+            return f"{self.name:12} {self.outcome or 'started'}"
+        count = f"[{min(self.done + 1, self.total)}/{self.total}] " if self.total else ""
+        return f"{self.name:12} {count}{self.text}"
 
 
 class Progress:
@@ -79,10 +83,13 @@ class Progress:
         self._spoke = time.monotonic()
         self._stopped = threading.Event()
         self._live: Live | None = None
-        if self._stream.isatty() and not os.environ.get("CI") and not os.environ.get("NO_COLOR"):
-            console = Console(file=self._stream)
+        if self._stream.isatty() and not is_plain(os.environ):
             self._live = Live(
-                console=console, get_renderable=self._table, refresh_per_second=8, transient=True, redirect_stdout=False
+                console=Console(file=self._stream),
+                get_renderable=self._table,
+                refresh_per_second=8,
+                transient=True,
+                redirect_stdout=False,
             )
         self._heart = threading.Thread(target=self._beat, name="progress", daemon=True)
 
@@ -97,20 +104,21 @@ class Progress:
         self._heart.join()
         if self._live:
             self._live.stop()
+        if line := self.summary():
+            self.say(line)
 
     @contextlib.contextmanager
-    def phase(self, name: str, total: int = 0) -> Iterator[Phase]:
+    def phase(self, name: str, total: int = 0) -> Generator[Phase]:
         """Run a phase; phases of several threads may overlap.
 
         Args:
             name: One or two words.
-            total: Number of steps, or 0 if nobody knows.
+            total: Number of steps, or 0 if nobody knows yet.
         """
         phase = Phase(name, total, self)
         with self._lock:
             self._phases.append(phase)
-        if not total:
-            self.report(phase)
+        self.report(phase)
         try:
             yield phase
         except BaseException:
@@ -118,28 +126,16 @@ class Progress:
             raise
         self._end(phase, "done")
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal to somebody else for a while."""
-        live, self._live = self._live, None
-        if live:
-            live.stop()
-        try:
-            yield
-        finally:
-            if live:
-                live.start()
-                self._live = live
-
     def report(self, phase: Phase) -> None:
         """Show a phase's news."""
         if not self._live:
             self.say(f"{phase.elapsed:6.1f} s  {phase.line()}")
 
     def summary(self, longest: int = 6) -> str:
-        """Return the slowest phases in one line, slowest first."""
-        slowest = sorted(self._phases, key=lambda phase: phase.elapsed, reverse=True)[:longest]
-        return "slowest: " + ", ".join(f"{phase.name} {phase.elapsed:.0f} s" for phase in slowest)
+        """Return the slowest phases in one line, slowest first; empty if none took a second."""
+        slow = [phase for phase in tuple(self._phases) if phase.elapsed >= 1]
+        slowest = sorted(slow, key=lambda phase: phase.elapsed, reverse=True)[:longest]
+        return "slowest: " + ", ".join(f"{phase.name} {phase.elapsed:.0f} s" for phase in slowest) if slowest else ""
 
     def _end(self, phase: Phase, outcome: str) -> None:
         phase.ended, phase.outcome = time.monotonic(), outcome
@@ -152,18 +148,30 @@ class Progress:
             if self._live:
                 self._live.console.print(Text(line, style=style))
             else:
-                print(line, file=self._stream, flush=True)
+                plain = "".join(char if char.isprintable() else " " for char in line)
+                print(plain, file=self._stream, flush=True)
 
     def _beat(self) -> None:
         """Never be silent for long: a silent program looks like a hanging one."""
-        while not self._stopped.wait(1):
+        while not self._stopped.wait(_TICK_SECONDS):
             if self._live or time.monotonic() - self._spoke < _SILENCE_SECONDS:
                 continue
-            for phase in [phase for phase in self._phases if not phase.outcome]:
+            for phase in self._running():
                 self.report(phase)
+
+    def _running(self) -> list[Phase]:
+        # No lock: rich calls this with its own lock held, and say() would take the two in the other order.
+        return [phase for phase in tuple(self._phases) if not phase.outcome]
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for phase in [phase for phase in self._phases if not phase.outcome]:
-            table.add_row(f"{phase.elapsed:6.0f} s", Text(phase.line(), style="cyan"))
+        for phase in self._running():
+            table.add_row(
+                f"{phase.elapsed:6.0f} s", Text(phase.line(), style="cyan", no_wrap=True, overflow="ellipsis")
+            )
         return table
+
+
+def is_plain(environment: Mapping[str, str]) -> bool:
+    """Tell whether plain lines are wanted although there is a terminal."""
+    return bool(environment.get("CI") or environment.get("NO_COLOR") or environment.get("TERM") == "dumb")
