@@ -1,0 +1,49 @@
+"""From a call to the questions that IAM is asked (``iam.md`` sections 9 and 10).
+
+An operation that no table here knows has no plan and is refused (EMU-GATE-CLOSED).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from harness.cloud.actions.eks import plan_eks, plan_eks_auth
+from harness.cloud.actions.iam import plan_iam
+from harness.cloud.actions.model import Bucket, ParsedCall, Plan, PlannedCheck, Resources, planned
+from harness.cloud.actions.s3 import plan_s3
+from harness.cloud.actions.secretsmanager import plan_secretsmanager
+
+__all__ = ["Bucket", "ParsedCall", "Plan", "PlannedCheck", "Resources", "plan"]
+
+
+def _plan_sts(call: ParsedCall, _: Resources) -> Plan | None:
+    """Ask nothing: GetCallerIdentity is everybody's, and AssumeRole is decided on both sides by the STS domain."""
+    return Plan() if call.operation in {"AssumeRole", "GetCallerIdentity"} else None
+
+
+def _plan_cloudtrail(call: ParsedCall, _: Resources) -> Plan | None:
+    return Plan((planned(call, "*"),)) if call.operation == "LookupEvents" else None
+
+
+def _plan_ec2(call: ParsedCall, _: Resources) -> Plan | None:
+    if not call.operation.startswith("Describe"):
+        return None
+    return Plan((planned(call, "*", context={"ec2:Region": call.region}),))
+
+
+_PLANS: Mapping[str, Callable[[ParsedCall, Resources], Plan | None]] = {
+    "cloudtrail": _plan_cloudtrail,
+    "ec2": _plan_ec2,
+    "eks": plan_eks,
+    "eks-auth": plan_eks_auth,
+    "iam": plan_iam,
+    "s3": plan_s3,
+    "secretsmanager": plan_secretsmanager,
+    "sts": _plan_sts,
+}
+
+
+def plan(call: ParsedCall, resources: Resources) -> Plan | None:
+    """Return what must be allowed before the call may be served, or None for an operation that is not mapped."""
+    planner = _PLANS.get(call.service)
+    return planner(call, resources) if planner else None

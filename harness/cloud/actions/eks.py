@@ -1,0 +1,68 @@
+"""EKS, EKS Auth (``iam.md`` 9.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.cloud.actions.model import ParsedCall, Plan, PlannedCheck, RequestTags, Resources, planned
+from harness.cloud.iam.model import Check, ContextValue
+
+# Operation → member that names the cluster.
+_ON_CLUSTER = {
+    "CreateAddon": "clusterName",
+    "CreatePodIdentityAssociation": "clusterName",
+    "DescribeCluster": "name",
+    "ListAddons": "clusterName",
+    "ListPodIdentityAssociations": "clusterName",
+}
+_ON_ASSOCIATION = {
+    "DeletePodIdentityAssociation",
+    "DescribePodIdentityAssociation",
+    "UpdatePodIdentityAssociation",
+}
+_ON_ADDON = {"DeleteAddon", "DescribeAddon"}
+_ON_ANYTHING = {"DescribeAddonVersions", "ListClusters"}
+_ON_GIVEN_ARN = {"ListTagsForResource", "TagResource", "UntagResource"}
+
+
+def plan_eks(call: ParsedCall, resources: Resources) -> Plan | None:
+    """Return the checks of an EKS call."""
+    name = call.operation
+    if name in _ON_ANYTHING:
+        return Plan((planned(call, "*"),))
+    if name in _ON_GIVEN_ARN:
+        keys: dict[str, ContextValue] = RequestTags.of(call.parameters.get("tags")).context()
+        if removed := call.parameters.get("tagKeys"):
+            keys["aws:TagKeys"] = tuple(str(key) for key in removed)
+        return Plan((planned(call, call.text("resourceArn"), context=keys, resources=resources),))
+    cluster = call.arn("eks", f"cluster/{call.text(_ON_CLUSTER.get(name, 'clusterName'))}")
+    if name in _ON_CLUSTER:
+        tags = RequestTags.of(call.parameters.get("tags")).context()
+        own = planned(call, cluster, context=tags, resources=resources)
+        return Plan((own, *_passed_roles(call, cluster)))
+    if name in _ON_ASSOCIATION:
+        resource = f"podidentityassociation/{call.text('clusterName')}/{call.text('associationId')}"
+        own = planned(call, call.arn("eks", resource), resources=resources)
+        return Plan((own, *_passed_roles(call, cluster)))
+    if name in _ON_ADDON:
+        return Plan((planned(call, resources.addon_arn(cluster, call.text("addonName")), resources=resources),))
+    return None
+
+
+def plan_eks_auth(call: ParsedCall, resources: Resources) -> Plan | None:
+    """Return the check of AssumeRoleForPodIdentity: on EKS's cluster, with its tags and nothing else."""
+    if call.operation != "AssumeRoleForPodIdentity":
+        return None
+    return Plan((planned(call, call.arn("eks", f"cluster/{call.text('clusterName')}"), resources=resources),))
+
+
+def _passed_roles(call: ParsedCall, cluster: str) -> tuple[PlannedCheck, ...]:
+    """Return ``iam:PassRole`` for the role of an association; the target role is not passed but assumed."""
+    role = call.text("roleArn")
+    if not role:
+        return ()
+    context: Mapping[str, ContextValue] = {
+        "iam:PassedToService": "pods.eks.amazonaws.com",
+        "iam:AssociatedResourceArn": cluster,
+    }
+    return (PlannedCheck(Check("iam:PassRole", role, context=context)),)

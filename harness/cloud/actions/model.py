@@ -1,0 +1,145 @@
+"""What a mapping from calls to checks takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.cloud.documents import entries, is_mapping, members
+from harness.cloud.iam.model import Check, ContextValue
+from harness.cloud.ports import NamedPolicy, Principal
+
+__all__ = ["Bucket", "ParsedCall", "Plan", "PlannedCheck", "Resources"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCall:
+    """A call whose signature is verified and whose parameters are parsed."""
+
+    service: str
+    """As SDKs name it: ``s3``, ``eks``, ``eks-auth``, ``elbv2``."""
+    operation: str
+    parameters: Mapping[str, Any]
+    caller: Principal
+    region: str
+    partition: str = "aws"
+
+    @property
+    def account(self) -> str:
+        """Account of the caller."""
+        return self.caller.account
+
+    def text(self, member: str) -> str:
+        """Return a text parameter, empty when it is absent."""
+        value = self.parameters.get(member)
+        return value if isinstance(value, str) else ""
+
+    def arn(self, service: str, resource: str) -> str:
+        """Return the ARN of a regional resource of the caller's account."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
+
+    def iam_arn(self, resource: str) -> str:
+        """Return the ARN of an IAM resource of the caller's account."""
+        return f"arn:{self.partition}:iam::{self.account}:{resource}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An S3 bucket as stored at decision time."""
+
+    name: str
+    account: str
+    """Its owner."""
+    policy: NamedPolicy | None
+
+
+class Resources(Protocol):
+    """Stored resources, read at decision time."""
+
+    def bucket(self, name: str) -> Bucket | None:
+        """Return a bucket of any account."""
+        ...
+
+    def iam_path(self, account: str, kind: str, name: str) -> str:
+        """Return the path of a role, user, group or instance profile; ``/`` when it is not there."""
+        ...
+
+    def secret(self, account: str, region: str, secret_id: str) -> str | None:
+        """Return the full ARN of the secret with this name or (partial) ARN."""
+        ...
+
+    def tags(self, arn: str) -> Mapping[str, str]:
+        """Return the stored tags of a resource; empty without such a resource."""
+        ...
+
+    def addon_arn(self, cluster_arn: str, name: str) -> str:
+        """Return the ARN of an add-on, with ``*`` for its identifier when it is not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCheck:
+    """A check with what only the mapping knows about it."""
+
+    check: Check
+    resource_policy: NamedPolicy | None = None
+    shown: str | None = None
+    """Name of the resource in a denial, where it is not the ARN (``iam.md`` 14.2)."""
+    key: str | None = None
+    """Object key of S3's DeleteObjects: refused one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that must be allowed before a call may be served."""
+
+    checks: tuple[PlannedCheck, ...] = ()
+    """All must pass, in this order; none for a call that everybody may make or whose provider decides itself."""
+    if_object_is_missing: PlannedCheck | None = None
+    """S3: who may not list the bucket is not told that an object is not there (IAM-S3-04)."""
+
+
+def planned(
+    call: ParsedCall,
+    resource: str,
+    *,
+    action: str = "",
+    context: Mapping[str, ContextValue] | None = None,
+    resources: Resources | None = None,
+) -> PlannedCheck:
+    """Return a check on a resource of the caller's account.
+
+    Args:
+        call: The call.
+        resource: ARN or ``*``.
+        action: Default: the operation's own name under the service's prefix.
+        context: Keys of the check.
+        resources: When given, the resource's stored tags become ``aws:ResourceTag/*``.
+    """
+    keys: dict[str, ContextValue] = {**(context or {})}
+    if resources and resource != "*":
+        keys |= {f"aws:ResourceTag/{key}": value for key, value in resources.tags(resource).items()}
+    return PlannedCheck(Check(action or f"{call.service}:{call.operation}", resource, context=keys))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTags:
+    """Tags in a request as context keys."""
+
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def of(cls, value: Any) -> RequestTags:
+        """Read tags in either form: a map, or a list of ``Key`` and ``Value``."""
+        if is_mapping(value):
+            return cls({key: str(item) for key, item in members(value).items()})
+        tags = map(members, entries(value))
+        return cls({str(tag.get("Key", "")): str(tag.get("Value", "")) for tag in tags})
+
+    def context(self) -> dict[str, ContextValue]:
+        """Return ``aws:RequestTag/*`` and ``aws:TagKeys``; empty without tags."""
+        if not self.tags:
+            return {}
+        keys: dict[str, ContextValue] = {f"aws:RequestTag/{key}": value for key, value in self.tags.items()}
+        return keys | {"aws:TagKeys": tuple(self.tags)}

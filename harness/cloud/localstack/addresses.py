@@ -1,0 +1,76 @@
+"""Which service and region a request is addressed to, by host name and credential scope. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from harness.cloud.sigv4 import RawRequest
+
+__all__ = ["SERVICES", "Address", "address_of", "api_name", "scope_of"]
+
+SERVICES = {
+    "cloudtrail": "cloudtrail",
+    "ec2": "ec2",
+    "eks": "eks",
+    "eks-auth": "eks-auth",
+    "iam": "iam",
+    "s3": "s3",
+    "secretsmanager": "secretsmanager",
+    "sts": "sts",
+}
+"""Signing name → name in SDKs, of every service that the lab serves."""
+
+_API_AWS = re.compile(r"(?P<service>[a-z0-9-]+)\.(?P<region>[a-z]{2}-[a-z]+-\d)\.api\.aws")
+_S3 = re.compile(r"(?:.+\.)?s3(?:\.dualstack)?(?:[.-](?P<region>[a-z]{2}-[a-z]+-\d))?\.amazonaws\.com")
+_ISSUER = re.compile(r"oidc\.eks\.(?P<region>[a-z]{2}-[a-z]+-\d)\.amazonaws\.com")
+_REGIONAL = re.compile(r"(?P<service>[a-z0-9-]+)\.(?P<region>[a-z]{2}-[a-z]+-\d)\.amazonaws\.com")
+_GLOBAL = re.compile(r"(?P<service>[a-z0-9-]+)\.amazonaws\.com")
+_CREDENTIAL = re.compile(r"Credential=([^,\s]+)")
+GLOBAL_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a host name says; empty where it says nothing, as an IP address does."""
+
+    service: str = ""
+    """Signing name."""
+    region: str = ""
+    is_issuer: bool = False
+
+
+def address_of(host: str) -> Address:
+    """Read a Host header."""
+    name = host.rsplit(":", 1)[0].lower().rstrip(".") if host.count(":") == 1 else host.lower().rstrip(".")
+    if found := _ISSUER.fullmatch(name):
+        return Address(region=found["region"], is_issuer=True)
+    if found := _API_AWS.fullmatch(name):
+        return Address(found["service"], found["region"])
+    # Before the rest: a bucket may be named like a service.
+    if found := _S3.fullmatch(name):
+        return Address("s3", found["region"] or "")
+    if found := _REGIONAL.fullmatch(name):
+        return Address(found["service"], found["region"])
+    if found := _GLOBAL.fullmatch(name):
+        return Address(found["service"], GLOBAL_REGION)
+    return Address()
+
+
+def scope_of(raw: RawRequest) -> tuple[str, str]:
+    """Return (region, signing name) that a request claims to be signed for; empty texts if it is not readable."""
+    credential = ""
+    for value in raw.header_values("authorization"):
+        found = _CREDENTIAL.search(value)
+        credential = found[1] if found else ""
+    for name, value in raw.query_items():
+        if unquote(name) == "X-Amz-Credential" and not credential:
+            credential = unquote(value)
+    parts = credential.rsplit("/", 4)
+    return (parts[2], parts[3]) if len(parts) == 5 else ("", "")
+
+
+def api_name(signing_name: str) -> str | None:
+    """Return the name that SDKs have for a service of the lab, None for one that it does not serve."""
+    return SERVICES.get(signing_name)

@@ -1,0 +1,121 @@
+"""Secrets that exist before the process: the control route's bearer token and each account's first keys.
+
+The harness makes them, writes them to a file that only its user can read, and the process reads them at its start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from harness.cloud.credentials import new_access_key_id, new_secret
+
+__all__ = ["ADMINISTRATOR", "AccessKey", "Account", "Bootstrap", "SystemIds"]
+
+ADMINISTRATOR = "administrator"
+"""Name of the IAM user that the administrator keys belong to."""
+
+
+class SystemIds:
+    """Random identifiers from the operating system."""
+
+    def letters(self, length: int, alphabet: str) -> str:
+        """Return random characters of an alphabet."""
+        return "".join(secrets.choice(alphabet) for _ in range(length))
+
+    def uuid(self) -> str:
+        """Return a random UUID."""
+        return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A long-term key."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """First keys of an account."""
+
+    number: str
+    administrator: AccessKey
+    """Of IAM user ``administrator``, who has AdministratorAccess."""
+    root: AccessKey
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """All secrets of a lab's AWS."""
+
+    control_token: str = field(repr=False)
+    accounts: tuple[Account, ...]
+
+    @classmethod
+    def generate(cls, accounts: Sequence[str]) -> Self:
+        """Make new secrets for these account numbers."""
+        ids = SystemIds()
+
+        def key(account: str) -> AccessKey:
+            return AccessKey(new_access_key_id(account, "AKIA", ids), new_secret(ids))
+
+        return cls(
+            control_token=secrets.token_urlsafe(32),
+            accounts=tuple(Account(number, key(number), key(number)) for number in accounts),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that :meth:`write` made.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is not such a file.
+        """
+        data = json.loads(path.read_text())
+        try:
+            accounts = tuple(
+                Account(number, AccessKey(**keys["administrator"]), AccessKey(**keys["root"]))
+                for number, keys in data["accounts"].items()
+            )
+            return cls(data["control_token"], accounts)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no bootstrap file") from error
+
+    def write(self, path: Path) -> None:
+        """Write a new file with mode 0600, complete at once."""
+        data = {
+            "control_token": self.control_token,
+            "accounts": {
+                account.number: {"administrator": _data(account.administrator), "root": _data(account.root)}
+                for account in self.accounts
+            },
+        }
+        draft = path.with_name(f".{path.name}.draft")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123 - mode
+            json.dump(data, file)
+        draft.rename(path)
+
+    def account(self, number: str) -> Account:
+        """Return the keys of an account.
+
+        Raises:
+            KeyError: There are none.
+        """
+        for account in self.accounts:
+            if account.number == number:
+                return account
+        raise KeyError(number)
+
+
+def _data(key: AccessKey) -> dict[str, str]:
+    return {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}

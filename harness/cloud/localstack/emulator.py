@@ -1,0 +1,172 @@
+"""One lab's AWS, composed: the domain's parts with LocalStack's state and the bound clusters behind them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from harness.cloud.actions import Bucket
+from harness.cloud.cloudtrail import CloudTrail
+from harness.cloud.credentials import CredentialRegistry
+from harness.cloud.eks import Eks, EksSettings
+from harness.cloud.eks_auth import EksAuth
+from harness.cloud.imds import Imds, ImdsNode
+from harness.cloud.localstack import internals
+from harness.cloud.localstack.bootstrap import ADMINISTRATOR, Bootstrap, SystemIds
+from harness.cloud.localstack.iam_store import AccessKeys, StoredIam
+from harness.cloud.localstack.journal import Journal
+from harness.cloud.localstack.kubernetes import BoundClusters
+from harness.cloud.ports import Credential, NamedPolicy, Principal
+from harness.cloud.sts import AssumeRoleRequest, assume_role
+
+__all__ = ["Emulator", "LabClock", "Settings"]
+
+_NODE_SESSION = timedelta(hours=6)
+
+
+class LabClock:
+    """The machine's time and an offset that the control route moves."""
+
+    def __init__(self) -> None:
+        """Begin in the present."""
+        self.offset = timedelta()
+
+    def now(self) -> datetime:
+        """Return the lab's time."""
+        return datetime.now(UTC) + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Delays of a lab, seconds."""
+
+    publication_delay: float = 0
+    auth_delay: float = 0
+    event_delay: float = 0
+
+
+class Emulator:
+    """Everything that guard, gate, providers and control route share."""
+
+    def __init__(self, bootstrap: Bootstrap, settings: Settings) -> None:
+        """Compose; nothing of LocalStack is touched before :meth:`create_first_identities`."""
+        self.bootstrap = bootstrap
+        self.clock = LabClock()
+        self.ids = SystemIds()
+        self.iam = StoredIam()
+        self.registry = CredentialRegistry()
+        self.keys = AccessKeys(self.registry)
+        self.clusters = BoundClusters(settings.publication_delay)
+        eks_settings = EksSettings(auth_delay=settings.auth_delay)
+        self.eks = Eks(self.clusters, self.clusters, self.iam, self.clock, self.ids, settings=eks_settings)
+        self.eks_auth = EksAuth(self.eks, self.clusters, self.iam, self.registry, clock=self.clock, ids=self.ids)
+        self.cloudtrail = CloudTrail(self.clock, self.ids, delay=settings.event_delay)
+        self.journal = Journal()
+        self.nodes: dict[str, ImdsNode] = {}
+        """Registered nodes by address."""
+        self.imds = Imds(self.nodes.get, self.issue_node_credentials, self.clock, self.ids)
+        self.resources = StoredResources(self.eks, self.iam)
+        self._reset_lock = threading.Lock()
+
+    def create_first_identities(self) -> None:
+        """Make root and administrator of every account known."""
+        now = self.clock.now()
+        for account in self.bootstrap.accounts:
+            self.iam.create_administrator(account.number)
+            user = internals.iam_backend(account.number).users[ADMINISTRATOR]
+            root_arn = f"arn:aws:iam::{account.number}:root"
+            for key, principal in (
+                (account.administrator, Principal("user", str(user.arn), account.number, str(user.id))),
+                (account.root, Principal("root", root_arn, account.number, account.number)),
+            ):
+                self.registry.add(
+                    Credential(
+                        access_key_id=key.access_key_id,
+                        secret_access_key=key.secret_access_key,
+                        session_token=None,
+                        principal=principal,
+                        issued_at=now,
+                        expires_at=None,
+                        origin="bootstrap",
+                    )
+                )
+
+    def reset(self) -> None:
+        """Return to the first state; clusters stay bound and nodes registered, associations are withdrawn."""
+        with self._reset_lock:
+            self.eks.clear()
+            self.registry.clear()
+            internals.reset_services()
+            self.cloudtrail.clear()
+            self.journal.clear()
+            self.imds.reset()
+            self.clock.offset = timedelta()
+            self.create_first_identities()
+
+    def issue_node_credentials(self, node: ImdsNode) -> Credential:
+        """Assume a node's role as EC2 does: session name is the instance id, six hours whatever the role's maximum.
+
+        Raises:
+            harness.cloud.ports.Refusal: The role is absent or does not trust EC2.
+        """
+        service = Principal(kind="service", arn="", account="", user_id="", service="ec2.amazonaws.com")
+        request = AssumeRoleRequest(role_arn=node.role_arn, role_session_name=node.instance_id)
+        credential = assume_role(request, service, self.iam, self.ids, self.clock).credential
+        credential = replace(credential, origin="imds", expires_at=credential.issued_at + _NODE_SESSION)
+        self.registry.add(credential)
+        return credential
+
+
+class StoredResources:
+    """Stored resources for the mapping from calls to checks."""
+
+    def __init__(self, eks: Eks, iam: StoredIam) -> None:
+        """Keep the stores."""
+        self._eks = eks
+        self._iam = iam
+
+    def bucket(self, name: str) -> Bucket | None:
+        """Return a bucket of any account."""
+        found: Any = internals.s3_bucket(name) if name else None
+        if found is None:
+            return None
+        policy = NamedPolicy(f"arn:aws:s3:::{name}", str(found.policy)) if found.policy else None
+        return Bucket(name, str(found.bucket_account_id), policy)
+
+    def iam_path(self, account: str, kind: str, name: str) -> str:
+        """Return the path of a role, user, group or instance profile; ``/`` when it is not there."""
+        return self._iam.path(account, kind, name)
+
+    def secret(self, account: str, region: str, secret_id: str) -> str | None:
+        """Return the full ARN of the secret with this name or (partial) ARN."""
+        for secret in internals.secrets(account, region):
+            arn = str(secret.arn)
+            if secret_id in {str(secret.name), arn} or arn.rpartition("-")[0] == secret_id:
+                return arn
+        return None
+
+    def tags(self, arn: str) -> Mapping[str, str]:
+        """Return the stored tags of a resource; empty without such a resource."""
+        service = arn.split(":")[2] if arn.count(":") >= 5 else ""
+        if service == "eks":
+            return self._eks.tags_of(arn) or {}
+        if service == "iam" and ":role/" in arn:
+            role = self._iam.role(arn)
+            return role.tags if role else {}
+        if service == "secretsmanager":
+            _, _, _, region, account, _ = arn.split(":", 5)
+            for secret in internals.secrets(account, region):
+                if str(secret.arn) == arn:
+                    return {str(tag["Key"]): str(tag["Value"]) for tag in secret.tags or ()}
+        return {}
+
+    def addon_arn(self, cluster_arn: str, name: str) -> str:
+        """Return the ARN of an add-on, with ``*`` for its identifier when it is not there."""
+        cluster = self._eks.clusters.with_arn(cluster_arn)
+        addon = self._eks.addons.find(cluster, name) if cluster else None
+        if addon:
+            return addon.arn
+        return f"{cluster_arn.replace(':cluster/', ':addon/', 1)}/{name}/*"

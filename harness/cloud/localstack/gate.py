@@ -1,0 +1,186 @@
+"""The gate: every call is decided by IAM before a provider sees it (``emulator.md`` 4.3)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
+from harness.cloud.denials import access_denied
+from harness.cloud.documents import members
+from harness.cloud.iam import authorize
+from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
+from harness.cloud.localstack import internals
+from harness.cloud.localstack.call import Call
+from harness.cloud.localstack.emulator import Emulator
+from harness.cloud.ports import Refusal
+from harness.cloud.sts import role_policies
+
+__all__ = ["Gate", "caller_context"]
+
+LOG = logging.getLogger(__name__)
+
+_CALLERS_OWN = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys", "UpdateAccessKey"}
+"""Operations that mean the calling user when they name none."""
+_UNREPEATABLE = {"prefix", "versionId", "uploadId"}
+
+
+class Gate:
+    """Runs when a call is parsed and before its provider."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        """Keep the emulator."""
+        self._emulator = emulator
+
+    def __call__(self, chain: Any, context: Any, response: Any) -> None:
+        """Let a call pass that IAM allows; refuse every other."""
+        call: Call = getattr(context, internals.CALL)
+        if not call.is_aws:
+            return
+        try:
+            self._decide(chain, context, call, response)
+        except Refusal as refusal:
+            raise internals.refused(context, refusal) from refusal
+        except Exception as error:
+            LOG.exception("the gate failed")
+            failure = Refusal("InternalFailure", "The lab could not decide about the call.", 500)
+            raise internals.refused(context, failure) from error
+
+    def _decide(self, chain: Any, context: Any, call: Call, response: Any) -> None:
+        operation = str(context.operation.name)
+        call.entry.layer, call.entry.operation = "gate", operation
+        if call.service == "iam" and operation in _CALLERS_OWN:
+            _name_caller(context, call)
+        parameters = members(context.service_request)
+        parsed = ParsedCall(call.service, operation, parameters, call.principal, call.region)
+        if call.service == "s3":
+            _refuse_repetitions(call)
+        wanted = plan(parsed, self._emulator.resources)
+        if wanted is None:
+            raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
+        self._check_all(call, wanted)
+        self._check_missing_object(call, wanted, parameters)
+        if call.denied_keys:
+            self._leave_out_denied_keys(chain, context, call, response)
+
+    def _check_all(self, call: Call, wanted: Plan) -> None:
+        policies = self._policies(call)
+        context = caller_context(call)
+        for planned in wanted.checks:
+            decision = self._ask(call, planned, policies, context)
+            if decision.allowed:
+                continue
+            refusal = access_denied(call.service, call.principal, decision, planned.shown)
+            if planned.key is None:
+                raise refusal
+            call.denied_keys.append((planned, refusal.message))
+
+    def _check_missing_object(self, call: Call, wanted: Plan, parameters: Mapping[str, Any]) -> None:
+        """Tell only those that an object is not there who may list its bucket (IAM-S3-04)."""
+        listing = wanted.if_object_is_missing
+        if listing is None or internals.s3_has_object(str(parameters.get("Bucket")), str(parameters.get("Key"))):
+            return
+        decision = self._ask(call, listing, self._policies(call), caller_context(call))
+        if not decision.allowed:
+            raise access_denied(call.service, call.principal, decision, listing.shown)
+
+    def _ask(
+        self, call: Call, planned: PlannedCheck, policies: PolicySet, context: Mapping[str, ContextValue]
+    ) -> Decision:
+        request = EvaluationRequest(
+            check=planned.check,
+            principal=call.principal,
+            policies=replace(policies, resource=planned.resource_policy),
+            context=context,
+        )
+        decision = authorize(request)
+        call.entry.decisions.append(decision.as_data())
+        if decision.fault:
+            LOG.error("undecidable, therefore denied: %s", decision.fault)
+        return decision
+
+    def _policies(self, call: Call) -> PolicySet:
+        credential = call.credential
+        if credential is None:
+            return PolicySet()
+        if credential.principal.kind == "user":
+            return PolicySet(identity=self._emulator.iam.user_policies(credential.principal.arn) or ())
+        if credential.principal.kind == "role-session":
+            return role_policies(credential, self._emulator.iam)
+        return PolicySet()
+
+    def _leave_out_denied_keys(self, chain: Any, context: Any, call: Call, response: Any) -> None:
+        """Delete the objects that may be deleted; the recorder adds an error for each of the others."""
+        denied = Counter((planned.key, planned.check.action) for planned, _ in call.denied_keys)
+        delete = dict(context.service_request["Delete"])
+        kept: list[Mapping[str, Any]] = []
+        for entry in delete["Objects"]:
+            action = "s3:DeleteObjectVersion" if entry.get("VersionId") else "s3:DeleteObject"
+            if denied[entry["Key"], action] > 0:
+                denied[entry["Key"], action] -= 1
+            else:
+                kept.append(entry)
+        context.service_request["Delete"] = delete | {"Objects": kept}
+        if not kept:
+            context.service_response = {}
+            response.update_from(internals.serialized(context, {}))
+            chain.stop()
+
+
+def _name_caller(context: Any, call: Call) -> None:
+    """Say who is meant: LocalStack would look for a user with the account number as access key."""
+    if members(context.service_request).get("UserName"):
+        return
+    if call.principal.kind != "user":
+        raise Refusal("ValidationError", "Must specify userName when calling with non-User credentials", 400)
+    internals.add_form_parameter(context, "UserName", call.principal.arn.rpartition("/")[2])
+
+
+def _refuse_repetitions(call: Call) -> None:
+    """Refuse a parameter given twice: IAM might look at the one and S3 at the other (IAM-S3-14)."""
+    seen = Counter(name for name, _ in call.raw.query_items())
+    for name in _UNREPEATABLE:
+        if seen[name] > 1:
+            raise Refusal("InvalidArgument", f"The parameter {name} must be given once.", 400)
+
+
+def caller_context(call: Call) -> dict[str, ContextValue]:
+    """Return the keys of the request as a whole (``iam.md`` 8.1); those of the principal are the engine's."""
+    context: dict[str, ContextValue] = {
+        "aws:CurrentTime": call.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "aws:EpochTime": str(int(call.at.timestamp())),
+        "aws:RequestedRegion": "us-east-1" if call.service == "iam" else call.region,
+        "aws:SecureTransport": "true" if call.is_tls else "false",
+        "aws:SourceIp": call.entry.peer,
+        "aws:ViaAWSService": "false",
+    }
+    if agent := call.header("user-agent"):
+        context["aws:UserAgent"] = agent
+    if referer := call.header("referer"):
+        context["aws:Referer"] = referer
+    if credential := call.credential:
+        if credential.session_token is not None:
+            context["aws:TokenIssueTime"] = credential.issued_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+            context["aws:MultiFactorAuthPresent"] = "false"
+        if credential.source_identity:
+            context["aws:SourceIdentity"] = credential.source_identity
+    if call.service == "s3":
+        context |= _s3_context(call)
+    return context
+
+
+def _s3_context(call: Call) -> dict[str, ContextValue]:
+    if call.form == "anonymous":
+        return {}
+    context: dict[str, ContextValue] = {
+        "s3:authType": "REST-HEADER" if call.form == "header" else "REST-QUERY-STRING",
+        "s3:signatureversion": "AWS4-HMAC-SHA256",
+    }
+    if sha := call.header("x-amz-content-sha256"):
+        context["s3:x-amz-content-sha256"] = sha
+    if call.form == "presigned" and call.signed_at:
+        context["s3:signatureAge"] = str(int((call.at - call.signed_at).total_seconds() * 1000))
+    return context

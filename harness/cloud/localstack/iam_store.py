@@ -1,0 +1,147 @@
+"""The IAM that LocalStack keeps, as the domain reads it: roles, policies, users and their keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import Any
+
+from harness.cloud.credentials import CredentialRegistry, account_of_access_key
+from harness.cloud.documents import is_mapping, members
+from harness.cloud.localstack import internals
+from harness.cloud.localstack.bootstrap import ADMINISTRATOR
+from harness.cloud.ports import Credential, NamedPolicy, Principal, Role
+
+__all__ = ["AccessKeys", "StoredIam"]
+
+_ARN = re.compile(r"arn:aws:iam::(?P<account>\d{12}):(?P<kind>role|user)/(?P<path>.*/)?(?P<name>[^/]+)")
+_ADMINISTRATOR_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
+
+
+class StoredIam:
+    """Reads moto's IAM at the moment of the decision."""
+
+    def role(self, arn: str) -> Role | None:
+        """Return the role with exactly this ARN."""
+        found = _ARN.fullmatch(arn)
+        if not found or found["kind"] != "role":
+            return None
+        backend = internals.iam_backend(found["account"])
+        for role in list(backend.roles.values()):
+            if role.arn == arn:
+                return _role(backend, role, found["account"])
+        return None
+
+    def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
+        """Return identity policies of a user and its groups, or None without such a user."""
+        found = _ARN.fullmatch(arn)
+        if not found or found["kind"] != "user":
+            return None
+        backend = internals.iam_backend(found["account"])
+        user = backend.users.get(found["name"])
+        if user is None or user.arn != arn:
+            return None
+        groups = [group for group in list(backend.groups.values()) if user in group.users]
+        return tuple(policy for entity in (user, *groups) for policy in _identity_policies(entity))
+
+    def managed_policy(self, arn: str) -> str | None:
+        """Return the document of a managed policy, AWS's own or an account's."""
+        account = arn.split(":")[4] if arn.count(":") >= 5 else ""
+        backend = internals.iam_backend(account if account.isdigit() else "000000000000")
+        policy = backend.managed_policies.get(arn)
+        return _default_document(policy) if policy else None
+
+    def path(self, account: str, kind: str, name: str) -> str:
+        """Return the path of an entity, ``/`` when it is not there."""
+        backend = internals.iam_backend(account)
+        entities: Mapping[str, Iterable[Any]] = {
+            "role": backend.roles.values(),
+            "user": backend.users.values(),
+            "group": backend.groups.values(),
+            "instance-profile": backend.instance_profiles.values(),
+        }
+        return next((str(entity.path) for entity in list(entities[kind]) if entity.name == name), "/")
+
+    def create_administrator(self, account: str) -> None:
+        """Make the account's administrator: a user with AdministratorAccess."""
+        backend = internals.iam_backend(account)
+        if ADMINISTRATOR not in backend.users:
+            backend.create_user(region_name="us-east-1", user_name=ADMINISTRATOR)
+            backend.attach_user_policy(_ADMINISTRATOR_POLICY, ADMINISTRATOR)
+
+
+class AccessKeys:
+    """All access keys: the registry's, and behind it those that IAM issued to users."""
+
+    def __init__(self, registry: CredentialRegistry) -> None:
+        """Keep the registry."""
+        self._registry = registry
+
+    def find(self, access_key_id: str) -> Credential | None:
+        """Return the credential of a key, or None for an unknown, inactive or deleted one."""
+        if credential := self._registry.find(access_key_id):
+            return credential
+        account = account_of_access_key(access_key_id)
+        owner = internals.access_key_owner(access_key_id, account) if account else None
+        if owner is None or account is None:
+            return None
+        user, key = owner
+        principal = Principal(
+            kind="user", arn=str(user.arn), account=account, user_id=str(user.id), tags=_tags(user.tags)
+        )
+        return Credential(
+            access_key_id=access_key_id,
+            secret_access_key=str(key.secret_access_key),
+            session_token=None,
+            principal=principal,
+            issued_at=key.create_date.replace(tzinfo=UTC),
+            expires_at=None,
+            origin="iam-user",
+        )
+
+    def add(self, credential: Credential) -> None:
+        """Register a new credential."""
+        self._registry.add(credential)
+
+
+def _role(backend: Any, role: Any, account: str) -> Role:
+    boundary = None
+    if role.permissions_boundary_arn:
+        policy = backend.managed_policies.get(role.permissions_boundary_arn)
+        boundary = NamedPolicy(role.permissions_boundary_arn, _default_document(policy) if policy else "")
+    return Role(
+        arn=str(role.arn),
+        name=str(role.name),
+        role_id=str(role.id),
+        account=account,
+        trust_policy=_text(role.assume_role_policy_document),
+        identity_policies=tuple(_identity_policies(role)),
+        boundary=boundary,
+        tags=_tags(role.tags),
+        max_session_seconds=int(role.max_session_duration or 3600),
+    )
+
+
+def _identity_policies(entity: Any) -> Iterable[NamedPolicy]:
+    for policy in list(entity.managed_policies.values()):
+        yield NamedPolicy(str(policy.arn), _default_document(policy))
+    for name, document in dict(entity.policies).items():
+        yield NamedPolicy(f"inline:{name}", _text(document))
+
+
+def _default_document(policy: Any) -> str:
+    """Return the default version; LocalStack's ``policy.document`` stays the first one for ever."""
+    return next((_text(version.document) for version in list(policy.versions) if version.is_default), "")
+
+
+def _text(document: Any) -> str:
+    return document if isinstance(document, str) else json.dumps(document)
+
+
+def _tags(tags: Any) -> dict[str, str]:
+    """Read tags in any of moto's forms."""
+    if is_mapping(tags):
+        return {key: str(members(value).get("Value", value)) for key, value in members(tags).items()}
+    return {str(tag["Key"]): str(tag["Value"]) for tag in tags or ()}

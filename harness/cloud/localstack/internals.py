@@ -1,0 +1,332 @@
+"""Everything that names LocalStack, moto, rolo or Twisted (EMU-PORT-ONEMODULE).
+
+They are imported when they are used and are untyped here: this module also gets read by tools of the harness's own
+Python, where they are not installed. Version 4.14.0 never changes, so these names do not either.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from harness.cloud.ports import Refusal
+from harness.cloud.sigv4 import RawRequest
+
+Context = Any
+"""localstack.aws.api.RequestContext"""
+Handler = Callable[[Any, Context, Any], None]
+CALL = "podid_call"
+"""Attribute of the context that carries our own state."""
+
+
+def _from(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+# --- start ----------------------------------------------------------------------------------------------------------
+
+
+def on_start(priority: int) -> Callable[[Callable[[], None]], Any]:
+    """Return the decorator of hooks that run before the server listens; higher priorities first."""
+    return _from("localstack.runtime.hooks", "on_infra_start")(priority=priority)
+
+
+def run_main() -> None:
+    """Run LocalStack until it is told to stop."""
+    _from("localstack.runtime.main", "main")()
+
+
+def version() -> str:
+    """Return LocalStack's version."""
+    return str(_from("localstack.constants", "VERSION"))
+
+
+def listen_on_given_addresses() -> None:
+    """Make the server bind the configured addresses; as shipped it binds all interfaces, whatever is configured.
+
+    Besides EMU-BASE-BIND this leaves 169.254.169.254:80 free for the metadata service.
+    """
+    server: Any = _runtime().components.runtime_server
+    server.register = _register
+
+
+def _runtime() -> Any:
+    return _from("localstack.runtime.current", "get_current_runtime")()
+
+
+def _register(gateway: Any, listen: Sequence[Any], ssl_creds: tuple[str, str] | None = None) -> None:
+    reactor = _from("twisted.internet", "reactor")
+    site = _from("rolo.serving.twisted", "TwistedGateway")(gateway)
+    factory = site
+    if ssl_creds:
+        certificate, key = ssl_creds
+        contexts = _from("twisted.internet.ssl", "DefaultOpenSSLContextFactory")(key, certificate)
+        contexts.getContext().use_certificate_chain_file(certificate)
+        factory = _from("localstack.aws.serving.twisted", "TLSMultiplexerFactory")(contexts, False, site)
+    for address in listen:
+        # Raises when the address is taken, unlike an endpoint, whose failure nobody would see.
+        reactor.listenTCP(address.port, factory, interface=address.host)
+
+
+def install_handlers(
+    guard: Handler, pin_service: Handler, gate: Handler, recorder: Handler, finish_refusal: Callable[..., None]
+) -> None:
+    """Put our handlers into the gateway's chain and take out what would answer without them.
+
+    Args:
+        guard: Sees every request first.
+        pin_service: Runs right before LocalStack would guess the service.
+        gate: Runs when the call is parsed, before any provider.
+        recorder: Runs after the answer is known.
+        finish_refusal: Exception handler that runs after LocalStack's own.
+    """
+    gateway = _runtime().components.gateway
+    handlers = importlib.import_module("localstack.aws.handlers")
+    removed = {
+        # Trusts a header of the client's.
+        id(handlers.add_internal_request_params),
+        # Browser rules of LocalStack, not of AWS.
+        id(handlers.enforce_cors),
+        # S3 website hosts, function URLs and developer routes, which ask nobody.
+        id(handlers.serve_edge_router_rules),
+        # Invents credentials for unsigned requests.
+        id(handlers.inject_auth_header_if_missing),
+    }
+    chain = [handler for handler in gateway.request_handlers if id(handler) not in removed]
+    chain.insert(0, guard)
+    chain.insert(chain.index(handlers.parse_service_name), pin_service)
+    gateway.request_handlers[:] = chain
+    gateway.exception_handlers.append(finish_refusal)
+    handlers.serve_custom_service_request_handlers.append(gate)
+    handlers.run_custom_response_handlers.append(recorder)
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+def raw_request(request: Any) -> RawRequest:
+    """Return an untouched copy of a request and leave its body readable.
+
+    Raises:
+        Refusal: The request line is not one that a client of AWS sends.
+    """
+    environ = request.environ
+    uri = str(environ["RAW_URI"])
+    if not uri.startswith("/"):
+        raise Refusal("InvalidRequest", "The request target must be a path.", 400)
+    body = environ["wsgi.input"].read()
+    set_body(request, body)
+    path, _, query = uri.partition("?")
+    headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in environ["rolo.headers"]]
+    return RawRequest(method=str(request.method), path=path, query=query, headers=headers, body=body)
+
+
+def set_body(request: Any, body: bytes) -> None:
+    """Give a request another body."""
+    request.environ["wsgi.input"] = io.BytesIO(body)
+    request.environ["CONTENT_LENGTH"] = str(len(body))
+    for cached in ("stream", "data", "form", "values", "files"):
+        request.__dict__.pop(cached, None)
+    if "Content-Length" in request.headers or body:
+        request.headers["Content-Length"] = str(len(body))
+        request.headers.pop("Transfer-Encoding", None)
+
+
+def add_form_parameter(context: Context, name: str, value: str) -> None:
+    """Add a parameter to a parsed Query call, as if the client had sent it."""
+    body = context.request.environ["wsgi.input"].getvalue()
+    set_body(context.request, body + b"&" + urlencode({name: value}).encode())
+    context.service_request = {**(context.service_request or {}), name: value}
+
+
+def peer_of(request: Any) -> str:
+    """Return the client's address."""
+    return str(request.environ.get("REMOTE_ADDR", ""))
+
+
+def is_tls(request: Any) -> bool:
+    """Tell whether a request came over TLS."""
+    return request.environ.get("wsgi.url_scheme") == "https"
+
+
+def guess_service(request: Any, raw: RawRequest) -> str | None:
+    """Return the service that LocalStack takes an unsigned request for."""
+    model = _from("localstack.aws.protocol.service_router", "determine_aws_service_model")(request)
+    # Guessing may have read the form.
+    set_body(request, raw.body)
+    return str(model.service_name) if model else None
+
+
+def service_model(service: str) -> Any:
+    """Return botocore's model of a service."""
+    return _from("localstack.aws.spec", "load_service")(service)
+
+
+def model_name(signing_name: str) -> str | None:
+    """Return botocore's name of the service that signs as this, None for no service of AWS."""
+    found = _from("localstack.aws.spec", "get_service_catalog")().by_signing_name(signing_name)
+    return str(found[0].name) if found else None
+
+
+def set_service(context: Context, service: str) -> None:
+    """Fix the service of a call, whatever its path looks like."""
+    context.service = service_model(service)
+    try:
+        context.protocol = _from("localstack.aws.protocol.service_router", "determine_aws_protocol")(
+            context.request, context.service
+        )
+    except _from("localstack.aws.protocol.service_router", "ProtocolError"):
+        context.protocol = context.service.protocol
+
+
+def regions() -> frozenset[str]:
+    """Return the regions of partition ``aws``."""
+    return frozenset(_from("boto3.session", "Session")().get_available_regions("s3", "aws"))
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def refused(context: Context, refusal: Refusal) -> Exception:
+    """Return the exception that LocalStack renders in the protocol of the context's service."""
+    if context.operation is None:
+        # The serializer wants one; which, does not show in an error.
+        context.operation = context.service.operation_model(context.service.operation_names[0])
+    error = _from("localstack.aws.api", "CommonServiceException")(
+        refusal.code, refusal.message, refusal.status, sender_fault=refusal.status < 500
+    )
+    error.podid_fields = refusal.fields
+    return error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether an exception is AWS's answer rather than a fault of the lab."""
+    return isinstance(error, _from("localstack.aws.api", "ServiceException"))
+
+
+def serialized(context: Context, result: Mapping[str, Any]) -> Any:
+    """Return a result as a response in the call's protocol."""
+    serializer = _from("localstack.aws.protocol.serializer", "create_serializer")(context.service, context.protocol)
+    return serializer.serialize_to_response(result, context.operation, context.request.headers, context.request_id)
+
+
+# --- providers ------------------------------------------------------------------------------------------------------
+
+Operation = Callable[[Context, Mapping[str, Any]], Mapping[str, Any]]
+
+
+def provider(api: str, name: str, operations: Callable[[], Mapping[str, Operation]]) -> Any:
+    """Return a plugin that serves an API by a table of functions.
+
+    Args:
+        api: As botocore names the service.
+        name: ``default``, or the name that ``PROVIDER_OVERRIDE_<API>`` selects.
+        operations: Called when the service is loaded; raises if the lab is not composed yet.
+    """
+
+    def create() -> Any:
+        table = {operation: _rendering(function) for operation, function in operations().items()}
+        skeleton = _from("localstack.aws.skeleton", "Skeleton")(service_model(api), table)
+        return _from("localstack.services.plugins", "Service")(name=api, skeleton=skeleton)
+
+    create.__name__ = create.__qualname__ = f"{api}_{name}"
+    return _from("localstack.services.plugins", "aws_provider")(api=api, name=name)(create)
+
+
+def _rendering(function: Operation) -> Operation:
+    def serve(context: Context, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return function(context, request)
+        except Refusal as refusal:
+            raise refused(context, refusal) from refusal
+
+    return serve
+
+
+def provider_names() -> dict[str, str]:
+    """Return API → name of the provider that serves it."""
+    manager = _from("localstack.services.plugins", "SERVICE_PLUGINS")
+    return {api: str(manager.provider_config.get_provider(api)) for api in manager.list_available()}
+
+
+# --- stored state ---------------------------------------------------------------------------------------------------
+
+
+def iam_backend(account: str) -> Any:
+    """Return moto's IAM of an account; made when it is not there."""
+    return _from("moto.iam.models", "iam_backends")[account]["aws"]
+
+
+def access_key_owner(access_key_id: str, account: str) -> tuple[Any, Any] | None:
+    """Return moto's (user, active access key) of a key id, or None."""
+    if account not in _from("moto.iam.models", "iam_backends"):
+        return None
+    backend = iam_backend(account)
+    for user in list(backend.users.values()):
+        for key in user.access_keys:
+            if key.access_key_id == access_key_id and key.status == "Active":
+                return user, key
+    return None
+
+
+def s3_bucket(name: str) -> Any | None:
+    """Return LocalStack's bucket of this name, of whatever account."""
+    stores = _from("localstack.services.s3.models", "s3_stores")
+    for account in list(stores):
+        bucket = stores[account]["us-east-1"].buckets.get(name)
+        if bucket is not None:
+            return bucket
+    return None
+
+
+def s3_has_object(bucket: str, key: str) -> bool:
+    """Tell whether a bucket has a current object with this key."""
+    found = s3_bucket(bucket)
+    stored = found.objects.get(key) if found else None
+    return stored is not None and not isinstance(stored, _from("localstack.services.s3.models", "S3DeleteMarker"))
+
+
+def secrets(account: str, region: str) -> Iterator[Any]:
+    """Return moto's secrets of an account and region."""
+    backends = _from("moto.secretsmanager.models", "secretsmanager_backends")
+    return iter(list(backends[account][region].secrets.values()))
+
+
+def reset_services() -> None:
+    """Empty every loaded service (``emulator.md`` section 11)."""
+    manager = _from("localstack.services.plugins", "SERVICE_PLUGINS")
+    visitor = _Resetting()
+    for service in list(manager.values()):
+        if manager.is_running(service.name()):
+            service.lifecycle_hook.on_before_state_reset()
+            service.accept_state_visitor(visitor)
+            service.lifecycle_hook.on_after_state_reset()
+
+
+class _Resetting:
+    """A state visitor that empties what it is shown: stores, moto backends, folders."""
+
+    def visit(self, state_container: Any) -> None:
+        if isinstance(state_container, _from("localstack.state.core", "AssetDirectory")):
+            _empty(Path(state_container.path))
+        elif isinstance(state_container, _from("moto.core.base_backend", "BackendDict")):
+            for account in list(state_container.values()):
+                for backend in list(account.values()):
+                    backend.reset()
+        else:
+            state_container.reset()
+
+
+def _empty(directory: Path) -> None:
+    if not directory.is_dir():
+        return
+    for path in sorted(itertools.chain(directory.rglob("*")), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()

@@ -1,0 +1,33 @@
+"""What LocalStack loads at its start; registered as an entry point in ``pyproject.toml``."""
+
+from __future__ import annotations
+
+import os
+
+from harness.cloud.localstack import internals
+from harness.cloud.localstack.composition import IMDS_LISTEN, emulator
+from harness.cloud.localstack.control_route import ControlRoute
+from harness.cloud.localstack.gate import Gate
+from harness.cloud.localstack.guard import Guard, pin_service
+from harness.cloud.localstack.imds_server import ImdsServer
+from harness.cloud.localstack.recorder import Recorder, finish_refusal
+
+__all__ = ["install"]
+
+
+# Above 0, so that services are loaded behind it; below 100, after LocalStack's patches of moto.
+@internals.on_start(priority=50)
+def install() -> None:
+    """Install guard, gate and recorder, and start the metadata service, before the port opens (EMU-PLUGIN-EARLY)."""
+    lab = emulator()
+    internals.listen_on_given_addresses()
+    internals.install_handlers(
+        guard=Guard(lab, ControlRoute(lab)),
+        pin_service=pin_service,
+        gate=Gate(lab),
+        recorder=Recorder(lab),
+        finish_refusal=finish_refusal,
+    )
+    lab.create_first_identities()
+    if listen := os.environ.get(IMDS_LISTEN):
+        ImdsServer(lab.imds, listen).start()

@@ -1,0 +1,180 @@
+"""The emulator's process: how it is started, and when it is ready. Whoever starts it, also supervises and stops it."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import boto3  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
+import botocore.session  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
+from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
+from botocore.exceptions import BotoCoreError, ClientError  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
+
+from harness import wait
+from harness.cloud.localstack.bootstrap import AccessKey, Bootstrap
+from harness.cloud.localstack.control import Control
+from harness.cloud.localstack.environment import Environment
+from harness.errors import HarnessFault
+
+__all__ = ["LOCAL_LISTEN", "start_command", "wait_until_ready"]
+
+LOCAL_LISTEN = "127.0.0.1:4566"
+SERVICES = ("cloudtrail", "ec2", "eks", "eks-auth", "iam", "s3", "secretsmanager", "sts")
+_EXPECTED = dict.fromkeys(SERVICES, "default") | {"sts": "podid"}
+_VERSION = "4.14.0"
+
+
+def start_command(
+    environment: Environment,
+    *,
+    listen: Sequence[str],
+    certificate: Path,
+    state_directory: Path,
+    bootstrap_file: Path,
+    imds_listen: str = "",
+    publication_delay: float = 0,
+    auth_delay: float = 0,
+    event_delay: float = 0,
+) -> tuple[list[str], dict[str, str]]:
+    """Return command and complete environment of the process, which stays in the foreground until SIGTERM.
+
+    Args:
+        environment: LocalStack's Python environment.
+        listen: ``address:port`` each; HTTP and TLS share all of them. ``127.0.0.1:4566`` is added in front unless the
+            first is one of 127.0.0.1: LocalStack watches that one to see that it is up.
+        certificate: PEM with key, certificate and chain; its directory must be writable.
+        state_directory: Directory for everything it writes; created.
+        bootstrap_file: From :meth:`Bootstrap.write`.
+        imds_listen: ``address:port`` of the metadata service; none when empty.
+        publication_delay: Seconds until admission learns of a change of associations.
+        auth_delay: Seconds until EKS Auth acts on such a change.
+        event_delay: Seconds until CloudTrail shows an event.
+    """
+    temporary = state_directory / "tmp"
+    temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+    addresses = list(listen) if listen and listen[0].startswith("127.0.0.1:") else [LOCAL_LISTEN, *listen]
+    variables = {
+        "CUSTOM_SSL_CERT_PATH": str(certificate),
+        "DISABLE_EVENTS": "1",
+        "DNS_ADDRESS": "0",
+        "EAGER_SERVICE_LOADING": "1",
+        "FILESYSTEM_ROOT": str(state_directory / "localstack"),
+        "GATEWAY_LISTEN": ",".join(addresses),
+        "GATEWAY_WORKER_COUNT": "64",
+        "HOME": str(state_directory),
+        "LANG": "C.UTF-8",
+        "LOCALSTACK_RESPONSE_HEADER_ENABLED": "0",
+        "PARITY_AWS_ACCESS_KEY_ID": "1",
+        "PATH": os.defpath,
+        "PODID_AUTH_DELAY": str(auth_delay),
+        "PODID_BOOTSTRAP_FILE": str(bootstrap_file),
+        "PODID_EVENT_DELAY": str(event_delay),
+        "PODID_IMDS_LISTEN": imds_listen,
+        "PODID_PUBLICATION_DELAY": str(publication_delay),
+        "PROVIDER_OVERRIDE_STS": "podid",
+        "PYTHONUNBUFFERED": "1",
+        "SERVICES": ",".join(SERVICES),
+        "SKIP_SSL_CERT_DOWNLOAD": "1",
+        "TMPDIR": str(temporary),
+        "TZ": "UTC",
+    }
+    return [str(environment.python), "-m", "harness.cloud.localstack.serve"], variables
+
+
+def wait_until_ready(
+    endpoint: str,
+    bootstrap: Bootstrap,
+    *,
+    region: str = "eu-west-1",
+    timeout: float = 60,
+    stopped: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Wait until every service answers a signed call and refuses an unsigned one (EMU-BASE-READY).
+
+    Args:
+        endpoint: URL of the emulator.
+        bootstrap: The secrets it was started with.
+        region: Region to call in.
+        timeout: Seconds.
+        stopped: Returns a reason when the process is gone, else None.
+
+    Raises:
+        HarnessFault: It did not become ready, ended, or a service is served by something else.
+    """
+    control = Control(endpoint, bootstrap.control_token)
+
+    def readiness() -> Mapping[str, Any]:
+        if reason := stopped():
+            return {"stopped": reason}
+        return control.ready()
+
+    ready = wait.until(
+        readiness,
+        what=f"the AWS emulator at {endpoint}",
+        timeout=timeout,
+        stop=lambda seen: str(seen["stopped"]) if "stopped" in seen else None,
+        transient=(HarnessFault,),
+        hint="see LocalStack's log",
+    )
+    if ready["version"] != _VERSION:
+        raise HarnessFault(f"the AWS emulator is LocalStack {ready['version']}, not {_VERSION}")
+    served = {api: ready["providers"].get(api) for api in _EXPECTED}
+    if served != _EXPECTED:
+        raise HarnessFault(f"AWS services are served by {served}, not by {_EXPECTED}")
+    for account in bootstrap.accounts:
+        _probe(endpoint, account.administrator, region)
+    _probe_unsigned(endpoint)
+
+
+def _probe(endpoint: str, key: AccessKey, region: str) -> None:
+    """Make one signed call to each service; a refusal with the right code counts."""
+    session = _session(key, region)
+    calls: Mapping[str, Callable[[Any], Any]] = {
+        "cloudtrail": lambda client: client.lookup_events(MaxResults=1),
+        "ec2": lambda client: client.describe_vpcs(),
+        "eks": lambda client: client.list_clusters(),
+        "eks-auth": lambda client: client.assume_role_for_pod_identity(clusterName="no-such-cluster", token="a.b.c"),  # noqa: S106 - no secret
+        "iam": lambda client: client.get_user(),
+        "s3": lambda client: client.list_buckets(),
+        "secretsmanager": lambda client: client.list_secrets(),
+        "sts": lambda client: client.get_caller_identity(),
+    }
+    configuration = Config(retries={"total_max_attempts": 1}, read_timeout=30)
+    for service, call in calls.items():
+        client: Any = cast("Any", session).client(service, endpoint_url=endpoint, config=configuration)
+        try:
+            call(client)
+        except ClientError as error:
+            if service == "eks-auth" and _code(error) == "ResourceNotFoundException":
+                continue
+            raise HarnessFault(f"the AWS emulator is up, but {service} is not: {error}") from error
+        except BotoCoreError as error:
+            raise HarnessFault(f"the AWS emulator is up, but {service} is not: {error}") from error
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code"))
+
+
+def _session(key: AccessKey, region: str) -> boto3.Session:
+    """Return a session that knows nothing but these keys: no profile, file or bundle of the environment."""
+    nothing = dict.fromkeys(("profile", "ca_bundle"), (None, None, None, None))
+    files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    core = botocore.session.Session(session_vars=nothing | files)
+    return boto3.Session(key.access_key_id, key.secret_access_key, region_name=region, botocore_session=core)
+
+
+def _probe_unsigned(endpoint: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{endpoint.rstrip('/')}/some-bucket?list-type=2", timeout=30):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code == 403:
+            return
+        raise HarnessFault(f"the AWS emulator answers an unsigned request with {error.code}") from error
+    raise HarnessFault("the AWS emulator serves unsigned requests")

@@ -1,0 +1,153 @@
+"""The services that the plugin serves itself; registered as entry points in ``pyproject.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.cloud.eks import Scope
+from harness.cloud.eks.validation import POD_IDENTITY_SERVICE
+from harness.cloud.localstack import internals
+from harness.cloud.localstack.call import Call
+from harness.cloud.localstack.composition import emulator
+from harness.cloud.localstack.gate import caller_context
+from harness.cloud.ports import Credential
+from harness.cloud.sts import AssumedRole, AssumeRoleRequest, assume_role, caller_identity
+
+__all__ = ["cloudtrail", "eks", "eks_auth", "sts"]
+
+Request = Mapping[str, Any]
+Result = Mapping[str, Any]
+
+
+def _scope(context: Any) -> Scope:
+    call: Call = context.get(internals.CALL)
+    return Scope(call.principal.account, call.region)
+
+
+def _caller(context: Any) -> Credential:
+    call: Call = context.get(internals.CALL)
+    if call.credential is None:
+        raise RuntimeError("an anonymous call passed the gate")
+    return call.credential
+
+
+# --- EKS ------------------------------------------------------------------------------------------------------------
+
+
+def _scoped(operation: Callable[[Scope, Request], Result]) -> internals.Operation:
+    return lambda context, request: operation(_scope(context), request)
+
+
+def _eks_operations() -> Mapping[str, internals.Operation]:
+    service = emulator().eks
+    return {
+        "CreateAddon": _scoped(service.addons.create),
+        "CreatePodIdentityAssociation": _scoped(service.associations.create),
+        "DeleteAddon": _scoped(service.addons.delete),
+        "DeletePodIdentityAssociation": _scoped(service.associations.delete),
+        "DescribeAddon": _scoped(service.addons.describe),
+        "DescribeAddonVersions": lambda _, request: service.addons.versions(request),
+        "DescribeCluster": _scoped(service.clusters.describe),
+        "DescribePodIdentityAssociation": _scoped(service.associations.describe),
+        "ListAddons": _scoped(service.addons.list),
+        "ListClusters": _scoped(service.clusters.list),
+        "ListPodIdentityAssociations": _scoped(service.associations.list),
+        "ListTagsForResource": _scoped(service.list_tags),
+        "TagResource": _scoped(service.tag),
+        "UntagResource": _scoped(service.untag),
+        "UpdatePodIdentityAssociation": _scoped(service.associations.update),
+    }
+
+
+eks = internals.provider("eks", "default", _eks_operations)
+
+
+# --- EKS Auth -------------------------------------------------------------------------------------------------------
+
+
+def _assume_role_for_pod_identity(context: Any, request: Request) -> Result:
+    lab = emulator()
+    scope = _scope(context)
+    assumed = lab.eks_auth.assume_role_for_pod_identity(scope, request)
+    first, *chained = assumed.sessions
+    lab.cloudtrail.record_service_assume_role(first, POD_IDENTITY_SERVICE, scope.region)
+    for session in chained:
+        lab.cloudtrail.record_chained_assume_role(session, first.credential, POD_IDENTITY_SERVICE, scope.region)
+    return assumed.response
+
+
+eks_auth = internals.provider(
+    "eks-auth", "default", lambda: {"AssumeRoleForPodIdentity": _assume_role_for_pod_identity}
+)
+
+
+# --- CloudTrail -----------------------------------------------------------------------------------------------------
+
+
+def _lookup_events(context: Any, request: Request) -> Result:
+    scope = _scope(context)
+    return emulator().cloudtrail.lookup(scope.account, scope.region, request)
+
+
+cloudtrail = internals.provider("cloudtrail", "default", lambda: {"LookupEvents": _lookup_events})
+
+
+# --- STS ------------------------------------------------------------------------------------------------------------
+
+
+def _get_caller_identity(context: Any, _request: Request) -> Result:
+    return caller_identity(_caller(context))
+
+
+def _assume_role(context: Any, request: Request) -> Result:
+    lab = emulator()
+    call: Call = context.get(internals.CALL)
+    assumed = assume_role(
+        _assume_role_request(request),
+        _caller(context),
+        lab.iam,
+        lab.ids,
+        lab.clock,
+        context=caller_context(call),
+        managed_policy=lab.iam.managed_policy,
+    )
+    lab.registry.add(assumed.credential)
+    return _assume_role_result(assumed)
+
+
+def _assume_role_request(request: Request) -> AssumeRoleRequest:
+    return AssumeRoleRequest(
+        role_arn=str(request.get("RoleArn") or ""),
+        role_session_name=request.get("RoleSessionName"),
+        duration_seconds=request.get("DurationSeconds"),
+        tags=tuple((str(tag.get("Key", "")), str(tag.get("Value", ""))) for tag in request.get("Tags") or ()),
+        transitive_tag_keys=tuple(request.get("TransitiveTagKeys") or ()),
+        external_id=request.get("ExternalId"),
+        source_identity=request.get("SourceIdentity"),
+        policy=request.get("Policy"),
+        policy_arns=tuple(str(entry.get("arn", "")) for entry in request.get("PolicyArns") or ()),
+    )
+
+
+def _assume_role_result(assumed: AssumedRole) -> Result:
+    credential = assumed.credential
+    result: dict[str, Any] = {
+        "Credentials": {
+            "AccessKeyId": credential.access_key_id,
+            "SecretAccessKey": credential.secret_access_key,
+            "SessionToken": credential.session_token,
+            "Expiration": credential.expires_at,
+        },
+        "AssumedRoleUser": {"AssumedRoleId": credential.principal.user_id, "Arn": credential.principal.arn},
+    }
+    if assumed.packed_policy_size is not None:
+        result["PackedPolicySize"] = assumed.packed_policy_size
+    if credential.source_identity:
+        result["SourceIdentity"] = credential.source_identity
+    return result
+
+
+sts = internals.provider(
+    "sts", "podid", lambda: {"AssumeRole": _assume_role, "GetCallerIdentity": _get_caller_identity}
+)

@@ -1,0 +1,104 @@
+"""An EKS without clusters behind it: what is published and deployed can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain_fakes import SeededIds, SettableClock, StoredIam
+
+from harness.cloud.eks import Addon, AddonHealth, AddonIssue, Cluster, ClusterError, Eks, EksSettings, Scope
+from harness.cloud.ports import Role
+
+ACCOUNT = "123456789012"
+SCOPE = Scope(ACCOUNT, "eu-west-1")
+ISSUER = "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B716D3041E"
+READER = f"arn:aws:iam::{ACCOUNT}:role/pod-identity-lab-s3-reader-role"
+UNIVERSAL_TRUST = (
+    '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"pods.eks.amazonaws.com"},'
+    '"Action":["sts:AssumeRole","sts:TagSession"]}]}'
+)
+
+
+@dataclass
+class Clusters:
+    """Published pairs by cluster, keys, and the health that add-ons report."""
+
+    published: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
+    fresh_keys: dict[str, Any] | None = None
+    deployed: list[str] = field(default_factory=list)
+    state: AddonHealth = AddonHealth("progressing")  # noqa: RUF009 - immutable
+    refuses: bool = False
+
+    def publish(self, cluster: Cluster, pairs: Sequence[tuple[str, str]]) -> None:
+        self._maybe_refuse()
+        self.published[cluster.name] = list(pairs)
+
+    def jwks(self, cluster: Cluster, *, is_fresh: bool = False) -> Mapping[str, Any]:
+        assert cluster
+        self._maybe_refuse()
+        return self.fresh_keys if is_fresh and self.fresh_keys is not None else self.keys
+
+    def apply(self, addon: Addon) -> None:
+        self._maybe_refuse()
+        self.deployed.append(addon.name)
+
+    def delete(self, addon: Addon) -> None:
+        self._maybe_refuse()
+        self.deployed.remove(addon.name)
+
+    def health(self, addon: Addon) -> AddonHealth:
+        assert addon
+        return self.state
+
+    def _maybe_refuse(self) -> None:
+        if self.refuses:
+            raise ClusterError(AddonIssue("AccessDenied", "forbidden"))
+
+
+@dataclass
+class Lab:
+    """EKS, and everything around it that a test wants to touch."""
+
+    eks: Eks
+    clusters: Clusters
+    iam: StoredIam
+    clock: SettableClock
+    ids: SeededIds
+
+    @classmethod
+    def new(cls, *, settings: EksSettings = EksSettings(), names: Sequence[str] = ("pod-identity-lab",)) -> Lab:  # noqa: B008 - immutable
+        clusters, iam, clock, ids = Clusters(), StoredIam(), SettableClock(), SeededIds()
+        lab = cls(Eks(clusters, clusters, iam, clock, ids, settings=settings), clusters, iam, clock, ids)
+        lab.add_role(READER)
+        for name in names:
+            lab.eks.clusters.bind(cluster(name, clock))
+        return lab
+
+    def add_role(self, arn: str, trust: str = UNIVERSAL_TRUST) -> None:
+        name = arn.rpartition("/")[2]
+        self.iam.roles[arn] = Role(arn, name, "AROAEXAMPLEEXAMPLE12", arn.split(":")[4], trust, (), None, {})
+
+    def create(self, service_account: str = "s3-reader", **changes: Any) -> dict[str, Any]:
+        request = {
+            "clusterName": "pod-identity-lab",
+            "namespace": "demo",
+            "serviceAccount": service_account,
+            "roleArn": READER,
+        }
+        return self.eks.associations.create(SCOPE, request | changes)["association"]
+
+
+def cluster(name: str, clock: SettableClock) -> Cluster:
+    return Cluster(
+        name=name,
+        scope=SCOPE,
+        issuer=ISSUER,
+        endpoint="https://10.0.0.1:6443",
+        certificate_authority="PEM",
+        version="1.34",
+        created_at=clock.now(),
+        role_arn=f"arn:aws:iam::{ACCOUNT}:role/cluster",
+    )

@@ -1,0 +1,456 @@
+"""The S3 walkthrough at the level of API calls: association, token, session, S3, CloudTrail."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from api_server_double import CONFIG_MAP, DAEMON_SET, ISSUER, ApiServerDouble
+from aws_process import ACCOUNT, CLUSTER, INSTANCE, OTHER_ACCOUNT, REGION, Aws
+from botocore.exceptions import ClientError
+
+from harness.cloud.localstack.control import ClusterBinding
+from harness.errors import HarnessFault
+
+UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+CLUSTER_ARN = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{CLUSTER}"
+PODS = {"Service": "pods.eks.amazonaws.com"}
+S3_READ = '{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":"*"}'
+
+
+def open_imds(aws: Aws, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(
+        aws.imds + path, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def node_credentials(aws: Aws) -> dict[str, str]:
+    _, token = open_imds(aws, "/latest/api/token", "PUT", X_aws_ec2_metadata_token_ttl_seconds="60")
+    base = "/latest/meta-data/iam/security-credentials/"
+    _, role = open_imds(aws, base, X_aws_ec2_metadata_token=token)
+    _, text = open_imds(aws, base + role, X_aws_ec2_metadata_token=token)
+    data = json.loads(text)
+    return {
+        "accessKeyId": data["AccessKeyId"],
+        "secretAccessKey": data["SecretAccessKey"],
+        "sessionToken": data["Token"],
+    }
+
+
+def refused(call: Callable[[], Any]) -> tuple[int, str, str]:
+    with pytest.raises(ClientError) as error:
+        call()
+    response = error.value.response
+    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
+
+
+@pytest.fixture
+def association(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> dict[str, Any]:
+    assert api
+    role = make_role("pod-identity-lab-s3-reader-role", PODS, S3_READ)
+    return aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
+    )["association"]
+
+
+@pytest.mark.usefixtures("node")
+def test_node_metadata_needs_a_token_and_identifies_the_instance(aws: Aws) -> None:
+    assert open_imds(aws, "/latest/meta-data/instance-id")[0] == 401
+    assert open_imds(aws, "/latest/api/token", "PUT")[0] == 400
+    arn = aws.client("sts", node_credentials(aws)).get_caller_identity()["Arn"]
+    assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/pod-identity-lab-node-role/{INSTANCE}"
+
+
+@pytest.mark.usefixtures("node")
+def test_pod_reads_s3_as_its_associations_role(aws: Aws, api: ApiServerDouble, association: dict[str, Any]) -> None:
+    """The whole path: association published, token exchanged by the node, session reads S3, CloudTrail tells it."""
+    assert api.published() == [{"namespace": "demo", "serviceAccount": "s3-reader"}]
+    assert api.applied_by == ["eks", "eks"]
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="my-app-bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket="my-app-bucket", Key="hello.txt", Body=b"Hello from Pod Identity!\n")
+
+    answer = aws.client("eks-auth", node_credentials(aws)).assume_role_for_pod_identity(
+        clusterName=CLUSTER, token=api.token(time.time())
+    )
+
+    session = rf"eks-pod-identi-s3-test-{UUID4}"
+    arn = answer["assumedRoleUser"]["arn"]
+    assert re.fullmatch(rf"arn:aws:sts::{ACCOUNT}:assumed-role/pod-identity-lab-s3-reader-role/{session}", arn)
+    assert re.fullmatch(rf"AROA[A-Z0-9]{{17}}:{session}", answer["assumedRoleUser"]["assumeRoleId"])
+    assert answer["subject"] == {"namespace": "demo", "serviceAccount": "s3-reader"}
+    assert answer["audience"] == "pods.eks.amazonaws.com"
+    assert answer["podIdentityAssociation"]["associationId"] == association["associationId"]
+    assert 21590 < answer["credentials"]["expiration"].timestamp() - time.time() <= 21600
+
+    pod = answer["credentials"]
+    assert aws.client("sts", pod).get_caller_identity()["Arn"] == arn
+    assert (
+        aws.client("s3", pod).get_object(Bucket="my-app-bucket", Key="hello.txt")["Body"].read()
+        == b"Hello from Pod Identity!\n"
+    )
+    assert refused(lambda: aws.client("s3", pod).put_object(Bucket="my-app-bucket", Key="x", Body=b""))[2] == (
+        f'User: {arn} is not authorized to perform: s3:PutObject on resource: "arn:aws:s3:::my-app-bucket/x" '
+        "because no identity-based policy allows the s3:PutObject action"
+    )
+    check_events(aws, arn, pod)
+
+
+def check_events(aws: Aws, arn: str, pod: dict[str, str]) -> None:
+    trail = aws.client("cloudtrail")
+
+    def lookup(key: str, value: str) -> list[Any]:
+        return trail.lookup_events(LookupAttributes=[{"AttributeKey": key, "AttributeValue": value}])["Events"]
+
+    (event,) = lookup("EventName", "AssumeRoleForPodIdentity")
+    record = json.loads(event["CloudTrailEvent"])
+    assert record["requestParameters"] == {"clusterName": CLUSTER, "token": "HIDDEN_DUE_TO_SECURITY_REASONS"}
+    assert (record["responseElements"], record["readOnly"]) == (None, True)
+    assert record["userIdentity"]["sessionContext"]["ec2RoleDelivery"] == "2.0"
+    assert event["Username"] == INSTANCE
+    assert event["Resources"] == [{"ResourceType": "AWS::EKS::Cluster", "ResourceName": CLUSTER}]
+
+    (assumed,) = [
+        json.loads(event["CloudTrailEvent"])
+        for event in lookup("EventName", "AssumeRole")
+        if arn in event["CloudTrailEvent"]
+    ]
+    assert assumed["userIdentity"] == {"type": "AWSService", "invokedBy": "pods.eks.amazonaws.com"}
+    assert assumed["requestParameters"]["durationSeconds"] == 21600
+    assert assumed["requestParameters"]["transitiveTagKeys"] == [
+        "eks-cluster-arn",
+        "eks-cluster-name",
+        "kubernetes-namespace",
+        "kubernetes-service-account",
+        "kubernetes-pod-name",
+        "kubernetes-pod-uid",
+    ]
+    assert assumed["responseElements"]["credentials"]["accessKeyId"] == pod["accessKeyId"]
+    (identity,) = lookup("AccessKeyId", pod["accessKeyId"])
+    assert (identity["EventName"], identity["EventSource"]) == ("GetCallerIdentity", "sts.amazonaws.com")
+    everything = json.dumps([trail.lookup_events()["Events"], aws.control.journal()], default=str)
+    assert pod["secretAccessKey"] not in everything
+    assert pod["sessionToken"] not in everything
+
+
+@pytest.mark.usefixtures("node", "association")
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"aud": ["sts.amazonaws.com"]}, "InvalidTokenException"),
+        (
+            {"iss": "https://oidc.eks.eu-west-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"},
+            "InvalidTokenException",
+        ),
+        ({"exp": 1}, "ExpiredTokenException"),
+        ({"nbf": 1 << 40}, "InvalidTokenException"),
+        ({"sub": "system:serviceaccount:demo:other"}, "InvalidTokenException"),
+        ({"kubernetes.io": {"namespace": "demo", "serviceaccount": {"name": "s3-reader"}}}, "InvalidTokenException"),
+    ],
+)
+def test_token_that_is_not_the_pods_is_refused(
+    aws: Aws, api: ApiServerDouble, changes: dict[str, Any], code: str
+) -> None:
+    auth = aws.client("eks-auth", node_credentials(aws))
+
+    token = api.token(time.time(), **changes)
+    assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token))[:2] == (400, code)
+
+
+@pytest.mark.usefixtures("node", "association")
+def test_foreign_key_is_refused_and_a_rotated_one_is_found(aws: Aws, api: ApiServerDouble) -> None:
+    auth = aws.client("eks-auth", node_credentials(aws))
+    genuine = api.token(time.time())
+    auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=genuine)
+
+    api.rotate_key("key-1")
+    forged = api.token(time.time())
+    assert (
+        refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=forged))[1]
+        == "InvalidTokenException"
+    )
+    api.rotate_key("key-2")
+    assert auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=api.token(time.time()))["credentials"]
+
+
+@pytest.mark.usefixtures("node")
+def test_association_that_is_gone_is_not_found(aws: Aws, api: ApiServerDouble, association: dict[str, Any]) -> None:
+    aws.client("eks").delete_pod_identity_association(clusterName=CLUSTER, associationId=association["associationId"])
+
+    assert api.published() == []
+    auth = aws.client("eks-auth", node_credentials(aws))
+    token = api.token(time.time())
+    assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token))[:2] == (
+        404,
+        "ResourceNotFoundException",
+    )
+
+
+@pytest.mark.usefixtures("node")
+def test_role_without_tag_session_is_not_assumed(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    role = make_role("no-tags", PODS, S3_READ, actions='"sts:AssumeRole"')
+    aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
+    )
+    auth = aws.client("eks-auth", node_credentials(aws))
+
+    token = api.token(time.time())
+    assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token)) == (
+        400,
+        "AccessDeniedException",
+        "Unauthorized Exception! EKS does not have permissions to assume the associated role.",
+    )
+
+
+@pytest.mark.usefixtures("association")
+def test_caller_without_permission_is_named(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    role = make_role("powerless", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/administrator"})
+    credentials = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"]
+
+    token = api.token(time.time())
+    auth = aws.client("eks-auth", credentials)
+    assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token)) == (
+        400,
+        "AccessDeniedException",
+        (
+            f"User: arn:aws:sts::{ACCOUNT}:assumed-role/powerless/me is not authorized to perform: "
+            f"eks-auth:AssumeRoleForPodIdentity on resource: {CLUSTER_ARN} because no identity-based policy allows "
+            "the eks-auth:AssumeRoleForPodIdentity action"
+        ),
+    )
+
+
+@pytest.mark.usefixtures("node")
+def test_target_role_of_another_account_is_assumed_behind_the_first(
+    aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]
+) -> None:
+    target = f"arn:aws:iam::{OTHER_ACCOUNT}:role/target"
+    hop = f'{{"Effect":"Allow","Action":["sts:AssumeRole","sts:TagSession"],"Resource":"{target}"}}'
+    source = make_role("source", PODS, hop)
+    external_id = f"{REGION}/{ACCOUNT}/{CLUSTER}/demo/s3-reader"
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": source},
+                "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"sts:ExternalId": external_id}},
+            },
+            {"Effect": "Allow", "Principal": {"AWS": source}, "Action": "sts:TagSession"},
+        ],
+    }
+    aws.other_account("iam").create_role(RoleName="target", AssumeRolePolicyDocument=json.dumps(trust))
+    record = aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=source, targetRoleArn=target
+    )["association"]
+    assert record["externalId"] == external_id
+
+    answer = aws.client("eks-auth", node_credentials(aws)).assume_role_for_pod_identity(
+        clusterName=CLUSTER, token=api.token(time.time())
+    )
+
+    assert answer["assumedRoleUser"]["arn"].startswith(
+        f"arn:aws:sts::{OTHER_ACCOUNT}:assumed-role/target/eks-pod-identi-s3-test-"
+    )
+    assert aws.client("sts", answer["credentials"]).get_caller_identity()["Account"] == OTHER_ACCOUNT
+    assert 3500 < answer["credentials"]["expiration"].timestamp() - time.time() <= 3540
+    for account in (aws.client("cloudtrail"), aws.other_account("cloudtrail")):
+        events = account.lookup_events(LookupAttributes=[{"AttributeKey": "ResourceName", "AttributeValue": target}])[
+            "Events"
+        ]
+        (found,) = [json.loads(event["CloudTrailEvent"]) for event in events if event["EventName"] == "AssumeRole"]
+        assert found["requestParameters"]["externalId"] == external_id
+
+
+def test_pass_role_is_needed_for_an_association(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    assert api
+    role = make_role("reader", PODS)
+    iam = aws.client("iam")
+    iam.create_user(UserName="operator")
+    statement = {"Effect": "Allow", "Action": "eks:*", "Resource": "*"}
+    iam.put_user_policy(
+        UserName="operator",
+        PolicyName="p",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+    )
+    key = iam.create_access_key(UserName="operator")["AccessKey"]
+    eks = aws.client(
+        "eks", {"accessKeyId": key["AccessKeyId"], "secretAccessKey": key["SecretAccessKey"], "sessionToken": None}
+    )
+
+    assert refused(
+        lambda: eks.create_pod_identity_association(
+            clusterName=CLUSTER, namespace="d", serviceAccount="s", roleArn=role
+        )
+    ) == (
+        403,
+        "AccessDeniedException",
+        (
+            f"User: arn:aws:iam::{ACCOUNT}:user/operator is not authorized to perform: iam:PassRole "
+            f"on resource: {role} because no identity-based policy allows the iam:PassRole action"
+        ),
+    )
+    assert eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
+
+
+def test_association_record_has_the_articles_shape(aws: Aws, association: dict[str, Any]) -> None:
+    eks = aws.client("eks")
+    raw = eks.meta.events
+    bodies: list[bytes] = []
+    raw.register(
+        "before-parse.eks.DescribePodIdentityAssociation",
+        lambda response_dict, **_: bodies.append(response_dict["body"]),
+    )
+    eks.describe_pod_identity_association(clusterName=CLUSTER, associationId=association["associationId"])
+
+    record = json.loads(bodies[0])["association"]
+    assert set(record) == {
+        "clusterName",
+        "namespace",
+        "serviceAccount",
+        "roleArn",
+        "associationArn",
+        "associationId",
+        "tags",
+        "createdAt",
+        "modifiedAt",
+        "disableSessionTags",
+    }
+    assert (record["tags"], record["disableSessionTags"]) == ({}, False)
+    assert isinstance(record["createdAt"], float)
+    assert round(record["createdAt"], 3) == record["createdAt"]
+
+
+def test_association_tags_go_by_arn_in_the_path(aws: Aws, association: dict[str, Any]) -> None:
+    eks, arn = aws.client("eks"), association["associationArn"]
+
+    eks.tag_resource(resourceArn=arn, tags={"team": "a", "env": "lab"})
+    eks.untag_resource(resourceArn=arn, tagKeys=["env"])
+
+    assert eks.list_tags_for_resource(resourceArn=arn)["tags"] == {"team": "a"}
+    assert refused(lambda: eks.list_tags_for_resource(resourceArn=arn + "x"))[:2] == (404, "NotFoundException")
+
+
+def test_addon_follows_its_daemon_set(aws: Aws, api: ApiServerDouble) -> None:
+    eks = aws.client("eks")
+    made = eks.create_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent", addonVersion="v1.3.10-eksbuild.2")[
+        "addon"
+    ]
+
+    def status() -> str:
+        return eks.describe_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent")["addon"]["status"]
+
+    assert (made["status"], status()) == ("CREATING", "CREATING")
+    assert eks.list_addons(clusterName=CLUSTER)["addons"] == ["eks-pod-identity-agent"]
+    api.roll_out(desired=2, ready=1)
+    assert status() == "CREATING"
+    api.roll_out(desired=2, ready=2)
+    assert status() == "ACTIVE"
+    api.roll_out(desired=2, ready=0)
+    degraded = eks.describe_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent")["addon"]
+    assert (degraded["status"], degraded["health"]["issues"][0]["code"]) == ("DEGRADED", "InsufficientNumberOfReplicas")
+
+    eks.delete_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent")
+
+    assert DAEMON_SET not in api.objects
+    assert refused(status)[:2] == (404, "ResourceNotFoundException")
+
+
+def test_refused_publication_fails_the_call_and_leaves_nothing(
+    aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]
+) -> None:
+    role = make_role("reader", PODS)
+    api.refuses = "quota exceeded"
+    eks = aws.client("eks")
+
+    status, code, text = refused(
+        lambda: eks.create_pod_identity_association(
+            clusterName=CLUSTER, namespace="d", serviceAccount="s", roleArn=role
+        )
+    )
+
+    assert (status, code) == (500, "ServerException")
+    assert "quota exceeded" in text
+    assert eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
+
+
+def test_issuer_documents_are_public(aws: Aws, api: ApiServerDouble) -> None:
+    path = ISSUER.removeprefix("https://oidc.eks.eu-west-1.amazonaws.com")
+
+    def get(document: str) -> Any:
+        request = urllib.request.Request(
+            f"{aws.endpoint}{path}/{document}", headers={"Host": "oidc.eks.eu-west-1.amazonaws.com"}
+        )
+        return json.load(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request))
+
+    discovery = get(".well-known/openid-configuration")
+    assert (discovery["issuer"], discovery["jwks_uri"]) == (ISSUER, f"{ISSUER}/keys")
+    assert get("keys") == api.jwks()
+
+
+def test_unreachable_cluster_cannot_be_bound(aws: Aws, api: ApiServerDouble) -> None:
+    binding = ClusterBinding(
+        name="nowhere",
+        account=ACCOUNT,
+        region=REGION,
+        issuer=ISSUER,
+        endpoint="https://127.0.0.1:1",
+        certificate_authority=api.authority.certificate,
+        version="1.34",
+        role_arn="",
+    )
+    with pytest.raises(HarnessFault, match="ClusterUnreachable"):
+        aws.control.register_cluster(binding)
+
+    assert aws.client("eks").list_clusters()["clusters"] == [CLUSTER]
+
+
+def test_reset_returns_to_the_first_state(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    role = make_role("reader", PODS, S3_READ)
+    aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="d", serviceAccount="s", roleArn=role
+    )
+    aws.client("s3").create_bucket(Bucket="leftover", CreateBucketConfiguration={"LocationConstraint": REGION})
+    iam = aws.client("iam")
+    iam.create_user(UserName="leftover")
+    key = iam.create_access_key(UserName="leftover")["AccessKey"]
+    old = aws.client(
+        "sts", {"accessKeyId": key["AccessKeyId"], "secretAccessKey": key["SecretAccessKey"], "sessionToken": None}
+    )
+    old.get_caller_identity()
+
+    aws.control.reset()
+
+    assert refused(old.get_caller_identity)[:2] == (403, "InvalidClientTokenId")
+    assert [user["UserName"] for user in iam.list_users()["Users"]] == ["administrator"]
+    assert iam.list_roles()["Roles"] == []
+    assert aws.client("s3").list_buckets()["Buckets"] == []
+    assert aws.client("eks").list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
+    assert json.loads(api.objects[CONFIG_MAP]["data"]["identities.json"]) == {"identities": []}
+
+
+def test_bound_cluster_is_described(aws: Aws, api: ApiServerDouble) -> None:
+    cluster = aws.client("eks").describe_cluster(name=CLUSTER)["cluster"]
+
+    assert cluster["arn"] == CLUSTER_ARN
+    assert (cluster["endpoint"], cluster["status"], cluster["version"]) == (api.endpoint, "ACTIVE", "1.34")
+    assert cluster["identity"]["oidc"]["issuer"] == ISSUER
+    assert base64.b64decode(cluster["certificateAuthority"]["data"]).decode() == api.authority.certificate
+    assert refused(lambda: aws.client("eks", region="us-east-1").describe_cluster(name=CLUSTER)) == (
+        404,
+        "ResourceNotFoundException",
+        "No cluster found for name: pod-identity-lab.",
+    )

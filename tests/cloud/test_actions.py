@@ -1,0 +1,293 @@
+"""Which questions a call raises (``iam.md`` sections 9 and 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from harness.cloud.actions import Bucket, ParsedCall, Plan, plan
+from harness.cloud.ports import NamedPolicy, Principal
+
+ACCOUNT = "123456789012"
+CLUSTER = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/pod-identity-lab"
+CALLER = Principal("user", f"arn:aws:iam::{ACCOUNT}:user/ops/ana", ACCOUNT, "AIDA")
+ANONYMOUS = Principal("anonymous", "", "", "")
+
+
+@dataclass
+class Stored:
+    """Stored resources."""
+
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    stored_tags: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def bucket(self, name: str) -> Bucket | None:
+        return self.buckets.get(name)
+
+    def iam_path(self, account: str, kind: str, name: str) -> str:
+        assert account == ACCOUNT
+        return self.paths.get(f"{kind}/{name}", "/")
+
+    def secret(self, account: str, region: str, secret_id: str) -> str | None:
+        assert (account, region) == (ACCOUNT, "eu-west-1")
+        return self.secrets.get(secret_id)
+
+    def tags(self, arn: str) -> Mapping[str, str]:
+        return self.stored_tags.get(arn, {})
+
+    def addon_arn(self, cluster_arn: str, name: str) -> str:
+        return f"{cluster_arn.replace(':cluster/', ':addon/')}/{name}/*"
+
+
+NOTES = Bucket("notes", ACCOUNT, NamedPolicy("arn:aws:s3:::notes", "{}"))
+STORED = Stored(
+    buckets={"notes": NOTES, "src": Bucket("src", "987654321098", None)},
+    paths={"role/reader": "/team/"},
+    secrets={"demo/app-config": f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:demo/app-config-Qm3vXa"},
+    stored_tags={CLUSTER: {"env": "lab"}},
+)
+
+
+def planned(service: str, operation: str, caller: Principal = CALLER, **parameters: Any) -> Plan | None:
+    return plan(ParsedCall(service, operation, parameters, caller, "eu-west-1"), STORED)
+
+
+def checks(service: str, operation: str, **parameters: Any) -> list[tuple[str, str]]:
+    found = planned(service, operation, **parameters)
+    assert found is not None
+    return [(entry.check.action, entry.check.resource) for entry in found.checks]
+
+
+def context(service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+    found = planned(service, operation, **parameters)
+    assert found is not None
+    return dict(found.checks[0].check.context)
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "expected"),
+    [
+        ("ListBuckets", {}, [("s3:ListAllMyBuckets", "arn:aws:s3:::*")]),
+        ("ListObjectsV2", {"Bucket": "notes"}, [("s3:ListBucket", "arn:aws:s3:::notes")]),
+        ("HeadBucket", {"Bucket": "notes"}, [("s3:ListBucket", "arn:aws:s3:::notes")]),
+        ("HeadObject", {"Bucket": "notes", "Key": "a"}, [("s3:GetObject", "arn:aws:s3:::notes/a")]),
+        (
+            "GetObject",
+            {"Bucket": "notes", "Key": "k", "VersionId": "3"},
+            [("s3:GetObjectVersion", "arn:aws:s3:::notes/k")],
+        ),
+        (
+            "PutObject",
+            {"Bucket": "notes", "Key": "k", "Tagging": "a=1", "ACL": "private"},
+            [
+                ("s3:PutObject", "arn:aws:s3:::notes/k"),
+                ("s3:PutObjectTagging", "arn:aws:s3:::notes/k"),
+                ("s3:PutObjectAcl", "arn:aws:s3:::notes/k"),
+            ],
+        ),
+        (
+            "CopyObject",
+            {"Bucket": "notes", "Key": "k", "CopySource": "/src/k%202?versionId=9"},
+            [("s3:PutObject", "arn:aws:s3:::notes/k"), ("s3:GetObjectVersion", "arn:aws:s3:::src/k 2")],
+        ),
+        (
+            "DeleteObjects",
+            {"Bucket": "notes", "Delete": {"Objects": [{"Key": "a"}, {"Key": "b", "VersionId": "4"}]}},
+            [("s3:DeleteObject", "arn:aws:s3:::notes/a"), ("s3:DeleteObjectVersion", "arn:aws:s3:::notes/b")],
+        ),
+        ("DeleteBucketEncryption", {"Bucket": "notes"}, [("s3:PutEncryptionConfiguration", "arn:aws:s3:::notes")]),
+        ("DeleteBucketPolicy", {"Bucket": "notes"}, [("s3:DeleteBucketPolicy", "arn:aws:s3:::notes")]),
+        (
+            "GetObject",
+            {"Bucket": "notes", "Key": "team-a/../team-b/ü +x%.txt"},
+            [("s3:GetObject", "arn:aws:s3:::notes/team-a/../team-b/ü +x%.txt")],
+        ),
+        ("CreateBucket", {"Bucket": "new"}, [("s3:CreateBucket", "arn:aws:s3:::new")]),
+        ("GetObject", {"Bucket": "absent", "Key": "k"}, []),
+    ],
+)
+def test_s3(operation: str, parameters: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    """IAM-EX-R01 to R09, R17, R18."""
+    assert checks("s3", operation, **parameters) == expected
+
+
+def test_list_keys_are_there_only_when_sent() -> None:
+    """An empty prefix is a prefix; none at all is none."""
+    assert context("s3", "ListObjectsV2", Bucket="notes", Prefix="", Delimiter="/", MaxKeys=5) == {
+        "s3:prefix": "",
+        "s3:delimiter": "/",
+        "s3:max-keys": "5",
+        "s3:ResourceAccount": ACCOUNT,
+        "aws:ResourceAccount": ACCOUNT,
+    }
+    assert "s3:prefix" not in context("s3", "ListObjectsV2", Bucket="notes")
+    assert "s3:prefix" not in context("s3", "HeadBucket", Bucket="notes")
+
+
+def test_bucket_brings_its_owner_and_policy() -> None:
+    found = planned("s3", "GetObject", Bucket="notes", Key="k")
+
+    assert found is not None
+    assert found.checks[0].resource_policy == NOTES.policy
+    assert found.checks[0].check.resource_account == ACCOUNT
+    assert found.if_object_is_missing is not None
+    assert found.if_object_is_missing.check.action == "s3:ListBucket"
+
+
+def test_source_of_a_copy_keeps_its_own_owner() -> None:
+    found = planned("s3", "CopyObject", Bucket="notes", Key="k", CopySource="src/x")
+
+    assert found is not None
+    assert [entry.check.resource_account for entry in found.checks] == [ACCOUNT, "987654321098"]
+
+
+def test_absent_bucket_is_not_told_to_anonymous_callers() -> None:
+    found = planned("s3", "GetObject", ANONYMOUS, Bucket="absent", Key="k")
+
+    assert found is not None
+    assert [entry.check.action for entry in found.checks] == ["s3:ListBucket"]
+
+
+def test_request_tags_of_an_object_are_keys() -> None:
+    found = context("s3", "PutObject", Bucket="notes", Key="k", Tagging="a=1&b=")
+
+    assert (found["s3:RequestObjectTag/a"], found["s3:RequestObjectTagKeys"]) == ("1", ("a", "b"))
+
+
+def test_association_needs_pass_role_on_its_role_only() -> None:
+    """IAM-EX-R13."""
+    role, target = f"arn:aws:iam::{ACCOUNT}:role/r", "arn:aws:iam::987654321098:role/t"
+    request = {"clusterName": "pod-identity-lab", "roleArn": role, "targetRoleArn": target, "tags": {"a": "b"}}
+    found = planned("eks", "CreatePodIdentityAssociation", **request)
+
+    assert found is not None
+    assert [(entry.check.action, entry.check.resource) for entry in found.checks] == [
+        ("eks:CreatePodIdentityAssociation", CLUSTER),
+        ("iam:PassRole", role),
+    ]
+    assert found.checks[0].check.context == {
+        "aws:RequestTag/a": "b",
+        "aws:TagKeys": ("a",),
+        "aws:ResourceTag/env": "lab",
+    }
+    assert found.checks[1].check.context == {
+        "iam:PassedToService": "pods.eks.amazonaws.com",
+        "iam:AssociatedResourceArn": CLUSTER,
+    }
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "resource"),
+    [
+        ("ListClusters", {}, "*"),
+        ("DescribeCluster", {"name": "pod-identity-lab"}, CLUSTER),
+        ("ListPodIdentityAssociations", {"clusterName": "pod-identity-lab"}, CLUSTER),
+        (
+            "DescribePodIdentityAssociation",
+            {"clusterName": "pod-identity-lab", "associationId": "a-1"},
+            f"arn:aws:eks:eu-west-1:{ACCOUNT}:podidentityassociation/pod-identity-lab/a-1",
+        ),
+        (
+            "DescribeAddon",
+            {"clusterName": "pod-identity-lab", "addonName": "x"},
+            f"arn:aws:eks:eu-west-1:{ACCOUNT}:addon/pod-identity-lab/x/*",
+        ),
+        ("TagResource", {"resourceArn": CLUSTER, "tags": {"a": "b"}}, CLUSTER),
+    ],
+)
+def test_eks(operation: str, parameters: dict[str, Any], resource: str) -> None:
+    assert checks("eks", operation, **parameters) == [(f"eks:{operation}", resource)]
+
+
+def test_eks_auth_asks_about_the_cluster_of_eks() -> None:
+    found = checks("eks-auth", "AssumeRoleForPodIdentity", clusterName="pod-identity-lab", token="a.b.c")
+
+    assert found == [("eks-auth:AssumeRoleForPodIdentity", CLUSTER)]
+    assert context("eks-auth", "AssumeRoleForPodIdentity", clusterName="pod-identity-lab") == {
+        "aws:ResourceTag/env": "lab"
+    }
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "expected"),
+    [
+        ("ListRoles", {}, [("iam:ListRoles", "*")]),
+        ("CreateRole", {"RoleName": "r", "Path": "/p/"}, [("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/p/r")]),
+        ("GetRole", {"RoleName": "reader"}, [("iam:GetRole", f"arn:aws:iam::{ACCOUNT}:role/team/reader")]),
+        ("CreatePolicy", {"PolicyName": "p"}, [("iam:CreatePolicy", f"arn:aws:iam::{ACCOUNT}:policy/p")]),
+        ("GetPolicy", {"PolicyArn": "arn:aws:iam::aws:policy/X"}, [("iam:GetPolicy", "arn:aws:iam::aws:policy/X")]),
+        ("GetUser", {}, [("iam:GetUser", CALLER.arn)]),
+        (
+            "CreateOpenIDConnectProvider",
+            {"Url": "https://oidc.eks.eu-west-1.amazonaws.com/id/X"},
+            [
+                (
+                    "iam:CreateOpenIDConnectProvider",
+                    f"arn:aws:iam::{ACCOUNT}:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/X",
+                )
+            ],
+        ),
+        (
+            "AddRoleToInstanceProfile",
+            {"InstanceProfileName": "n", "RoleName": "reader"},
+            [
+                ("iam:AddRoleToInstanceProfile", f"arn:aws:iam::{ACCOUNT}:instance-profile/n"),
+                ("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/team/reader"),
+            ],
+        ),
+    ],
+)
+def test_iam(operation: str, parameters: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert checks("iam", operation, **parameters) == expected
+
+
+def test_attaching_names_the_policy() -> None:
+    assert context("iam", "AttachRolePolicy", RoleName="r", PolicyArn="arn:p")["iam:PolicyARN"] == "arn:p"
+
+
+def test_secret_is_checked_by_full_arn_and_shown_as_written() -> None:
+    """IAM-EX-R10."""
+    found = planned("secretsmanager", "GetSecretValue", SecretId="demo/app-config")
+
+    assert found is not None
+    (entry,) = found.checks
+    assert entry.check.resource == f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:demo/app-config-Qm3vXa"
+    assert entry.shown == "demo/app-config"
+
+
+def test_absent_secret_is_checked_under_its_name() -> None:
+    assert checks("secretsmanager", "GetSecretValue", SecretId="x") == [
+        ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:x")
+    ]
+
+
+@pytest.mark.parametrize(("service", "operation"), [("sts", "GetCallerIdentity"), ("sts", "AssumeRole")])
+def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
+    assert planned(service, operation) == Plan()
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [
+        ("s3", "PutBucketAccelerateConfiguration"),
+        ("s3", "SelectObjectContent"),
+        ("iam", "SimulatePrincipalPolicy"),
+        ("iam", "CreateLoginProfile"),
+        ("sts", "GetSessionToken"),
+        ("sts", "GetFederationToken"),
+        ("eks", "CreateNodegroup"),
+        ("eks-auth", "Other"),
+        ("ec2", "RunInstances"),
+        ("cloudtrail", "CreateTrail"),
+        ("secretsmanager", "RotateSecret"),
+        ("dynamodb", "ListTables"),
+    ],
+)
+def test_unmapped_operations_have_no_plan(service: str, operation: str) -> None:
+    """EMU-GATE-CLOSED."""
+    assert planned(service, operation) is None
