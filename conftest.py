@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.progress import Progress
 
-from harness.cluster.base import ClusterSpec
+from harness.cluster.base import Cluster, ClusterSpec
 from harness.conformance.plugin import Plugin
 from harness.kube import Kube
-from harness.lab import Lab, LabCluster
+from harness.lab import Lab
+from harness.progress import Progress
 from harness.scenario import AwsAccount
 
 SUITES = Path(__file__).parent / "suites"
@@ -59,12 +59,12 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def cluster(lab: Lab, cluster_name: str) -> LabCluster:
+def cluster(lab: Lab, cluster_name: str) -> Cluster:
     return lab.cluster(cluster_name)
 
 
 @pytest.fixture(scope="session")
-def kube(cluster: LabCluster) -> Iterator[Kube]:
+def kube(cluster: Cluster) -> Iterator[Kube]:
     """An administrator of the cluster."""
     client = Kube(cluster.kubeconfig)
     yield client
@@ -78,6 +78,6 @@ def aws(lab: Lab) -> AwsAccount:
 
 
 @pytest.fixture(scope="session")
-def agent_addon(cluster: LabCluster, aws: AwsAccount) -> None:
+def agent_addon(cluster: Cluster, aws: AwsAccount) -> None:
     """``aws eks create-addon``: the agent runs on every node."""
     aws.install_agent(cluster.name)

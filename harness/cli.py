@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from harness import doctor as doctor_checks
@@ -151,12 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except PodidError as error:
         print(f"podid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(3)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
         sys.exit(130)
+    except typer.TyperException as error:
+        print(f"podid: {error.format_message()}\nsee: podid --help", file=sys.stderr)
+        sys.exit(3)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import kubernetes
 import kubernetes.dynamic
@@ -20,7 +20,7 @@ from harness.cluster.base import Completed
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests"]
 
 Manifest = dict[str, Any]
-ApiException: type[Any] = kubernetes.client.ApiException
+ApiException = kubernetes.client.ApiException
 
 _FIELD_MANAGER = "podid"
 
@@ -43,7 +43,7 @@ class Kube:
 
     def __init__(self, kubeconfig: Path) -> None:
         """Read the kubeconfig; the API server is not asked yet."""
-        self._api: Any = kubernetes.config.new_client_from_config(str(kubeconfig))
+        self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig))
         self._discovery_cache = kubeconfig.with_name("discovery.json")
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
@@ -90,7 +90,7 @@ class Kube:
         return self._resource({"apiVersion": api_version, "kind": kind}).get(name=name, namespace=namespace).to_dict()
 
     @contextlib.contextmanager
-    def namespace(self, name: str) -> Iterator[str]:
+    def namespace(self, name: str) -> Generator[str]:
         """Create a namespace in which pods can be created; delete it with everything in it at the end."""
         self._delete_namespace(name)
         self.core.create_namespace({"metadata": {"name": name}})
@@ -208,7 +208,7 @@ class Pod:
 
     def exec(self, *command: str, timeout: float = 60) -> Completed:
         """Run a command in the pod's first container."""
-        stream: Any = kubernetes.stream.stream(
+        stream: Any = cast("Any", kubernetes.stream).stream(
             self.kube.core.connect_get_namespaced_pod_exec,
             self.name,
             self.namespace,
@@ -236,7 +236,7 @@ def _exists(call: Callable[[], object]) -> bool:
     try:
         call()
     except ApiException as error:
-        if error.status == 404:
+        if cast("int | None", error.status) == 404:  # pyright: ignore[reportUnknownMemberType] - the client has no types
             return False
         raise
     return True

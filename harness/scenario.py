@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from harness import wait
+from harness.cluster.base import Cluster
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest, Pod
-from harness.lab import LabCluster
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 
 __all__ = [
@@ -36,7 +36,7 @@ _PAUSE = ("sleep", "3600")
 
 
 @contextlib.contextmanager
-def without_agent(cluster: LabCluster, aws: AwsAccount, kube: Kube) -> Iterator[None]:
+def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[None]:
     """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end."""
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())

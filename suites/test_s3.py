@@ -16,9 +16,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness import wait
+from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.kube import Kube, Pod
-from harness.lab import LabCluster
 from harness.scenario import (
     AwsAccount,
     assume_role_records,
@@ -80,7 +80,7 @@ def demo(kube: Kube) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def association(cluster: LabCluster, aws: AwsAccount, demo: str, role_arn: str) -> Iterator[dict[str, object]]:
+def association(cluster: Cluster, aws: AwsAccount, demo: str, role_arn: str) -> Iterator[dict[str, object]]:
     """``aws eks create-pod-identity-association``: the record it returns."""
     with aws.association(cluster.name, demo, "s3-reader", role_arn) as record:
         yield record
@@ -98,7 +98,7 @@ def s3_test(kube: Kube, demo: str, association: dict[str, object]) -> Iterator[P
 
 
 @requirement("AGT-801", "AGT-803", "AGT-805", "API-305", "API-306")
-def test_addon_runs_the_agent_on_every_node(kube: Kube, cluster: LabCluster, aws: AwsAccount) -> None:
+def test_addon_runs_the_agent_on_every_node(kube: Kube, cluster: Cluster, aws: AwsAccount) -> None:
     """The add-on deploys the agent's DaemonSet, unprivileged, and is active once it is ready on every node."""
     addon = aws.client("eks").describe_addon(clusterName=cluster.name, addonName="eks-pod-identity-agent")["addon"]
     daemon_set = kube.read("apps/v1", "DaemonSet", "eks-pod-identity-agent", "kube-system")
@@ -114,7 +114,7 @@ def test_addon_runs_the_agent_on_every_node(kube: Kube, cluster: LabCluster, aws
 
 @requirement("API-201", "API-202", "API-203", "API-204", "API-231")
 def test_association_is_returned_as_the_article_prints_it(
-    cluster: LabCluster, aws: AwsAccount, association: dict[str, object], role_arn: str
+    cluster: Cluster, aws: AwsAccount, association: dict[str, object], role_arn: str
 ) -> None:
     """Create returns the whole record, unset members left out, and Describe returns the same at once."""
     described = aws.client("eks").describe_pod_identity_association(
@@ -147,7 +147,7 @@ def test_association_is_returned_as_the_article_prints_it(
 
 @requirement("WHK-201", "WHK-301", "WHK-309", "WHK-503", "WHK-505")
 def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kube) -> None:
-    """The pod's container has exactly the five variables, appended in the webhook's order; its account has no annotation."""
+    """The container has exactly the five variables, in the webhook's order; its account has no annotation."""
     account = kube.read("v1", "ServiceAccount", "s3-reader", demo)
     printed = s3_test.exec("env").stdout.splitlines()
 
@@ -165,7 +165,7 @@ def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kub
 
 @requirement("WHK-304", "WHK-306", "WHK-315", "WHK-519")
 def test_pod_gets_the_projected_token_volume(s3_test: Pod) -> None:
-    """The first volume projects one token for pods.eks.amazonaws.com with a life of 22 to 24 hours, mounted read-only."""
+    """The first volume projects one token for pods.eks.amazonaws.com that lives 22 to 24 hours, mounted read-only."""
     spec = s3_test.read()["spec"]
 
     volume = spec["volumes"][0]
@@ -180,7 +180,7 @@ def test_pod_gets_the_projected_token_volume(s3_test: Pod) -> None:
 
 
 @requirement("API-323", "API-410", "WHK-304")
-def test_token_says_who_the_pod_is(s3_test: Pod, cluster: LabCluster, aws: AwsAccount) -> None:
+def test_token_says_who_the_pod_is(s3_test: Pod, cluster: Cluster, aws: AwsAccount) -> None:
     """The token file is a link into ..data and holds a JWT of this pod for this audience, from the cluster's issuer."""
     link = s3_test.exec("readlink", TOKEN_FILE).stdout.strip()
     mode = s3_test.exec("stat", "--dereference", "--format=%a", TOKEN_FILE).stdout.strip()
@@ -202,7 +202,7 @@ def test_token_says_who_the_pod_is(s3_test: Pod, cluster: LabCluster, aws: AwsAc
 
 @requirement("WHK-515")
 def test_token_is_readable_by_the_group_of_a_pod_with_fsgroup(kube: Kube, demo: str, s3_test: Pod) -> None:
-    """With fsGroup the token file belongs to that group and no longer to everyone: kubelet's doing, not the webhook's."""
+    """With fsGroup the token file belongs to that group and no longer to everyone: kubelet does it, not the webhook."""
     assert s3_test
     overrides = {"securityContext": {"fsGroup": 2000}}
     pod = kube.run(
@@ -214,9 +214,7 @@ def test_token_is_readable_by_the_group_of_a_pod_with_fsgroup(kube: Kube, demo: 
 
 
 @requirement("AGT-238", "API-402", "API-501", "API-514")
-def test_caller_identity_is_the_associated_role(
-    s3_test: Pod, cluster: LabCluster, role_arn: str, aws: AwsAccount
-) -> None:
+def test_caller_identity_is_the_associated_role(s3_test: Pod, cluster: Cluster, role_arn: str, aws: AwsAccount) -> None:
     """``aws sts get-caller-identity`` in the pod prints the role's session, named after cluster and pod."""
     done = s3_test.exec("aws", "sts", "get-caller-identity")
 
@@ -263,7 +261,7 @@ def test_pod_reads_the_object(s3_test: Pod) -> None:
 
 
 @requirement("API-801", "API-804", "API-805", "API-812")
-def test_cloudtrail_has_the_call_but_not_the_pod(s3_test: Pod, cluster: LabCluster, aws: AwsAccount) -> None:
+def test_cloudtrail_has_the_call_but_not_the_pod(s3_test: Pod, cluster: Cluster, aws: AwsAccount) -> None:
     """The AssumeRoleForPodIdentity record is the node role's, hides the token and names no pod, account or role."""
     assert s3_test.exec("aws", "sts", "get-caller-identity").returncode == 0
     newest, *_ = [
@@ -286,7 +284,7 @@ def test_cloudtrail_has_the_call_but_not_the_pod(s3_test: Pod, cluster: LabClust
 
 @requirement("API-504", "API-505", "API-811", "API-813", "API-815")
 def test_cloudtrail_says_which_pod_assumed_the_role(
-    s3_test: Pod, cluster: LabCluster, aws: AwsAccount, role_arn: str
+    s3_test: Pod, cluster: Cluster, aws: AwsAccount, role_arn: str
 ) -> None:
     """STS's AssumeRole record of the pod's session has the role, six hours, and the six transitive session tags."""
     identity = json.loads(s3_test.exec("aws", "sts", "get-caller-identity").stdout)
@@ -329,7 +327,7 @@ def test_account_without_association_gets_nothing(kube: Kube, demo: str, s3_test
 
 @requirement("WHK-205", "API-112")
 def test_association_with_the_wrong_case_matches_nothing(
-    kube: Kube, demo: str, cluster: LabCluster, aws: AwsAccount, role_arn: str
+    kube: Kube, demo: str, cluster: Cluster, aws: AwsAccount, role_arn: str
 ) -> None:
     """Names compare exactly: an association for Upper-Case does nothing for pods of upper-case."""
     kube.create_service_account("upper-case", demo)
@@ -384,7 +382,7 @@ def test_writing_is_denied_and_leaves_no_object(s3_test: Pod, aws: AwsAccount) -
 
 
 @requirement("API-508", "API-421", "AGT-260")
-def test_role_without_tag_session_is_not_assumed(kube: Kube, demo: str, cluster: LabCluster, aws: AwsAccount) -> None:
+def test_role_without_tag_session_is_not_assumed(kube: Kube, demo: str, cluster: Cluster, aws: AwsAccount) -> None:
     """A trust policy without sts:TagSession is accepted for an association and refused when a pod asks."""
     kube.create_service_account("no-tags", demo)
     trust = (FILES / "trust-without-tag-session.json").read_text()
@@ -404,7 +402,7 @@ def test_role_without_tag_session_is_not_assumed(kube: Kube, demo: str, cluster:
 
 
 @requirement("API-211", "API-225")
-def test_role_that_trusts_something_else_is_refused_at_once(demo: str, cluster: LabCluster, aws: AwsAccount) -> None:
+def test_role_that_trusts_something_else_is_refused_at_once(demo: str, cluster: Cluster, aws: AwsAccount) -> None:
     """An association with a role that does not trust pods.eks.amazonaws.com is refused and not kept."""
     eks = aws.client("eks")
     with aws.role("ec2-only", (FILES / "trust-ec2-only.json").read_text()) as arn:
@@ -453,7 +451,7 @@ def test_token_of_another_audience_is_refused(kube: Kube, demo: str, s3_test: Po
 
 @requirement("API-413", "API-424", "AGT-260", "AGT-267", "WHK-206")
 def test_deleted_association_gives_no_credentials(
-    kube: Kube, demo: str, cluster: LabCluster, aws: AwsAccount, role_arn: str
+    kube: Kube, demo: str, cluster: Cluster, aws: AwsAccount, role_arn: str
 ) -> None:
     """A pod that still has the variables is told that there is no association; the next pod has no variables."""
     kube.create_service_account("short-lived", demo)
@@ -472,9 +470,7 @@ def test_deleted_association_gives_no_credentials(
 
 
 @requirement("WHK-210")
-def test_node_without_agent_times_out(
-    kube: Kube, demo: str, cluster: LabCluster, s3_test: Pod, aws: AwsAccount
-) -> None:
+def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s3_test: Pod, aws: AwsAccount) -> None:
     """On a node where no agent ever ran, the SDK of an injected pod says the article's connect timeout."""
     assert s3_test
     with without_agent(cluster, aws, kube):
@@ -483,7 +479,28 @@ def test_node_without_agent_times_out(
         done = pod.exec("aws", "sts", "get-caller-identity", timeout=120)
 
     assert done.returncode == 255
-    assert (
-        done.stderr.split()
-        == ["Error", "when", "retrieving", "credentials", "from", "container-role:", "Error", "retrieving", "metadata:", "Received", "error", "when", "attempting", "to", "retrieve", "container", "metadata:", "Connect", "timeout", "on", "endpoint", "URL:", '"http://169.254.170.23/v1/credentials"']
-    )
+    assert done.stderr.split() == [
+        "Error",
+        "when",
+        "retrieving",
+        "credentials",
+        "from",
+        "container-role:",
+        "Error",
+        "retrieving",
+        "metadata:",
+        "Received",
+        "error",
+        "when",
+        "attempting",
+        "to",
+        "retrieve",
+        "container",
+        "metadata:",
+        "Connect",
+        "timeout",
+        "on",
+        "endpoint",
+        "URL:",
+        '"http://169.254.170.23/v1/credentials"',
+    ]

@@ -1,7 +1,7 @@
 """Values and ports shared by the cloud's domain modules.
 
-Everything in :mod:`harness.cloud` outside ``localstack/`` is pure: it sees the world through these protocols, so that an
-emulator other than LocalStack can be adapted and every rule can be tested without one (``emulator.md`` section 15).
+Everything in :mod:`harness.cloud` outside ``localstack/`` is pure: it sees the world through these protocols, so that
+an emulator other than LocalStack can be adapted and every rule can be tested without one (``emulator.md`` section 15).
 Only the standard library, cryptography and PyJWT may be imported by the domain.
 """
 

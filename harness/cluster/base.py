@@ -95,6 +95,11 @@ class Cluster(Protocol):
         ...
 
     @property
+    def name(self) -> str:
+        """Name that EKS knows it by."""
+        ...
+
+    @property
     def kubeconfig(self) -> Path:
         """Kubeconfig file of an administrator; the cluster's own, never the user's."""
         ...

@@ -11,6 +11,6 @@ def requirement(*identifiers: str) -> pytest.MarkDecorator:
     """Bind a test to the requirements that it decides.
 
     Args:
-        identifiers: Requirement IDs as written in ``suites/requirements/*.yaml``; literals, so that a search finds them.
+        identifiers: IDs as written in ``suites/requirements/*.yaml``; literals, so that a search finds them.
     """
     return pytest.mark.requirement(*identifiers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,11 @@ class Plugin:
         self._partial = self._partial or any(True for _ in items)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Turn a phase's result into an outcome, and put the requirements' sentences under a failure."""
-        report: pytest.TestReport = yield
+        report = yield
         identifiers = self._bindings.get(item.nodeid)
         if identifiers is None:
             return report

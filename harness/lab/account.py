@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class AwsAccount:
         return self._clients[service]
 
     @contextlib.contextmanager
-    def bucket(self, name: str) -> Iterator[str]:
+    def bucket(self, name: str) -> Generator[str]:
         """Create a bucket; empty and delete it at the end."""
         s3 = self.client("s3")
         self._delete_bucket(name)
@@ -75,7 +75,7 @@ class AwsAccount:
             s3.delete_bucket(Bucket=name)
 
     @contextlib.contextmanager
-    def policy(self, name: str, document: str) -> Iterator[str]:
+    def policy(self, name: str, document: str) -> Generator[str]:
         """Create a managed policy, yield its ARN, delete it at the end."""
         iam = self.client("iam")
         with _ignoring("NoSuchEntity"):
@@ -87,7 +87,7 @@ class AwsAccount:
             iam.delete_policy(PolicyArn=arn)
 
     @contextlib.contextmanager
-    def role(self, name: str, trust: str, policies: Sequence[str] = ()) -> Iterator[str]:
+    def role(self, name: str, trust: str, policies: Sequence[str] = ()) -> Generator[str]:
         """Create a role with attached managed policies, yield its ARN, delete it at the end."""
         iam = self.client("iam")
         self._delete_role(name)
@@ -109,7 +109,7 @@ class AwsAccount:
     @contextlib.contextmanager
     def association(
         self, cluster: str, namespace: str, service_account: str, role_arn: str
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any]]:
         """Create a pod identity association, yield its record, delete it at the end."""
         eks = self.client("eks")
         pair = {"clusterName": cluster, "namespace": namespace, "serviceAccount": service_account}
@@ -178,7 +178,7 @@ class AwsAccount:
 
 
 @contextlib.contextmanager
-def _ignoring(code: str) -> Iterator[None]:
+def _ignoring(code: str) -> Generator[None]:
     try:
         yield
     except ClientError as error:

@@ -12,19 +12,19 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 from harness import binaries, doctor, images, packages, wait
+from harness.cloud.localstack import environment as localstack_environment
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native import cgroups
 from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import LabNetwork, choose_subnet
 from harness.cluster.native.node import PAUSE_IMAGE
 from harness.cluster.native.sandbox import MARK, marked_processes
-from harness.cloud.localstack import environment as localstack_environment
 from harness.errors import HarnessFault, UsageError
 from harness.kube import Kube
 from harness.lab import wiring
@@ -33,7 +33,6 @@ from harness.lab.aws import LabAws
 from harness.lab.lock import exclusive
 from harness.lab.paths import CHECKOUT, LabPaths, cache_directory, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
-from harness.pki import Authority
 from harness.progress import Progress
 
 __all__ = ["Lab"]
@@ -56,7 +55,9 @@ class Lab:
             UsageError: The name cannot be used.
         """
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} is no usable lab name", hint="use 1 to 31 lower-case letters, digits and hyphens")
+            raise UsageError(
+                f"{name!r} is no usable lab name", hint="use 1 to 31 lower-case letters, digits and hyphens"
+            )
         self.name = name
         self.paths = LabPaths(state_directory(), name)
         self.aws = LabAws(self.paths.aws)
@@ -177,14 +178,16 @@ class Lab:
     def _wait_for_aws(self, progress: Progress) -> None:
         with progress.phase("aws"):
             self.aws.wait_until_ready(self.network, REGION)
-            self.aws.create_node_role(self.administrator())
+            self.aws.create_service_roles(self.administrator())
 
     def _start_cluster(self, spec: ClusterSpec, programs: Mapping[str, Path], cache: Path) -> NativeCluster:
         taken = {cluster.index for cluster in self._clusters()}
         cluster = NativeCluster(self.paths.cluster(spec.name))
         aws_pid = self.aws.sandbox.pid
         if aws_pid is None:
-            raise HarnessFault("the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack")
+            raise HarnessFault(
+                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
+            )
         cluster.start(
             spec,
             index=min(set(range(len(taken) + 1)) - taken),
@@ -229,9 +232,7 @@ class Lab:
     def _write_profiles(self) -> None:
         write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._clusters()])
         administrators = [self.aws.administrator(account) for account in ADMINISTRATORS]
-        write_aws_config(
-            self.paths.aws_config, administrators, endpoint=self.aws.endpoint(self.network), region=REGION
-        )
+        write_aws_config(self.paths.aws_config, administrators, endpoint=self.aws.endpoint(self.network), region=REGION)
 
     # --- down -------------------------------------------------------------------------------------------------------
 
@@ -289,7 +290,9 @@ class Lab:
 def _image_specs(programs: Mapping[str, Path]) -> list[images.ImageSpec]:
     return [
         images.ImageSpec(PAUSE_IMAGE, _IMAGES / "pause", {"pause": programs["pause"]}),
-        images.ImageSpec("registry.k8s.io/coredns/coredns:v1.13.1", _IMAGES / "coredns", {"coredns": programs["coredns"]}),
+        images.ImageSpec(
+            "registry.k8s.io/coredns/coredns:v1.13.1", _IMAGES / "coredns", {"coredns": programs["coredns"]}
+        ),
         images.ImageSpec("docker.io/podid/pod-identity-webhook:0.1.0", CHECKOUT / "webhook"),
         images.ImageSpec("docker.io/podid/eks-pod-identity-agent:0.1.0", CHECKOUT / "agent"),
         images.ImageSpec("docker.io/amazon/aws-cli:latest", _IMAGES / "aws-cli"),
@@ -297,7 +300,7 @@ def _image_specs(programs: Mapping[str, Path]) -> list[images.ImageSpec]:
 
 
 @contextlib.contextmanager
-def _builds(mark: Path) -> Iterator[ThreadPoolExecutor]:
+def _builds(mark: Path) -> Generator[ThreadPoolExecutor]:
     """Yield a pool for builds whose processes (go, buildah, uv) carry the lab's mark, and end them on an error."""
     before = os.environ.get(MARK)
     os.environ[MARK] = str(mark)
@@ -319,11 +322,13 @@ def _kill_marked(directory: Path) -> None:
     for pid in marked_processes(directory):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait.until(lambda: marked_processes(directory), lambda left: not left, what="the lab's processes to end", timeout=20)
+    wait.until(
+        lambda: marked_processes(directory), lambda left: not left, what="the lab's processes to end", timeout=20
+    )
 
 
 @contextlib.contextmanager
-def _without_interruption() -> Iterator[None]:
+def _without_interruption() -> Generator[None]:
     """Finish cleaning up although Ctrl-C is pressed again; a third time is a kill -9's business."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -15,7 +15,7 @@ __all__ = ["exclusive"]
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, lab: str) -> Iterator[None]:
+def exclusive(path: Path, lab: str) -> Generator[None]:
     """Hold the lab's lock; the kernel releases it with the process, so it is never stale.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,7 +39,7 @@ class Administrator:
 
 def write_kubeconfig(path: Path, kubeconfigs: Sequence[Path]) -> None:
     """Merge the clusters' kubeconfig files into one, whose current context is the first cluster's."""
-    merged = {"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": []}
+    merged: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": []}
     documents = [yaml.safe_load(file.read_text()) for file in kubeconfigs]
     for document in documents:
         for part in ("clusters", "users", "contexts"):

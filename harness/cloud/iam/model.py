@@ -8,6 +8,8 @@ from typing import Literal
 
 from harness.cloud.ports import NamedPolicy, Principal
 
+__all__ = ["Check", "ContextValue", "Decision", "EvaluationRequest", "Grade", "Layer", "PolicyKind", "PolicySet"]
+
 PolicyKind = Literal[
     "identity-managed", "identity-inline", "boundary", "session", "resource", "trust", "scp", "rcp", "endpoint"
 ]
@@ -88,13 +90,72 @@ class Decision:
     """Why the engine refused to decide (unreadable stored policy); for the lab's journal, never for the caller."""
 
     def reason(self) -> str:
-        """Return the end of AWS's sentence for a denial, such as ``because no identity-based policy allows …``."""
-        raise NotImplementedError
+        """Return the end of AWS's sentence for a denial, such as ``because no identity-based policy allows …``.
+
+        Empty for an allowed call. Wording: section 14.1.
+        """
+        if self.allowed:
+            return ""
+        if self.explicit:
+            return f"with an explicit deny in {_ARTICLES.get(self.layer, 'a')} {_LAYER_NAMES[self.layer]}"
+        return f"because no {_LAYER_NAMES[self.layer]} allows the {self.action} action"
 
     def sentence(self) -> str:
         """Return the decision in words for people who debug a lab; not what the caller is told."""
-        raise NotImplementedError
+        verb = "may" if self.allowed else "may not"
+        text = f"{self.principal} {verb} do {self.action} on {self.resource}: {self._cause()}"
+        if self.missing:
+            text += f"; the call carries no {', '.join(self.missing)}"
+        return text
+
+    def _cause(self) -> str:
+        if self.fault:
+            return f"the engine could not decide ({self.fault})"
+        if self.layer == "always":
+            return "nothing can forbid it"
+        if self.layer == "root":
+            return "the account root needs no policy"
+        if not self.policy:
+            return f"no {_LAYER_NAMES[self.layer]} allows it"
+        sid = f' "{self.sid}"' if self.sid else ""
+        effect = "Allow" if self.allowed else "Deny"
+        return f"{effect} of statement {self.statement}{sid} in {_LAYER_NAMES[self.layer]} {self.policy}"
 
     def as_data(self) -> dict[str, object]:
         """Return the decision as JSON data for records and reports; empty members are left out."""
-        raise NotImplementedError
+        data: dict[str, object] = {
+            "allowed": self.allowed,
+            "explicit": self.explicit,
+            "layer": self.layer,
+            "action": self.action,
+            "resource": self.resource,
+            "principal": self.principal,
+            "cross_account": self.cross_account,
+        }
+        optional: dict[str, object] = {
+            "policy": self.policy,
+            "sid": self.sid,
+            "grade": "" if self.grade == "none" else self.grade,
+            "keys": list(self.keys),
+            "missing": list(self.missing),
+            "fault": self.fault,
+        }
+        if self.statement is not None:
+            data["statement"] = self.statement
+        return data | {name: value for name, value in optional.items() if value}
+
+
+_LAYER_NAMES: Mapping[Layer, str] = {
+    "identity": "identity-based policy",
+    "resource": "resource-based policy",
+    "trust": "role trust policy",
+    "boundary": "permissions boundary",
+    "session": "session policy",
+    "scp": "service control policy",
+    "rcp": "resource control policy",
+    "endpoint": "VPC endpoint policy",
+    # Both only ever allow.
+    "root": "policy",
+    "always": "policy",
+}
+_ARTICLES: Mapping[Layer, str] = {"identity": "an", "trust": "the"}

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import boto3  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
-import botocore.session  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
-from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
-from botocore.exceptions import BotoCoreError, ClientError  # pyright: ignore[reportMissingTypeStubs] - botocore ships none
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import wait
 from harness.cloud.localstack.bootstrap import AccessKey, Bootstrap
@@ -162,9 +162,9 @@ def _code(error: Any) -> str:
 
 def _session(key: AccessKey, region: str) -> boto3.Session:
     """Return a session that knows nothing but these keys: no profile, file or bundle of the environment."""
-    nothing = dict.fromkeys(("profile", "ca_bundle"), (None, None, None, None))
-    files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
-    core = botocore.session.Session(session_vars=nothing | files)
+    variables: dict[str, Any] = dict.fromkeys(("profile", "ca_bundle"), (None, None, None, None))
+    variables |= dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    core = botocore.session.Session(session_vars=variables)
     return boto3.Session(key.access_key_id, key.secret_access_key, region_name=region, botocore_session=core)
 
 

@@ -1,9 +1,9 @@
 """The checksums S3 clients send as trailers: CRC32, CRC32C, CRC64NVME, SHA1, SHA256.
 
-The standard library has no CRC32C and no CRC64NVME, and the AWS CLI sends CRC64NVME with every upload, while a table loop
-over single bytes does 10 MB/s. A CRC is linear, so a long message can be folded: advancing a word by a fixed distance is
-a fixed linear map of its bytes, and the result is added to the word found there. Applied to all words of one half at once,
-the map is ``bytes.translate`` per byte lane and the sum is an XOR of big integers: 50 MB/s and more.
+The standard library has no CRC32C and no CRC64NVME, and the AWS CLI sends CRC64NVME with every upload, while a table
+loop over single bytes does 10 MB/s. A CRC is linear, so a long message can be folded: advancing a word by a fixed
+distance is a fixed linear map of its bytes, and the result is added to the word found there. Applied to all words of
+one half at once, the map is ``bytes.translate`` per byte lane and the sum is an XOR of big integers: 50 MB/s and more.
 """
 
 from __future__ import annotations

@@ -56,6 +56,11 @@ class NativeCluster:
         return ClusterSpec(**self._read()["spec"])
 
     @property
+    def name(self) -> str:
+        """Name that EKS knows it by."""
+        return self.spec.name
+
+    @property
     def index(self) -> int:
         """Number of the cluster in its lab; its node's address follows from it."""
         return self._read()["index"]
@@ -177,7 +182,8 @@ contexts:
         """Write the node's own system files and return the mounts that put everything in its place."""
         aws_hosts = " ".join(host.format(region=spec.region) for host in _AWS_HOSTS)
         files = {
-            "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{the_node.address} {the_node.name}\n{lab.aws_address} {aws_hosts}\n",
+            "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{the_node.address} {the_node.name}\n"
+            f"{lab.aws_address} {aws_hosts}\n",
             # Nothing answers there on purpose: a name that CoreDNS does not know fails at once.
             "/etc/resolv.conf": "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n",
         }

@@ -14,6 +14,10 @@ __all__ = ["PAUSE_IMAGE", "REGISTRY_PORT", "node"]
 
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10.1"
 REGISTRY_PORT = 5000
+_LABELS = (
+    "node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
+    "topology.kubernetes.io/zone=eu-west-1a"
+)
 _MIRRORED = ("docker.io", "public.ecr.aws", "registry.k8s.io", "602401143452.dkr.ecr.eu-west-1.amazonaws.com")
 
 
@@ -57,8 +61,7 @@ def node(
         f"--root-dir={data / 'kubelet'}",
         f"--hostname-override={name}",
         f"--node-ip={address}",
-        "--node-labels=node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
-        "topology.kubernetes.io/zone=eu-west-1a",
+        f"--node-labels={_LABELS}",
     ]
     return [
         # containerd finds its shim, and the shim runc, through PATH.

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class Sandbox:
         mounts: Mapping[str, str],
         keep: Sequence[Path] = (),
         directories: Sequence[str] = (),
-    ) -> Iterator[int]:
+    ) -> Generator[int]:
         """Create the namespaces, yield the PID for wiring the network, then start the programs.
 
         Args:

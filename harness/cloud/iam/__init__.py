@@ -1,0 +1,31 @@
+"""IAM's decisions: may this principal do this action on this resource (``iam.md`` sections 2 to 8).
+
+Pure: no I/O, no clock, no emulator. Values go into :func:`authorize`, a :class:`Decision` comes out; which checks a call
+raises is :mod:`harness.cloud.actions`, what a denied caller is told is :mod:`harness.cloud.denials`.
+"""
+
+from __future__ import annotations
+
+from harness.cloud.iam.evaluate import authorize
+from harness.cloud.iam.model import (
+    Check,
+    ContextValue,
+    Decision,
+    EvaluationRequest,
+    Grade,
+    Layer,
+    PolicyKind,
+    PolicySet,
+)
+
+__all__ = [
+    "Check",
+    "ContextValue",
+    "Decision",
+    "EvaluationRequest",
+    "Grade",
+    "Layer",
+    "PolicyKind",
+    "PolicySet",
+    "authorize",
+]

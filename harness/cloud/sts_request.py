@@ -1,0 +1,163 @@
+"""Parameters of AssumeRole, and STS's answers to those that cannot be (``iam.md`` 11.2)."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from harness.cloud.documents import members
+from harness.cloud.ports import Refusal
+
+__all__ = ["AssumeRoleRequest", "check_request", "validation_error"]
+
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/(?:[\x21-\x7e]*/)?[\w+=,.@-]+", re.ASCII)
+_POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/[\x21-\x7e]+", re.ASCII)
+_MAX_TAGS = 50
+_MAX_POLICY_ARNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AssumeRoleRequest:
+    """Parameters of AssumeRole, as the caller sent them."""
+
+    role_arn: str
+    role_session_name: str | None
+    duration_seconds: int | None = None
+    """None: 3,600 seconds."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Passed session tags, key and value, in the order of the request."""
+    transitive_tag_keys: tuple[str, ...] = ()
+    """Keys of ``tags`` that the sessions assumed with the new one inherit."""
+    external_id: str | None = None
+    source_identity: str | None = None
+    policy: str | None = None
+    """Inline session policy."""
+    policy_arns: tuple[str, ...] = ()
+    """Managed policies that act as session policies."""
+
+
+def check_request(request: AssumeRoleRequest) -> None:
+    """Check what can be checked without knowing role or caller.
+
+    Raises:
+        Refusal: ``ValidationError`` with every violated constraint, or ``MalformedPolicyDocument``.
+    """
+    if violations := list(_violations(request)):
+        count = len(violations)
+        raise validation_error(
+            f"{count} validation error{'s' * (count > 1)} detected: {'; '.join(violations)}",
+        )
+    role = _ROLE_ARN.fullmatch(request.role_arn)
+    if not role:
+        raise validation_error(f"{request.role_arn} is invalid")
+    for arn in request.policy_arns:
+        policy = _POLICY_ARN.fullmatch(arn)
+        if not policy or policy[1] not in {role[1], "aws"}:
+            raise validation_error(f"{arn} is invalid")
+    if request.policy is not None and not _is_policy(request.policy):
+        raise Refusal("MalformedPolicyDocument", "Syntax errors in policy.", 400)
+
+
+def validation_error(message: str) -> Refusal:
+    """Return STS's answer to a parameter that cannot be."""
+    return Refusal("ValidationError", message, 400)
+
+
+def _is_policy(text: str) -> bool:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return False
+    return bool(members(document).get("Statement"))
+
+
+# --- constraints ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What a text member must be like."""
+
+    shortest: int
+    longest: int
+    pattern: str = ""
+    """As AWS prints it."""
+    is_match: Callable[[str], object] = bool
+
+    def violations(self, path: str, value: str) -> Iterator[str]:
+        if self.pattern and not self.is_match(value):
+            yield _violation(path, value, f"satisfy regular expression pattern: {self.pattern}")
+        if len(value) > self.longest:
+            yield _violation(path, value, f"have length less than or equal to {self.longest}")
+        if len(value) < self.shortest:
+            yield _violation(path, value, f"have length greater than or equal to {self.shortest}")
+
+
+def _text(shortest: int, longest: int, pattern: str) -> _Text:
+    return _Text(shortest, longest, pattern, re.compile(pattern, re.ASCII).fullmatch)
+
+
+def _is_tag_text(text: str) -> bool:
+    r"""Match ``[\p{L}\p{Z}\p{N}_.:/=+\-@]*``, whose classes Python's ``re`` does not know."""
+    return all(letter in "_.:/=+-@" or unicodedata.category(letter)[0] in "LZN" for letter in text)
+
+
+_ARN = _Text(20, 2048)
+_NAME = _text(2, 64, r"[\w+=,.@-]*")
+_EXTERNAL_ID = _text(2, 1224, r"[\w+=,.@:\/-]*")
+_POLICY = _text(1, 2048, r"[\u0009\u000A\u000D\u0020-\u00FF]+")
+_TAG_KEY = _Text(1, 128, r"[\p{L}\p{Z}\p{N}_.:/=+\-@]+", _is_tag_text)
+_TAG_VALUE = _Text(0, 256, r"[\p{L}\p{Z}\p{N}_.:/=+\-@]*", _is_tag_text)
+
+
+def _violations(request: AssumeRoleRequest) -> Iterator[str]:
+    yield from _ARN.violations("roleArn", request.role_arn)
+    if request.role_session_name is None:
+        yield "Value null at 'roleSessionName' failed to satisfy constraint: Member must not be null"
+    for path, rule, value in (
+        ("roleSessionName", _NAME, request.role_session_name),
+        ("policy", _POLICY, request.policy),
+        ("externalId", _EXTERNAL_ID, request.external_id),
+        ("sourceIdentity", _NAME, request.source_identity),
+    ):
+        if value is not None:
+            yield from rule.violations(path, value)
+    if request.duration_seconds is not None:
+        yield from _duration_violations(request.duration_seconds)
+    yield from _list_violations("policyArns", request.policy_arns, _MAX_POLICY_ARNS)
+    for number, arn in enumerate(request.policy_arns[:_MAX_POLICY_ARNS], 1):
+        yield from _ARN.violations(f"policyArns.{number}.member.arn", arn)
+    yield from _tag_violations(request)
+
+
+def _duration_violations(seconds: int) -> Iterator[str]:
+    if seconds > 43200:
+        yield _violation("durationSeconds", seconds, "have value less than or equal to 43200")
+    if seconds < 900:
+        yield _violation("durationSeconds", seconds, "have value greater than or equal to 900")
+
+
+def _tag_violations(request: AssumeRoleRequest) -> Iterator[str]:
+    yield from _list_violations("tags", [key for key, _ in request.tags], _MAX_TAGS)
+    for number, (key, value) in enumerate(request.tags[:_MAX_TAGS], 1):
+        path = f"tags.{number}.member"
+        yield from _TAG_KEY.violations(f"{path}.key", key)
+        if key.lower().startswith("aws:"):
+            yield _violation(f"{path}.key", key, "not begin with aws:")
+        yield from _TAG_VALUE.violations(f"{path}.value", value)
+    yield from _list_violations("transitiveTagKeys", request.transitive_tag_keys, _MAX_TAGS)
+    for number, key in enumerate(request.transitive_tag_keys[:_MAX_TAGS], 1):
+        yield from _TAG_KEY.violations(f"transitiveTagKeys.{number}.member", key)
+
+
+def _list_violations(path: str, values: Iterable[str], longest: int) -> Iterator[str]:
+    shown = list(values)
+    if len(shown) > longest:
+        yield _violation(path, f"[{', '.join(shown)}]", f"have length less than or equal to {longest}")
+
+
+def _violation(path: str, value: object, constraint: str) -> str:
+    return f"Value '{value}' at '{path}' failed to satisfy constraint: Member must {constraint}"
