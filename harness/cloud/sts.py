@@ -6,6 +6,7 @@ about it. Nothing is registered here: the caller adds the credential it hands ou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +20,8 @@ from harness.cloud.session_tags import check_session_tags, overlaid, packed_size
 from harness.cloud.sts_request import AssumeRoleRequest, check_request, validation_error
 
 __all__ = ["AssumeRoleRequest", "AssumedRole", "assume_role", "caller_identity", "role_policies"]
+
+LOG = logging.getLogger(__name__)
 
 _DEFAULT_SECONDS = 3600
 _CHAINED_SECONDS = 3600
@@ -80,7 +83,7 @@ def assume_role(
     attempt = _Attempt(request, caller)
     attempt.check_caller()
     check_session_tags(request.tags, request.transitive_tag_keys, attempt.inherited)
-    size = packed_size(attempt.session_tags, [*([request.policy] if request.policy else ()), *request.policy_arns])
+    size = packed_size(attempt.session_tags, (*filter(None, [request.policy]), *request.policy_arns))
     role = iam.role(request.role_arn) or _absent(request.role_arn)
     keys = {
         **(_own_context(attempt.credential, clock) if context is None else context),
@@ -91,7 +94,9 @@ def assume_role(
     _check_access(attempt, role, _caller_policies(caller, iam), keys)
     seconds = attempt.duration(role)
     return AssumedRole(
-        credential=_new_credential(attempt, role, seconds, _session_policies(request, managed_policy), ids, clock),
+        credential=_new_credential(
+            attempt, role, seconds, _session_policies(request, managed_policy), ids=ids, clock=clock
+        ),
         role=role,
         request=request,
         caller=attempt.principal,
@@ -111,6 +116,9 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     """Return what limits a role session: policies and boundary of its role as they are now, and session policies.
 
     A session whose role is gone has no permissions left; a new role of the same name is another role (IAM-EVAL-12).
+
+    Returns:
+        Identity, boundary and session policies; for a role that is gone, a boundary that allows nothing.
     """
     documents = credential.session_policies
     session = (
@@ -120,7 +128,8 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     )
     role = iam.role(credential.principal.role_arn)
     if role is None or role.role_id != credential.principal.user_id.partition(":")[0]:
-        return PolicySet(session=session)
+        # Absent identity policies are not enough: a resource policy that names the role's ARN needs none.
+        return PolicySet(boundary=NamedPolicy("", ""), session=session)
     return PolicySet(identity=role.identity_policies, boundary=role.boundary, session=session)
 
 
@@ -224,6 +233,8 @@ def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapp
     for action in attempt.actions:
         check = Check(action, role.arn, resource_account=role.account)
         decision = authorize(EvaluationRequest(check, attempt.principal, policies, keys))
+        if decision.fault:
+            LOG.error("undecidable, therefore denied: %s", decision.fault)
         if action == "sts:SetSourceIdentity" and attempt.former_identity not in {"", attempt.source_identity}:
             # No policy can allow it: a source identity stays the same along the chain.
             decision = replace(decision, allowed=False, explicit=True, layer="trust")
@@ -246,7 +257,7 @@ def _session_policies(
 
 
 def _new_credential(
-    attempt: _Attempt, role: Role, seconds: int, session_policies: tuple[str, ...] | None, ids: Ids, clock: Clock
+    attempt: _Attempt, role: Role, seconds: int, session_policies: tuple[str, ...] | None, *, ids: Ids, clock: Clock
 ) -> Credential:
     request = attempt.request
     name = request.role_session_name or ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from harness.cloud.documents import members
+from harness.cloud.iam.policy import PolicyFault, compile_policy
 from harness.cloud.ports import Refusal
 
 __all__ = ["AssumeRoleRequest", "check_request", "validation_error"]
@@ -68,10 +67,10 @@ def validation_error(message: str) -> Refusal:
 
 def _is_policy(text: str) -> bool:
     try:
-        document = json.loads(text)
-    except ValueError:
+        compile_policy(text, "session")
+    except PolicyFault:
         return False
-    return bool(members(document).get("Statement"))
+    return True
 
 
 # --- constraints ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """IAM's decisions: may this principal do this action on this resource (``iam.md`` sections 2 to 8).
 
-Pure: no I/O, no clock, no emulator. Values go into :func:`authorize`, a :class:`Decision` comes out; which checks a call
-raises is :mod:`harness.cloud.actions`, what a denied caller is told is :mod:`harness.cloud.denials`.
+Pure: no I/O, no clock, no emulator. Values go into :func:`authorize`, a :class:`Decision` comes out. Which checks a
+call raises is :mod:`harness.cloud.actions`, what a denied caller is told is :mod:`harness.cloud.denials`.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def parse_operator(text: str) -> Operator | None:
     return Operator(positive, is_negated=is_negated, prefix=prefix, if_exists=base != name)
 
 
-def compile_condition(operator: Operator | None, key: str, policy_values: Sequence[str], *, has_variables: bool) -> Condition:
+def compile_condition(
+    operator: Operator | None, key: str, policy_values: Sequence[str], *, has_variables: bool
+) -> Condition:
     """Compile one operator on one key; an unknown operator (None) never matches.
 
     Args:
@@ -122,17 +124,19 @@ def _tokens(value: str, *, has_variables: bool, has_wildcards: bool) -> list[Tok
     return split(value, has_wildcards=has_wildcards)
 
 
-def _patterns(values: Sequence[str], *, has_variables: bool, has_wildcards: bool) -> tuple[list[Pattern], tuple[Variable, ...]]:
-    patterns = [
-        Pattern(_tokens(value, has_variables=has_variables, has_wildcards=has_wildcards)) for value in values
-    ]
+def _patterns(
+    values: Sequence[str], *, has_variables: bool, has_wildcards: bool
+) -> tuple[list[Pattern], tuple[Variable, ...]]:
+    patterns = [Pattern(_tokens(value, has_variables=has_variables, has_wildcards=has_wildcards)) for value in values]
     return patterns, tuple(variable for pattern in patterns for variable in pattern.variables)
 
 
 def _string_equals(values: Sequence[str], has_variables: bool) -> _Values:
     patterns, variables = _patterns(values, has_variables=has_variables, has_wildcards=False)
     if not variables:
-        texts = frozenset("".join(map(str, _tokens(v, has_variables=has_variables, has_wildcards=False))) for v in values)
+        texts = frozenset(
+            "".join(map(str, _tokens(v, has_variables=has_variables, has_wildcards=False))) for v in values
+        )
         return _Values(lambda value, _: value in texts)
     return _Values(lambda value, context: any(pattern.matches(value, context) for pattern in patterns), variables)
 
@@ -173,7 +177,9 @@ def _bool(values: Sequence[str], has_variables: bool) -> _Values:
 
     def matches(value: str, context: Context) -> bool:
         sent = typed.parse_bool(value)
-        return sent is not None and any(typed.parse_bool(_filled(tokens, context) or "") is sent for tokens in templates)
+        return sent is not None and any(
+            typed.parse_bool(_filled(tokens, context) or "") is sent for tokens in templates
+        )
 
     return _Values(matches, variables)
 

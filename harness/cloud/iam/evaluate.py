@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.cloud.iam.model import Check, ContextValue, Decision, EvaluationRequest, Grade, Layer, PolicyKind
 from harness.cloud.iam.policy import CompiledPolicy, PolicyFault, Statement, compile_policy
 from harness.cloud.iam.principals import Caller, caller_keys, is_caller_key
-from harness.cloud.ports import NamedPolicy, Principal
+from harness.cloud.ports import NamedPolicy
 
 __all__ = ["authorize"]
 
@@ -22,6 +24,7 @@ _NEED_CONSENT = {
     "sts:tagsession",
 }
 """Actions on a role that nobody may do without its trust policy's consent (IAM-EVAL-05)."""
+_ACCOUNT = re.compile(r"(?:[^:]*:){4}([0-9]{12}):")
 _ROOTS_BUCKET_POLICY = {"s3:deletebucketpolicy", "s3:getbucketpolicy", "s3:putbucketpolicy"}
 _WITH_IDENTITY = {"root", "user", "role-session"}
 """Principals of an account, which its policies limit; all others depend on the resource's side alone."""
@@ -37,7 +40,7 @@ def authorize(request: EvaluationRequest) -> Decision:
         request: The check, the caller, all policies that may have a say, and the keys of the call.
 
     Returns:
-        The decision. Where the engine cannot decide, such as over an unreadable stored policy, it is a denial with ``fault``.
+        The decision; a denial with ``fault`` where the engine cannot decide, such as over an unreadable stored policy.
     """
     if request.check.action.lower() == _ALWAYS:
         return _decision(request, "always", allowed=True)
@@ -60,46 +63,49 @@ _Level = tuple[_Policy, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A statement that applies."""
+    """A statement that applies, or root's permission, which needs none."""
 
     layer: Layer
-    policy: str
-    statement: Statement
-    grade: Grade
+    policy: str = ""
+    statement: Statement | None = None
+    grade: Grade = "none"
 
 
 class _Evaluation:
     """One decision under way."""
 
     def __init__(self, request: EvaluationRequest) -> None:
-        check, principal = request.check, request.principal
+        policies = request.policies
         self._request = request
-        self._action = check.action.lower()
-        self._resource = check.resource
-        self._is_internal = principal.kind in _WITH_IDENTITY
+        self._action = request.check.action.lower()
         self._context = _context(request)
-        provider = self._context.get("aws:federatedprovider")
-        self._caller = Caller.of(
-            principal,
-            provider=provider if isinstance(provider, str) and _owner(check) in provider.split(":") else "",
-            has_boundary=request.policies.boundary is not None,
-        )
-        self._consenting: Layer = "resource" if request.policies.trust is None else "trust"
+        self._is_cross_account = _is_cross_account(request)
+        self._consenting: Layer = "trust" if policies.trust or self._action in _NEED_CONSENT else "resource"
         self._layers = self._loaded()
+
+    @cached_property
+    def _caller(self) -> Caller:
+        return Caller.of(
+            self._request.principal,
+            provider=_trusted_provider(self._request, self._context),
+            has_boundary=self._request.policies.boundary is not None,
+        )
 
     def _loaded(self) -> Mapping[Layer, tuple[_Level, ...]]:
         """Return the layers that have a say, in the order in which a Deny is looked for (section 7.3)."""
-        policies, layers = self._request.policies, dict[Layer, tuple[_Level, ...]]()
-        if self._is_internal:
+        policies, kind = self._request.policies, self._request.principal.kind
+        layers: dict[Layer, tuple[_Level, ...]] = {}
+        if policies.scp and kind in _WITH_IDENTITY:
             layers["scp"] = tuple(_level(level, "scp") for level in policies.scp)
-        layers["rcp"] = tuple(_level(level, "rcp") for level in policies.rcp)
+        if policies.rcp:
+            layers["rcp"] = tuple(_level(level, "rcp") for level in policies.rcp)
         if policies.endpoint:
             layers["endpoint"] = (_level((policies.endpoint,), "endpoint"),)
         if policies.resource and not self._is_roots_bucket_policy():
             layers["resource"] = (_level((policies.resource,), "resource"),)
         if policies.trust:
             layers["trust"] = (_level((policies.trust,), "trust"),)
-        if self._is_internal:
+        if kind in _WITH_IDENTITY and kind != "root":
             layers["identity"] = (_level(policies.identity, "identity-inline"),)
             if policies.boundary:
                 layers["boundary"] = (_level((policies.boundary,), "boundary"),)
@@ -108,41 +114,194 @@ class _Evaluation:
         return layers
 
     def _is_roots_bucket_policy(self) -> bool:
-        """Tell whether root wants its own bucket's policy back, which no bucket policy can deny (IAM-S3-12)."""
-        is_own_root = self._request.principal.kind == "root" and not _is_cross_account(self._request)
+        """Tell whether root asks for its own bucket's policy, which no bucket policy can deny it (IAM-S3-12)."""
+        is_own_root = self._request.principal.kind == "root" and not self._is_cross_account
         return is_own_root and self._action in _ROOTS_BUCKET_POLICY
 
     def decide(self) -> Decision:
         for layer, levels in self._layers.items():
             for level in levels:
-                if denying := next(self._matches(layer, level, is_deny=True), None):
-                    return self._deny(layer, denying)
-        for level in self._layers.get("scp", ()):
-            if not self._allowing("scp", level):
-                return self._deny("scp")
-        if "endpoint" in self._layers and not self._allow_of("endpoint"):
-            return self._deny("endpoint")
+                if denying := self._denying(layer, level):
+                    return self._denied(layer, denying)
+        if silent := self._silent("scp", "endpoint"):
+            return self._denied(silent)
         consent = self._consent()
-        grade: Grade = consent.grade if consent else "none"
-        if not self._is_internal:
-            return self._allow(consent) if consent else self._deny(self._consenting)
-        if _is_cross_account(self._request):
+        if self._request.principal.kind not in _WITH_IDENTITY:
+            return self._allowed(consent) if consent else self._denied(self._consenting)
+        if self._is_cross_account:
             return self._across_accounts(consent)
-        if consent and grade in _DIRECT:
-            return self._allow(consent)
-        if consent and grade == "role":
-            return self._limited(consent)
-        if not consent and self._needs_consent():
-            silent = self._consenting == "resource" and not self._identity()
-            return self._deny("identity" if silent else "trust")
-        return self._limited(self._identity()) if self._identity() else self._deny("identity", grade=grade)
+        return self._within_account(consent)
+
+    def _within_account(self, consent: _Match | None) -> Decision:
+        """Let the table of section 7.1 decide (IAM-EVAL-02)."""
+        if consent and consent.grade in _DIRECT:
+            return self._allowed(consent)
+        if consent and consent.grade == "role":
+            return self._unless_limited(consent, consent)
+        identity = self._identity()
+        if not consent and self._needs_consent() and (identity or self._consenting in self._layers):
+            return self._denied(self._consenting)
+        return self._unless_limited(identity, consent) if identity else self._denied("identity", consent)
 
     def _across_accounts(self, consent: _Match | None) -> Decision:
-        """Both sides must allow, in whatever grade (IAM-EVAL-03)."""
+        """Ask both sides; the grade of the consent lifts nothing (IAM-EVAL-03)."""
         identity = self._identity()
         if not identity:
-            return self._deny("identity", grade=consent.grade if consent else "none")
-        return self._limited(identity) if consent else self._deny(self._consenting)
+            return self._denied("identity", consent)
+        return self._unless_limited(identity, consent) if consent else self._denied(self._consenting)
 
-    def _limited(self, allowing: _Match | Layer) -> Decision:
-        """Allow unless boundary or session policies are silent."""
+    def _unless_limited(self, allowing: _Match, consent: _Match | None) -> Decision:
+        silent = self._silent("boundary", "session")
+        return self._denied(silent, consent) if silent else self._allowed(allowing, consent)
+
+    def _needs_consent(self) -> bool:
+        is_key_policy = self._action.startswith("kms:") and "resource" in self._layers
+        return self._consenting == "trust" or is_key_policy
+
+    def _denying(self, layer: Layer, level: _Level) -> _Match | None:
+        for policy in level:
+            for statement in policy.compiled.candidates(self._action)[0]:
+                grade = self._grade(statement)
+                if grade is not None and statement.applies(self._request.check.resource, self._context):
+                    return _Match(layer, policy.name, statement, grade)
+        return None
+
+    def _allowing(self, layer: Layer, level: _Level) -> Iterator[_Match]:
+        for policy in level:
+            for statement in policy.compiled.candidates(self._action)[1]:
+                grade = self._grade(statement)
+                if grade is not None and statement.applies(self._request.check.resource, self._context):
+                    yield _Match(layer, policy.name, statement, grade)
+
+    def _grade(self, statement: Statement) -> Grade | None:
+        """Return how a statement names the caller; None if it does not."""
+        if statement.principals is None:
+            return "none"
+        grade = statement.principals.grade(self._caller, is_deny=statement.is_deny)
+        return None if grade == "none" else grade
+
+    def _silent(self, *names: Layer) -> Layer | None:
+        """Return the first of the layers present in which a level allows nothing."""
+        for name in names:
+            for level in self._layers.get(name, ()):
+                if next(self._allowing(name, level), None) is None:
+                    return name
+        return None
+
+    def _identity(self) -> _Match | None:
+        if self._request.principal.kind == "root":
+            return _Match("root")
+        return next(self._allowing("identity", self._layers["identity"][0]), None)
+
+    def _consent(self) -> _Match | None:
+        """Return the Allow of the resource's side that names the caller best."""
+        found = [
+            match
+            for level in self._layers.get(self._consenting, ())
+            for match in self._allowing(self._consenting, level)
+        ]
+        return max(found, key=lambda match: _BEST_LAST.index(match.grade), default=None)
+
+    def _allowed(self, match: _Match, consent: _Match | None = None) -> Decision:
+        grade = (consent or match).grade
+        return _decision(self._request, match.layer, match, allowed=True, grade=grade)
+
+    def _denied(self, layer: Layer, match: _Match | None = None) -> Decision:
+        """Return a denial: explicit if the match is a Deny, else the match tells the grade of the consent only."""
+        about = [
+            statement
+            for levels in self._layers.values()
+            for level in levels
+            for policy in level
+            for statements in policy.compiled.candidates(self._action)
+            for statement in statements
+        ]
+        keys = tuple(sorted(frozenset[str]().union(*(statement.keys for statement in about))))
+        is_explicit = match is not None and match.statement is not None and match.statement.is_deny
+        return _decision(
+            self._request,
+            layer,
+            match if is_explicit else None,
+            grade=match.grade if match and not is_explicit else "none",
+            keys=keys,
+            missing=tuple(key for key in keys if key not in self._context),
+        )
+
+
+def _decision(
+    request: EvaluationRequest,
+    layer: Layer,
+    match: _Match | None = None,
+    *,
+    allowed: bool = False,
+    grade: Grade = "none",
+    keys: tuple[str, ...] = (),
+    missing: tuple[str, ...] = (),
+    fault: str = "",
+) -> Decision:
+    principal, statement = request.principal, match.statement if match else None
+    return Decision(
+        allowed=allowed,
+        explicit=statement is not None and not allowed,
+        layer=layer,
+        action=request.check.action,
+        resource=request.check.resource,
+        principal=principal.arn or principal.service or principal.kind,
+        cross_account=_is_cross_account(request),
+        policy=match.policy if match else "",
+        statement=statement.index if statement else None,
+        sid=statement.sid if statement else "",
+        grade=grade,
+        keys=keys,
+        missing=missing,
+        fault=fault,
+    )
+
+
+def _level(policies: Sequence[NamedPolicy], kind: PolicyKind) -> _Level:
+    return tuple(_Policy(policy.name, _compiled(policy, kind)) for policy in policies)
+
+
+def _compiled(policy: NamedPolicy, kind: PolicyKind) -> CompiledPolicy:
+    try:
+        return compile_policy(policy.document, kind)
+    except PolicyFault as fault:
+        raise PolicyFault(f'policy "{policy.name}": {fault}', kind) from fault
+
+
+def _layer_of(kind: PolicyKind) -> Layer:
+    return "identity" if kind == "identity-managed" or kind == "identity-inline" else kind  # noqa: PLR1714 - pyright narrows
+
+
+def _context(request: EvaluationRequest) -> dict[str, ContextValue]:
+    """Return all keys, lower-cased; nothing in the call can pose as a caller key."""
+    context: dict[str, ContextValue] = {}
+    owner = _owner(request.check) or request.principal.account
+    if request.check.resource != "*" and owner:
+        context["aws:resourceaccount"] = owner
+    for keys in (request.context, request.check.context):
+        for name, value in keys.items():
+            key = name.lower()
+            if not is_caller_key(key):
+                context[key] = value
+    return context | caller_keys(request.principal)
+
+
+def _owner(check: Check) -> str:
+    """Return the account that owns the resource; empty if neither the check nor the ARN says (IAM-EVAL-04)."""
+    if check.resource_account:
+        return check.resource_account
+    found = _ACCOUNT.match(check.resource)
+    return found[1] if found else ""
+
+
+def _is_cross_account(request: EvaluationRequest) -> bool:
+    owner = _owner(request.check)
+    return request.principal.kind in _WITH_IDENTITY and bool(owner) and owner != request.principal.account
+
+
+def _trusted_provider(request: EvaluationRequest, context: Mapping[str, ContextValue]) -> str:
+    """Return the OIDC provider of a web identity; one of another account than the role's is nobody (IAM-PRIN-06)."""
+    provider = context.get("aws:federatedprovider")
+    is_own = isinstance(provider, str) and provider.split(":")[4:5] == [_owner(request.check)]
+    return provider if isinstance(provider, str) and is_own else ""

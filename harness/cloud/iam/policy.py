@@ -1,7 +1,7 @@
 """Stored policy documents, compiled once per text (``iam.md`` sections 2.1 and 3, IAM-PERF-03).
 
-Reading is strict: what AWS refuses when a policy is written is unreadable here, because a statement that is half understood
-might lose its Deny or widen its Allow (IAM-DOC-07).
+Reading is strict: what AWS refuses when a policy is written is unreadable here, because a statement that is half
+understood might lose its Deny or widen its Allow (IAM-DOC-07).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who calls: the names a policy can know a caller by, and the context keys that follow from it (``iam.md`` 4 and 8.1)."""
+"""Who calls: the names policies know a caller by, and the context keys that follow from it (``iam.md`` 4 and 8.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Caller", "PrincipalElement", "caller_keys", "is_caller_key"]
 
 _ROLE = re.compile(r"arn:([^:]*):iam::([^:]*):role/(?:.*/)?([^/]+)")
 _SESSION = re.compile(r"arn:([^:]*):sts::([^:]*):assumed-role/([^/]+)/.*")
-_NAMELESS_PATH = "role without path"
+_PATHLESS = "role without path"
 """Pseudo kind under which roles are also filed, for sessions whose role's path is not known (IAM-PRIN-04)."""
 _TAG_PREFIX = "aws:principaltag/"
 _CALLER_KEYS = frozenset(
@@ -56,8 +56,10 @@ class Caller:
             names = [("AWS", principal.arn, "direct"), ("AWS", principal.user_id, "direct")]
         elif principal.kind == "role-session":
             names = [("AWS", principal.arn, "direct"), ("AWS", principal.user_id.partition(":")[0], "role")]
-            known = ("AWS", principal.role_arn) if principal.role_arn else (_NAMELESS_PATH, _role_of(principal.arn))
-            names.append((*known, "role"))
+            if principal.role_arn:
+                names.append(("AWS", principal.role_arn, "role"))
+            else:
+                names.append((_PATHLESS, _role_of(principal.arn), "role"))
         if principal.kind in {"root", "user", "role-session"}:
             partition = [*principal.arn.split(":"), ""][1]
             names.append(("AWS", principal.account, "account"))
@@ -78,7 +80,7 @@ class PrincipalElement:
         """Compile the names of each kind; no kind at all is nobody."""
         filed = {kind: frozenset(texts) for kind, texts in names.items()}
         aws = filed.get("AWS", frozenset[str]())
-        filed[_NAMELESS_PATH] = frozenset(":".join(found.groups()) for found in map(_ROLE.fullmatch, aws) if found)
+        filed[_PATHLESS] = frozenset(":".join(found.groups()) for found in map(_ROLE.fullmatch, aws) if found)
         return cls("*" in aws, filed, inverted)
 
     def grade(self, caller: Caller, *, is_deny: bool) -> Grade:

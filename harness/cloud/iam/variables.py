@@ -1,4 +1,4 @@
-"""Policy variables: ``${key}``, ``${key, 'default'}`` and the escapes ``${*}``, ``${?}``, ``${$}`` (``iam.md`` section 6)."""
+"""Policy variables: ``${key}``, ``${key, 'default'}`` and the escapes ``${*}``, ``${?}``, ``${$}`` (``iam.md`` 6)."""
 
 from __future__ import annotations
 

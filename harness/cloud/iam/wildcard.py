@@ -1,7 +1,7 @@
 """Wildcard patterns: ``*`` for any run, ``?`` for exactly one character, nothing else (IAM-STMT-04).
 
-No regular expressions: a pattern is cut at its stars and the segments are looked for from left to right, so that the work is
-at most pattern length times text length (IAM-PERF-06).
+No regular expressions: a pattern is cut at its stars and the segments are looked for from left to right, so that the
+work is at most pattern length times text length (IAM-PERF-06).
 """
 
 from __future__ import annotations
