@@ -27,7 +27,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "Group", "ensure"]
+__all__ = ["GROUPS", "Group", "ensure", "path_of"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -134,6 +134,18 @@ def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) ->
                 if not _is_intact(store, group):
                     _build(cache, group, phase)
     return {name: _entry(store, group) / name for group in groups for name in group.programs}
+
+
+def path_of(program: str, cache: Path) -> Path:
+    """Return where a program is once it is built.
+
+    Raises:
+        KeyError: No group has such a program.
+    """
+    for group in GROUPS:
+        if program in group.programs:
+            return _entry(cache / "binaries", group) / program
+    raise KeyError(program)
 
 
 def _entry(store: Path, group: Group) -> Path:

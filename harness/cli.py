@@ -106,6 +106,13 @@ def kubeconfig(lab: LabName = DEFAULT_LAB) -> None:
 
 
 @app.command()
+def exports(lab: LabName = DEFAULT_LAB) -> None:
+    """Print the lines that make a shell's kubectl and aws use the lab: eval "$(podid exports)"."""
+    for line in Lab(lab).require().exports():
+        print(line)
+
+
+@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
     checks = doctor_checks.run_checks()

@@ -114,11 +114,14 @@ class Lab:
         )
 
     def exports(self) -> list[str]:
-        """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab."""
+        """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab; ours if it has no ``kubectl``."""
+        kubectl = binaries.path_of("kubectl", cache_directory())
+        path = [] if shutil.which("kubectl") else [f'export PATH="$PATH:{kubectl.parent}"']
         return [
             f"export KUBECONFIG={self.paths.kubeconfig}",
             f"export AWS_CONFIG_FILE={self.paths.aws_config}",
             f"export AWS_PROFILE={next(iter(ADMINISTRATORS.values()))}",
+            *path,
         ]
 
     # --- up ---------------------------------------------------------------------------------------------------------

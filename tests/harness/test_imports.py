@@ -17,7 +17,6 @@ PURE_FORBIDDEN = {
     "requests",
     "socket",
     "subprocess",
-    "threading",
 }
 
 
