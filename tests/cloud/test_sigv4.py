@@ -302,7 +302,8 @@ def test_s3_shows_its_caller_the_calculation() -> None:
     error = refusal(replace(V1, method="PUT"), "s3")
 
     assert error.message == (
-        "The request signature we calculated does not match the signature you provided. Check your key and signing method."
+        "The request signature we calculated does not match the signature you provided. "
+        "Check your key and signing method."
     )
     assert error.fields["AWSAccessKeyId"] == KEY
     assert error.fields["CanonicalRequest"].startswith(
@@ -319,7 +320,8 @@ def test_a_changed_body_is_a_signature_mismatch_where_the_hash_is_not_sent() -> 
 
     assert (error.status, error.code) == (403, "SignatureDoesNotMatch")
     assert error.message == (
-        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key"
+        "The request signature we calculated does not match the signature you provided. "
+        "Check your AWS Secret Access Key"
         " and signing method. Consult the service documentation for details."
     )
 
@@ -669,8 +671,8 @@ def test_no_framing_crashes_the_decoder(body: bytes) -> None:
     ("value", "status", "code", "text"),
     [
         (None, 400, "InvalidRequest", "Missing required header for this request: x-amz-content-sha256"),
-        ("nonsense", 400, "InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD or a valid sha256 value."),
-        ("STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", 400, "InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."),
+        ("nonsense", 400, "InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD or a valid sha256 value."),  # noqa: E501 - one case a line
+        ("STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", 400, "InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."),  # noqa: E501 - one case a line
     ],
 )  # fmt: skip
 def test_s3_needs_a_payload_hash_it_knows(value: str | None, status: int, code: str, text: str) -> None:
@@ -783,10 +785,10 @@ CALLS: Mapping[str, tuple[str, str, str | None, dict[str, Any]]] = {
     "s3 list": ("s3", "list_objects_v2", None, {"Bucket": "notes", "Prefix": "team a/ü+", "Delimiter": "/"}),
     "s3 odd key": ("s3", "get_object", None, {"Bucket": "notes", "Key": "a//b/../ü +%.txt"}),
     "s3 path style": ("s3", "head_object", "http://10.0.0.1:4566", {"Bucket": "notes", "Key": "k"}),
-    "s3 metadata": ("s3", "put_object", "http://10.0.0.1:4566", {"Bucket": "n", "Key": "k", "Metadata": {"a": "b  c"}, "Body": b"x"}),
-    "eks encoded path": ("eks", "tag_resource", None, {"resourceArn": "arn:aws:eks:eu-west-1:123456789012:cluster/pod-identity-lab", "tags": {"a": "b"}}),
-    "eks query": ("eks", "list_pod_identity_associations", None, {"clusterName": "c", "namespace": "team-a", "maxResults": 5}),
-    "eks-auth": ("eks-auth", "assume_role_for_pod_identity", None, {"clusterName": "pod-identity-lab", "token": "e30.e30.e30"}),
+    "s3 metadata": ("s3", "put_object", "http://10.0.0.1:4566", {"Bucket": "n", "Key": "k", "Metadata": {"a": "b  c"}, "Body": b"x"}),  # noqa: E501 - one case a line
+    "eks encoded path": ("eks", "tag_resource", None, {"resourceArn": "arn:aws:eks:eu-west-1:123456789012:cluster/pod-identity-lab", "tags": {"a": "b"}}),  # noqa: E501 - one case a line
+    "eks query": ("eks", "list_pod_identity_associations", None, {"clusterName": "c", "namespace": "team-a", "maxResults": 5}),  # noqa: E501 - one case a line
+    "eks-auth": ("eks-auth", "assume_role_for_pod_identity", None, {"clusterName": "pod-identity-lab", "token": "e30.e30.e30"}),  # noqa: E501 - one case a line
     "secrets": ("secretsmanager", "get_secret_value", None, {"SecretId": "demo/app-config"}),
     "ec2": ("ec2", "describe_instances", None, {}),
     "elbv2": ("elbv2", "describe_load_balancers", None, {}),
