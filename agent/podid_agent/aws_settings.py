@@ -74,9 +74,13 @@ def load_settings(environment: MutableMapping[str, str], endpoint: str, journal:
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca_bundle)
+        context = ssl.create_default_context(cafile=ca_bundle)
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(f"AWS_CA_BUNDLE {ca_bundle} cannot be read: {error}") from error
+    # From Python 3.13 on the default refuses certificates without an authority key identifier, among others; private
+    # CAs and proxies that look into TLS issue such, and Go's clients take them.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _max_attempts(text: str) -> int:

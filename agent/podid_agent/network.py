@@ -85,7 +85,8 @@ def _reason(error: NetlinkError) -> str:
 
 def _link(netlink: Any, journal: Journal) -> tuple[str, int]:
     """Find or create the link; return its name and index (AGT-501, AGT-511)."""
-    found: list[int] = netlink.link_lookup(ifname=LINK_NAME)
+    with _step(f"look for {LINK_NAME}"):
+        found: list[int] = netlink.link_lookup(ifname=LINK_NAME)
     if found:
         return LINK_NAME, int(found[0])
     for kind in _LINK_KINDS:
@@ -108,11 +109,11 @@ def _family(address: str) -> socket.AddressFamily:
 
 def _add_address(netlink: Any, index: int, address: str) -> None:
     wanted = ipaddress.ip_address(address)
-    for present in netlink.get_addr(family=_family(address), index=index):
-        text = str(present.get("IFA_LOCAL") or present.get("IFA_ADDRESS"))
-        if wanted in ipaddress.ip_interface(f"{text}/{present['prefixlen']}").network:
-            return
     with _step(f"add address {address}"):
+        for present in netlink.get_addr(family=_family(address), index=index):
+            text = str(present.get("IFA_LOCAL") or present.get("IFA_ADDRESS"))
+            if wanted in ipaddress.ip_interface(f"{text}/{present['prefixlen']}").network:
+                return
         netlink.addr(
             "add",
             index=index,
@@ -126,17 +127,17 @@ def _add_address(netlink: Any, index: int, address: str) -> None:
 
 def _add_route(netlink: Any, index: int, address: str) -> None:
     length = ipaddress.ip_address(address).max_prefixlen
-    for route in netlink.get_routes(family=_family(address), table=_MAIN_TABLE):
-        if route.get("RTA_DST") != address or route["dst_len"] != length:
-            continue
-        other: object = route.get("RTA_OIF")
-        if other == index:
-            return
-        raise NetworkError(
-            f"expected route {address}/{length} to be interface index {index} but is {other}, "
-            "please remove route and try again"
-        )
     with _step(f"add route {address}"):
+        for route in netlink.get_routes(family=_family(address), table=_MAIN_TABLE):
+            if route.get("RTA_DST") != address or route["dst_len"] != length:
+                continue
+            other: object = route.get("RTA_OIF")
+            if other == index:
+                return
+            raise NetworkError(
+                f"expected route {address}/{length} to be interface index {index} but is {other}, "
+                "please remove route and try again"
+            )
         netlink.route(
             "add", dst=f"{address}/{length}", oif=index, table=_MAIN_TABLE, family=_family(address), scope="link"
         )

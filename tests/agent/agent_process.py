@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import base64
 import json
+import multiprocessing
 import os
+import random
 import re
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 HOST = "169.254.170.23"
+
+# Agents are forked from a process that has imported everything: the imports would be most of the suite's time.
+_fork = multiprocessing.get_context("forkserver")
+_fork.set_forkserver_preload(["podid_agent.server", "podid_webhook.main", "podid_webhook.certs", "pytest"])
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,16 @@ class Reply:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    """Ports that nobody listens on, below those that the kernel gives to outgoing connections meanwhile."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_768)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        if port not in ports:
+            ports.append(port)
     return ports
 
 
@@ -55,22 +68,40 @@ def environment(home: str, **extra: str) -> dict[str, str]:
     }
 
 
+def _main(arguments: Sequence[str], env: Mapping[str, str], stdout: Path, stderr: Path) -> None:
+    """Be an agent: runs in a process of its own."""
+    os.environ.clear()
+    os.environ.update(env)
+    warnings.simplefilter("error")
+    for path, descriptor in ((stdout, 1), (stderr, 2)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), descriptor)
+    from podid_agent.cli import run  # noqa: PLC0415 - what starts the process does without
+
+    sys.exit(run(arguments))
+
+
 def run_agent(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself."""
     with tempfile.TemporaryDirectory() as home:
-        return subprocess.run(
-            [sys.executable, "-m", "podid_agent", *arguments],
-            env=environment(home) if env is None else env,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        stdout, stderr = Path(home, "stdout"), Path(home, "stderr")
+        process = _fork.Process(target=_main, args=(arguments, env or environment(home), stdout, stderr))
+        process.start()
+        process.join(60)
+        assert process.exitcode is not None, f"{arguments} does not end"
+        return subprocess.CompletedProcess(arguments, process.exitcode, stdout.read_text(), stderr.read_text())
+
+
+def execute_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself as a container does: by the interpreter."""
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "podid_agent", *arguments]
+        return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=60, check=False)
 
 
 @dataclass
 class Agent:
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     hosts: tuple[str, ...]
     port: int
     probe_port: int
@@ -78,7 +109,6 @@ class Agent:
     log_file: Path
     stderr_file: Path
     home: Path
-    _env: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, token: str | bytes | None = None, path: str = "/v1/credentials", host: str = HOST,
             method: str = "GET", address: str = "127.0.0.1") -> Reply:  # fmt: skip
@@ -89,7 +119,7 @@ class Agent:
 
     def raw(self, data: bytes, *, port: int = 0, address: str = "127.0.0.1") -> list[Reply]:
         """Send bytes and return all replies until the agent closes, which the last request must ask for."""
-        with socket.create_connection((address, port or self.port), timeout=15) as sock:
+        with socket.create_connection((address, port or self.port), timeout=60) as sock:
             sock.sendall(data)
             return list(read_replies(sock, head_only=data.startswith(b"HEAD")))
 
@@ -106,9 +136,14 @@ class Agent:
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
 
-    def terminate(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+    def terminate(self) -> int | None:
+        """Tell it to end, and return its exit code, None if it does not."""
+        self.process.terminate()
+        return self.wait()
+
+    def wait(self) -> int | None:
+        self.process.join(30)
+        return self.process.exitcode
 
 
 def read_replies(sock: socket.socket, *, head_only: bool = False) -> Iterator[Reply]:
@@ -131,27 +166,30 @@ def running_agent(
     port, probe_port, metrics_port = free_ports(3)
     with tempfile.TemporaryDirectory() as home:
         log_file, stderr_file = Path(home, "log"), Path(home, "stderr")
-        full_environment = environment(home, **(env or {}))
-        with log_file.open("wb") as log, stderr_file.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "podid_agent", "server", "-c", "test-cluster"]
-                + [word for host in hosts for word in ("-b", host)]
-                + ["-p", str(port), "--probe-port", str(probe_port)]
-                + ["--metrics-address", "127.0.0.1", "--metrics-port", str(metrics_port), "-v", "trace"]
-                + (["--endpoint", endpoint] if endpoint else [])
-                + list(arguments),
-                env={name: value for name, value in full_environment.items() if value},
-                stdout=log,
-                stderr=stderr,
-            )
+        log_file.touch()
+        stderr_file.touch()
+        full_environment = {name: value for name, value in environment(home, **(env or {})).items() if value}
+        command = (
+            ["server", "-c", "test-cluster"]
+            + [word for host in hosts for word in ("-b", host)]
+            + ["-p", str(port), "--probe-port", str(probe_port)]
+            + ["--metrics-address", "127.0.0.1", "--metrics-port", str(metrics_port), "-v", "trace"]
+            + (["--endpoint", endpoint] if endpoint else [])
+            + list(arguments)
+        )
+        process = _fork.Process(target=_main, args=(command, full_environment, log_file, stderr_file))
+        process.start()
         agent = Agent(process, hosts, port, probe_port, metrics_port, log_file, stderr_file, Path(home))
         try:
             _wait_until_ready(agent)
             yield agent
         finally:
-            if process.poll() is None:
+            if process.is_alive():
                 code = agent.terminate()
+                if code is None:
+                    process.kill()
                 assert code == 0, f"exit code {code}\n{stderr_file.read_text()}"
+            process.close()
         output = log_file.read_text() + stderr_file.read_text()
         assert "CANARY" not in output
         assert all({"level", "msg", "time"} <= line.keys() for line in agent.log_lines())
@@ -159,15 +197,22 @@ def running_agent(
 
 
 def _wait_until_ready(agent: Agent) -> None:
-    give_up_at = time.monotonic() + 15
-    while True:
-        assert agent.process.poll() is None, agent.log_file.read_text() + agent.stderr_file.read_text()
+    def is_ready() -> bool:
+        assert agent.process.is_alive(), agent.log_file.read_text() + agent.stderr_file.read_text()
         try:
-            if agent.probe("/readyz").status == 200:
-                return
+            return agent.probe("/readyz").status == 200
         except OSError:
-            assert time.monotonic() < give_up_at, "not ready within 15 s"
-        time.sleep(0.02)
+            return False
+
+    wait_until(is_ready, "the agent is ready")
+
+
+def wait_until(ready: Callable[[], object], what: str) -> None:
+    """Return when ``ready`` says so; nothing depends on how soon that is."""
+    give_up_at = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < give_up_at, f"not within 60 s: {what}"
+        time.sleep(0.01)
 
 
 def segment(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A stand-in for EKS Auth that counts calls and can be slow, cut off or lie, token by token."""
+"""A stand-in for EKS Auth that counts calls and can hold an answer, cut it off or lie, token by token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
-    delay: float = 0.0
+    hold: threading.Event | None = None
+    """The answer waits for it."""
     cut: bool = False
 
 
@@ -69,11 +70,8 @@ class FakeEKSAuth:
         self.calls: list[Call] = []
         self.rejected: list[str] = []
         """Requests that are no call of the one route; a test run must leave none."""
-        self.open_now = 0
-        self.most_open = 0
-        self.connections = 0
         self._scripts: dict[str, list[Answer]] = defaultdict(list)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
         if tls:
@@ -93,6 +91,11 @@ class FakeEKSAuth:
         with self._lock:
             return [call for call in self.calls if call.token == token]
 
+    def wait_for_call(self, token: str) -> None:
+        """Return when a call with the token is there."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: any(call.token == token for call in self.calls), 60), "no call"
+
     def close(self) -> None:
         self._server.shutdown()
         self._thread.join()
@@ -107,16 +110,11 @@ class FakeEKSAuth:
                 return None
             token = json.loads(body)["token"]
             self.calls.append(Call(dict(handler.headers.items()), handler.path, token, time.monotonic()))
-            self.open_now += 1
-            self.most_open = max(self.most_open, self.open_now)
+            self._lock.notify_all()
             script = self._scripts.get(token)
             if not script:
                 return grant(str(len(self.calls)))
             return script.pop(0) if len(script) > 1 else script[0]
-
-    def end_call(self) -> None:
-        with self._lock:
-            self.open_now -= 1
 
 
 def _fault(handler: BaseHTTPRequestHandler, body: bytes) -> str:
@@ -146,20 +144,14 @@ def _handler_of(fake: FakeEKSAuth) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def setup(self) -> None:
-            super().setup()
-            fake.connections += 1
-
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             answer = fake.take_call(self, body)
             if answer is None:
                 self.send_error(400)
                 return
-            try:
-                time.sleep(answer.delay)
-            finally:
-                fake.end_call()
+            if answer.hold:
+                answer.hold.wait(60)
             if answer.cut:
                 self.close_connection = True
                 self.connection.close()

@@ -6,7 +6,7 @@ import re
 import socket
 
 import pytest
-from agent_process import environment, free_ports, run_agent
+from agent_process import environment, execute_agent, free_ports, run_agent
 from podid_agent.cli import run
 from podid_agent.config import SERVER_FLAGS, ConfigurationError, ServerConfig
 from podid_agent.flags import FlagError, parse_duration, parse_flags
@@ -44,7 +44,7 @@ def test_help_of_server_names_every_flag(arguments: tuple[str, ...], capsys: pyt
 
 def test_version_goes_to_stdout_and_verbosity_to_stderr() -> None:
     """AGT-110, AGT-112, AGT-113."""
-    done = run_agent("-v", "DEBUG", "version")
+    done = execute_agent("-v", "DEBUG", "version")
 
     assert (done.returncode, done.stdout) == (0, "EKS Pod Identity Agent version 0.1.0\n")
     assert re.fullmatch(r"\S+ \S+ Setting logging verbosity level to: DEBUG \(5\)\n", done.stderr)
@@ -152,6 +152,11 @@ def test_values_that_make_no_sense_are_refused(words: tuple[str, ...]) -> None:
     """AGT-125."""
     with pytest.raises(ConfigurationError):
         _config("-c", "x", *words)
+
+
+def test_a_request_waits_less_than_the_two_seconds_of_its_client() -> None:
+    """AGT-720."""
+    assert _config("-c", "x").request_timeout == 1.8
 
 
 def test_qps_of_zero_means_three() -> None:

@@ -282,7 +282,7 @@ def test_node_role_is_renewed_in_time(eks_auth: FakeEKSAuth) -> None:
 
 def test_imds_that_hangs_does_not_hold_requests(eks_auth: FakeEKSAuth, token: str) -> None:
     """AGT-726."""
-    imds = FakeIMDS(life=3600, delay=5)
+    imds = FakeIMDS(life=3600, delay=60)
     try:
         with running_agent(eks_auth.url, env=imds.environment) as agent:
             started = time.monotonic()
@@ -292,4 +292,4 @@ def test_imds_that_hangs_does_not_hold_requests(eks_auth: FakeEKSAuth, token: st
         imds.close()
 
     assert reply.status == 500
-    assert elapsed < 2.5
+    assert elapsed < 30

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from webhook_fake_api import FakeApi, serve_fake_api
 from webhook_process import (
@@ -11,6 +12,12 @@ from webhook_process import (
     running_webhook,
     write_kubeconfig,
 )
+
+# The same examples at every run, and no limit on how long a slow machine takes for one.
+hypothesis.settings.register_profile(
+    "podid", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("podid")
 
 
 @pytest.fixture(scope="session")

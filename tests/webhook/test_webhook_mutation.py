@@ -4,7 +4,6 @@ import copy
 import json
 from typing import Any
 
-import jsonpatch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,7 +102,26 @@ def patch_of(sent: Pod, world: World, settings: Settings | None = None) -> Any:
 
 
 def applied(sent: Pod, world: World, settings: Settings | None = None) -> Pod:
-    return jsonpatch.apply_patch(sent, patch_of(sent, world, settings))
+    return apply_patch(sent, patch_of(sent, world, settings))
+
+
+def apply_patch(document: Any, patch: Any) -> Any:
+    """Apply RFC 6902's `add`, the only operation that the webhook sends; a path without its parent is an error."""
+    result = copy.deepcopy(document)
+    for operation in patch:
+        assert operation.keys() == {"op", "path", "value"}
+        assert operation["op"] == "add"
+        start, *keys = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")]
+        assert start == ""
+        parent = result
+        for key in keys[:-1]:
+            parent = parent[int(key)] if isinstance(parent, list) else parent[key]
+        if isinstance(parent, list):
+            assert 0 <= int(keys[-1]) <= len(parent)
+            parent.insert(int(keys[-1]), operation["value"])
+        else:
+            parent[keys[-1]] = operation["value"]
+    return result
 
 
 def paths(sent: Pod, world: World) -> list[str]:

@@ -60,7 +60,7 @@ class FakeApi:
 
     def wait_for_watch(self, kind: str) -> None:
         with self._lock:
-            assert self._lock.wait_for(lambda: any(watch[0] == kind for watch in self._watches), timeout=5)
+            assert self._lock.wait_for(lambda: any(watch[0] == kind for watch in self._watches), timeout=60)
 
     def _tell(self, key: tuple[str, str, str], event: str) -> None:
         for kind, selector, events in self._watches:

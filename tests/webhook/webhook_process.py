@@ -2,14 +2,16 @@
 
 import base64
 import json
+import multiprocessing
+import os
 import re
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,36 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from webhook_fake_api import FakeApi
 
 SERVER_NAME = "pod-identity-webhook.kube-system.svc"
+
+# Webhooks are forked from a process that has imported everything: the imports would be most of the suite's time.
+_fork = multiprocessing.get_context("forkserver")
+_fork.set_forkserver_preload(["podid_agent.server", "podid_webhook.main", "podid_webhook.certs", "pytest"])
+
+
+def _main(arguments: Sequence[str], stderr: Connection) -> None:
+    """Be a webhook: runs in a process of its own."""
+    for name in [name for name in os.environ if name.startswith("KUBERNETES_")]:
+        del os.environ[name]
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
+    sys.argv = ["amazon-eks-pod-identity-webhook", *arguments]
+    from podid_webhook.main import main  # noqa: PLC0415 - what starts the process does without
+
+    main()
+
+
+def run_webhook(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a webhook that ends by itself."""
+    reader, writer = _fork.Pipe(duplex=False)
+    process = _fork.Process(target=_main, args=(arguments, writer))
+    process.start()
+    writer.close()
+    with os.fdopen(os.dup(reader.fileno())) as stream:
+        reader.close()
+        stderr = stream.read()
+    process.join(60)
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(arguments, process.exitcode, None, stderr)
 
 
 @dataclass(frozen=True)
@@ -36,10 +68,22 @@ class Certificates:
 
 
 def create_certificates(directory: Path, *arguments: str) -> Certificates:
+    """Create them as an administrator does."""
     directory.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "podid_webhook.certs", f"--output-dir={directory}", *arguments]
-    subprocess.run(command, check=True, capture_output=True)
+    process = _fork.Process(target=_create_certificates, args=(f"--output-dir={directory}", *arguments))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
     return Certificates(directory)
+
+
+def _create_certificates(*arguments: str) -> None:
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    sys.argv = ["amazon-eks-pod-identity-webhook-certs", *arguments]
+    from podid_webhook.certs import main  # noqa: PLC0415 - as above
+
+    main()
 
 
 def write_kubeconfig(api: FakeApi, path: Path) -> Path:
@@ -55,24 +99,33 @@ def write_kubeconfig(api: FakeApi, path: Path) -> Path:
 
 class WebhookProcess:
     def __init__(self, arguments: list[str], ca: Path) -> None:
-        command = [sys.executable, "-m", "podid_webhook", "--port=0", "--metrics-port=0", *arguments]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        reader, writer = _fork.Pipe(duplex=False)
+        self.process = _fork.Process(target=_main, args=(["--port=0", "--metrics-port=0", *arguments], writer))
+        self.process.start()
+        writer.close()
+        self._stderr = os.fdopen(os.dup(reader.fileno()))
+        reader.close()
         self.log: list[str] = []
         self._changed = threading.Condition()
+        self._log_ended = False
         self._reader = threading.Thread(target=self._read_log)
         self._reader.start()
-        match = self.wait_for_log(r"https on port (\d+) and metrics on port (\d+)")
+        try:
+            match = self.wait_for_log(r"https on port (\d+) and metrics on port (\d+)")
+        except AssertionError:
+            self._end()
+            raise
         self.port, self.metrics_port = int(match[1]), int(match[2])
         self.https = https_pool(self.port, ca)
-        self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.metrics_port, retries=False, timeout=10)
+        self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.metrics_port, retries=False, timeout=60)
 
     def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self._stderr:
             with self._changed:
                 self.log.append(line)
                 self._changed.notify_all()
         with self._changed:
+            self._log_ended = True
             self._changed.notify_all()
 
     def wait_for_log(self, pattern: str) -> re.Match[str]:
@@ -80,7 +133,7 @@ class WebhookProcess:
             return re.search(pattern, "".join(self.log))
 
         with self._changed:
-            self._changed.wait_for(lambda: found() or not self._reader.is_alive(), timeout=10)
+            self._changed.wait_for(lambda: found() or self._log_ended, timeout=60)
             match = found()
         assert match, f"no line {pattern!r} in the log:\n{''.join(self.log)}"
         return match
@@ -114,27 +167,31 @@ class WebhookProcess:
             return "pod identity"
         return "irsa" if "AWS_ROLE_ARN" in patch else "none"
 
-    def wait_until(self, read: Any, expected: Any, timeout: float = 5) -> None:
-        Retrying(stop=stop_after_delay(timeout), wait=wait_fixed(0.02), retry=retry_if_result(lambda v: v != expected))(
-            read
-        )
+    def wait_until(self, read: Callable[[], object], expected: object) -> None:
+        """Return when ``read`` gives what is expected; nothing depends on how soon that is."""
+        Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.02), retry=retry_if_result(lambda v: v != expected))(read)
 
     def wait_until_ready(self) -> None:
         self.wait_until(lambda: self.get("/readyz").status, 200)
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=15)
+    def stop(self) -> int | None:
+        """Tell it to end, and return its exit code, None if it does not."""
+        self.process.terminate()
+        self.process.join(30)
+        return self.process.exitcode
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._end()
         self.https.close()
         self.plain.close()
+
+    def _end(self) -> None:
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.process.close()
+        self._reader.join()
+        self._stderr.close()
 
 
 @contextmanager
@@ -154,7 +211,7 @@ def https_pool(port: int, ca: Path, **arguments: Any) -> urllib3.HTTPSConnection
         server_hostname=SERVER_NAME,
         assert_hostname=SERVER_NAME,
         retries=False,
-        timeout=10,
+        timeout=60,
         maxsize=16,
         **arguments,
     )

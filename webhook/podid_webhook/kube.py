@@ -60,7 +60,7 @@ def load_kube_config(kubeconfig: str, kube_api: str) -> KubeConfig:
         if kubeconfig:
             return _from_file(Path(kubeconfig), kube_api)
         if kube_api:
-            tls = ssl.create_default_context() if kube_api.startswith("https://") else None
+            tls = _tls_context() if kube_api.startswith("https://") else None
             return KubeConfig(server=kube_api.rstrip("/"), tls=tls)
         return _in_cluster()
     except (OSError, yaml.YAMLError, binascii.Error, ValueError) as error:
@@ -73,9 +73,18 @@ def _in_cluster() -> KubeConfig:
         raise KubeConfigError(
             "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: not in a cluster; give --kubeconfig"
         )
-    tls = ssl.create_default_context(cafile=_SERVICE_ACCOUNT / "ca.crt")
+    tls = _tls_context(cafile=_SERVICE_ACCOUNT / "ca.crt")
     bracketed = f"[{host}]" if ":" in host else host
     return KubeConfig(f"https://{bracketed}:{port}", tls, token=_token_file(_SERVICE_ACCOUNT / "token"))
+
+
+def _tls_context(*, cafile: Path | None = None, cadata: str | None = None) -> ssl.SSLContext:
+    """Trust the given CA, or else those of the system."""
+    tls = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    # From Python 3.13 on the default refuses certificates without an authority key identifier, among others; clusters
+    # with such certificates work with Go's clients.
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return tls
 
 
 def _token_file(path: Path) -> Callable[[], str]:
@@ -141,7 +150,7 @@ def _from_file(path: Path, kube_api: str) -> KubeConfig:
 
 def _client_tls(cluster: _Section, user: _Section) -> ssl.SSLContext:
     ca = cluster.pem("certificate-authority")
-    tls = ssl.create_default_context(cadata=ca.decode() if ca else None)
+    tls = _tls_context(cadata=ca.decode() if ca else None)
     if cluster.flag("insecure-skip-tls-verify"):
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
