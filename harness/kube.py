@@ -224,6 +224,8 @@ class Pod:
             return Completed(stream.returncode, stream.read_stdout(timeout=0), stream.read_stderr(timeout=0))
         finally:
             stream.close()
+            # After the server's closing frame websocket-client counts as closed and leaves its socket open.
+            stream.sock.shutdown()
 
     def delete(self) -> None:
         """Delete the pod and wait until it is gone."""
