@@ -137,7 +137,7 @@ def run(
     with Progress() as progress:
         try:
             the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
-            with progress.phase("scenarios"):
+            with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, context.args)
         finally:
             if not keep and the_lab.exists:

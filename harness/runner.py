@@ -19,6 +19,7 @@ from harness.lab.paths import CHECKOUT
 __all__ = ["Result", "how_to_continue", "podid_command", "run_suites"]
 
 DEFAULT_LAB = "podid"
+_OUTPUT = ("-v", "--override-ini=console_output_style=count", "--durations=5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,10 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str]) -> R
         file = Path(directory) / "result.json"
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *arguments, *paths], cwd=CHECKOUT, env=environment, check=False
+            [sys.executable, "-m", "pytest", *_OUTPUT, *options, *arguments, *paths],
+            cwd=CHECKOUT,
+            env=environment,
+            check=False,
         )
         if file.exists():
             data = json.loads(file.read_text())
