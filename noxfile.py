@@ -42,7 +42,7 @@ def e2e(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test the harness, the agent and the webhook without a cluster; report coverage."""
     sync(session)
-    session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
+    session.run("pytest", "--numprocesses=auto", "--dist=loadfile", "--cov", "--cov-report=term", *session.posargs)
 
 
 @nox.session

@@ -55,6 +55,12 @@ def listen_on_given_addresses() -> None:
     server.register = _register
 
 
+def keep_objects_in(directory: Path) -> None:
+    """Make S3 keep its objects below a directory; as shipped all processes of a machine share one below ``/tmp``."""
+    provider: Any = importlib.import_module("localstack.services.s3.provider")
+    provider.DEFAULT_S3_TMP_DIR = str(directory)
+
+
 def _runtime() -> Any:
     return _from("localstack.runtime.current", "get_current_runtime")()
 

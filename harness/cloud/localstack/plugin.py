@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.composition import IMDS_LISTEN, emulator
@@ -21,6 +23,7 @@ def install() -> None:
     """Install guard, gate and recorder, and start the metadata service, before the port opens (EMU-PLUGIN-EARLY)."""
     lab = emulator()
     internals.listen_on_given_addresses()
+    internals.keep_objects_in(Path(tempfile.gettempdir()) / "s3")
     internals.install_handlers(
         guard=Guard(lab, ControlRoute(lab)),
         pin_service=pin_service,

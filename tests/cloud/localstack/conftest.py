@@ -20,11 +20,8 @@ from harness.pki import Authority
 from harness.progress import Progress
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.localstack)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.localstack)
 
 
 @pytest.fixture(autouse=True)
@@ -77,17 +74,14 @@ def aws(localstack_environment: environment.Environment, tmp_path_factory: pytes
             bootstrap,
             stopped=lambda: None if running.poll() is None else (directory / "log").read_text()[-3000:],
         )
-        yield Aws(
-            endpoint,
-            f"http://127.0.0.1:{imds_port}",
-            directory,
-            bootstrap,
-            directory / "ca.crt",
-            Control(endpoint, bootstrap.control_token),
-            running,
-        )
+        control = Control(endpoint, bootstrap.control_token)
+        # Forget the calls that asked whether it is ready.
+        control.reset()
+        imds = f"http://127.0.0.1:{imds_port}"
+        yield Aws(endpoint, imds, directory, bootstrap, directory / "ca.crt", control, running)
     finally:
-        running.terminate()
+        # Its orderly end takes seconds, and nothing of it is kept.
+        running.kill()
         running.wait(timeout=20)
 
 

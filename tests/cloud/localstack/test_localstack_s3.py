@@ -159,11 +159,9 @@ def test_unusual_keys_arrive_unchanged(bucket: Any, key: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 70_000, 3_000_000])
-@pytest.mark.parametrize("algorithm", ["CRC32", "CRC64NVME", "SHA256"])
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA256"])
 def test_streamed_uploads_arrive_unchanged(bucket: Any, size: int, algorithm: str, tmp_path: Any) -> None:
     """Chunked uploads with a trailing checksum reach the bucket as the plain bytes."""
-    if algorithm == "CRC64NVME":
-        pytest.importorskip("awscrt", reason="this client computes CRC64NVME with awscrt only")
     data = os.urandom(size)
     (tmp_path / "data").write_bytes(data)
     with (tmp_path / "data").open("rb") as file:
@@ -224,7 +222,7 @@ def test_delete_of_several_objects_is_decided_one_by_one(bucket: Any, user: Call
 def test_repeated_prefix_is_refused(aws: Aws) -> None:
     s3 = aws.client("s3")
     s3.meta.events.register(
-        "before-sign", lambda request, **_: setattr(request, "url", request.url + "&prefix=team-b/")
+        "before-sign", lambda request, **_: setattr(request, "url", request.url + "&prefix=team-b%2F")
     )
 
     assert refused(lambda: s3.list_objects_v2(Bucket=BUCKET, Prefix="team-a/"))[:2] == (400, "InvalidArgument")
