@@ -58,6 +58,9 @@ class LabNetwork:
     def wire_aws(self, pid: int) -> None:
         """Create the bridge in the AWS sandbox ``pid`` and attach the host to it."""
         inside = ["nsenter", f"--target={pid}", "--net"]
+        # A new namespace takes this over from the host, where Docker sets it. What nobody in the lab answers must get
+        # silence, as behind a VPC's router, and not "unreachable".
+        _run([*inside, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
         _ip([*inside, "ip"], "link set lo up")
         _ip([*inside, "ip"], f"link add {_BRIDGE} type bridge")
         _ip([*inside, "ip"], f"address add {self.aws_address}/24 dev {_BRIDGE}")
@@ -104,7 +107,11 @@ def choose_subnet() -> str:
 
 
 def _ip(command: list[str], arguments: str) -> str:
-    result = subprocess.run([*command, *arguments.split()], capture_output=True, text=True, check=False)
+    return _run([*command, *arguments.split()])
+
+
+def _run(command: list[str]) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise HarnessFault(f"cannot set up the lab's network: ip {arguments}: {result.stderr.strip()}")
+        raise HarnessFault(f"cannot set up the lab's network: {' '.join(command)}: {result.stderr.strip()}")
     return result.stdout
