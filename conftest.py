@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.base import Cluster, ClusterSpec
+from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.progress import Progress
+from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount
 
 SUITES = Path(__file__).parent / "suites"
@@ -21,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     group.addoption("--lab", default="podid", help="lab to run in; raised and removed again unless it is up")
     group.addoption("--cluster", action="append", default=[], help="cluster to run on; repeat for several")
+    add_options(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +51,7 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
+    raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
