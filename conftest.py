@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.base import Cluster, ClusterSpec
+from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
+from harness.conformance.recording import attach
 from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab.diagnostics import AwsCalls, ClusterState
 from harness.progress import Progress
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount
@@ -49,7 +52,7 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+def lab(pytestconfig: pytest.Config, run_environment: dict[str, str]) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
@@ -57,6 +60,7 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), Progress() as progress:
         the_lab.up([ClusterSpec.named(name) for name in _cluster_names(pytestconfig)], progress)
+    run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     yield the_lab
     if not was_up:
         the_lab.down()
@@ -68,10 +72,13 @@ def cluster(lab: Lab, cluster_name: str) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def kube(cluster: Cluster) -> Iterator[Kube]:
-    """An administrator of the cluster."""
+def kube(cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+    """An administrator of the cluster; when a test fails, the cluster is looked into."""
     client = Kube(cluster.kubeconfig)
+    state = ClusterState(cluster.name, client)
+    diagnostics.register(state)
     yield client
+    diagnostics.unregister(state)
     client.close()
 
 
@@ -79,6 +86,28 @@ def kube(cluster: Cluster) -> Iterator[Kube]:
 def aws(lab: Lab) -> AwsAccount:
     """An administrator of the article's account."""
     return lab.administrator()
+
+
+@pytest.fixture(scope="session")
+def aws_calls(lab: Lab, diagnostics: Diagnostics, run_environment: dict[str, str]) -> AwsCalls:
+    """What AWS is asked, by whom, and how it decides."""
+    control = lab.control()
+    run_environment["aws"] = f"LocalStack {control.ready()['version']}"
+    calls = AwsCalls(control)
+    diagnostics.register(calls)
+    return calls
+
+
+@pytest.fixture(autouse=True)
+def calls_as_evidence(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every scenario on the lab has the calls to AWS that it caused as evidence."""
+    if "lab" not in request.fixturenames or not request.path.is_relative_to(SUITES):
+        yield
+        return
+    calls: AwsCalls = request.getfixturevalue("aws_calls")
+    calls.mark()
+    yield
+    attach(calls.evidence())
 
 
 @pytest.fixture(scope="session")

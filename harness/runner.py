@@ -31,6 +31,7 @@ __all__ = [
     "podid_command",
     "raise_setup_fault",
     "run_suites",
+    "run_to_its_end",
 ]
 
 DEFAULT_LAB = "podid"
@@ -65,7 +66,8 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
         if fault:
             environment[SETUP_FAULT_VARIABLE] = json.dumps({"exit_code": fault.exit_code, "text": str(fault)})
-        code = _run([sys.executable, "-m", "pytest", *options, *arguments, *paths], environment)
+        command = [sys.executable, "-m", "pytest", *options, *arguments, *paths]
+        code = run_to_its_end(command, environment, CHECKOUT)
         if file.exists():
             data = json.loads(file.read_text())
             return Result(data["exit_code"], data["line"], tuple(data["failed"]))
@@ -75,12 +77,12 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
     return Result(ExitCode.HARNESS_ERROR, line, ())
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+def run_to_its_end(command: Sequence[str], environment: dict[str, str], directory: Path) -> int:
     """Run a program to its end, and let it have its end: an interruption reaches it once, and it is waited for.
 
     ``subprocess.run`` would kill it a quarter of a second after a Ctrl-C, in the middle of its clean-up and reports.
     """
-    with subprocess.Popen(command, cwd=CHECKOUT, env=environment) as process:
+    with subprocess.Popen(command, cwd=directory, env=environment) as process:
 
         def forward(number: int, _frame: FrameType | None) -> None:
             # A terminal sends Ctrl-C to the program as well; a second one would stop its clean-up.
