@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import pytest
 
 from harness.conformance import canary as canaries
-from harness.conformance import store
+from harness.conformance import fixtures, store
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.ledger import Ledger, read_ledger
@@ -53,6 +53,7 @@ class Plugin:
         self._baseline = Baseline()
         self._redactor = Redactor()
         self._facts = RunFacts("", 0.0, [], "ours")
+        self._environment: dict[str, str] = {}
         self._directory = Path()
         self._canary = ""
         self._active = False
@@ -65,6 +66,9 @@ class Plugin:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Read ledger and baseline, if the suites are meant; ends the run when they are invalid."""
+        config.pluginmanager.register(fixtures, "podid-fixtures")
+        config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
+        config.stash[fixtures.ENVIRONMENT] = self._environment
         self._active = not config.option.collectonly and any(self._is_suite(config, name) for name in config.args)
         if not self._active:
             return
@@ -97,8 +101,8 @@ class Plugin:
         observer = Observer(self.results.bindings, self._ledger, self._redactor, self.diagnostics, self._directory)
         config.pluginmanager.register(observer, "podid-observer")
         argv = [self._redactor.text(argument) for argument in config.invocation_params.args]
-        self._facts = RunFacts(self._directory.name, started, argv, self._options.subject)
-        self._facts.environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
+        self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
+        self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
         if self._canary:
             self._facts.specimen = self._redactor.data(canaries.specimen(self._canary))
 
@@ -287,18 +291,6 @@ class Plugin:
             Path(file).write_text(json.dumps(result))
         else:
             print(line)
-
-    # --- Fixtures ---------------------------------------------------------------------------------------------------
-
-    @pytest.fixture(scope="session", name="diagnostics")
-    def diagnostics_fixture(self) -> Diagnostics:
-        """Where fixtures register what is to be looked into when a test fails."""
-        return self.diagnostics
-
-    @pytest.fixture(scope="session")
-    def run_environment(self) -> dict[str, str]:
-        """Facts about the run that the report names, such as versions; fixtures add theirs."""
-        return self._facts.environment
 
 
 def _leave(text: str) -> NoReturn:

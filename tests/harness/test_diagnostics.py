@@ -143,10 +143,9 @@ def test_diagnostics_have_all_calls_and_those_that_were_denied(tmp_path: Path) -
 
     AwsCalls(journal).collect(Folder(tmp_path, Redactor()), NOW)
 
-    numbers = [
-        [e["number"] for e in json.loads((tmp_path / "aws" / f).read_text())] for f in ("calls.json", "denied.json")
-    ]
-    assert numbers == [[1, 2, 3], [3]]
+    calls, denied = (json.loads((tmp_path / "aws" / name).read_text()) for name in ("calls.json", "denied.json"))
+    assert [entry["number"] for entry in calls] == [1, 2, 3]
+    assert [entry["number"] for entry in denied] == [3]
 
 
 # --- A cluster ------------------------------------------------------------------------------------------------------
@@ -201,9 +200,8 @@ def test_every_container_s_log_is_kept_and_that_of_its_former_life(dump: Path) -
     logs = dump / "logs" / "kube-system"
 
     assert (logs / "eks-pod-identity-agent-x.agent.log").read_text().startswith("request with «session-token:")
-    assert (
-        "previous terminated container not found" in (logs / "eks-pod-identity-agent-x.agent.previous.log").read_text()
-    )
+    former = (logs / "eks-pod-identity-agent-x.agent.previous.log").read_text()
+    assert "previous terminated container not found" in former
 
 
 def test_the_agent_s_metrics_are_read_through_the_api_server(dump: Path) -> None:

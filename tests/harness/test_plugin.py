@@ -59,7 +59,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 def run(suite: pytest.Pytester, body: str, *arguments: str) -> pytest.RunResult:
     (suite.path / "suites" / "test_it.py").write_text(HEADER + body)
-    return suite.runpytest_inprocess("suites", "-p", "no:cacheprovider", *arguments, no_reraise_ctrlc=True)
+    return suite.runpytest_inprocess("suites", "-p", "no:cacheprovider", "-Werror", *arguments, no_reraise_ctrlc=True)
 
 
 def directory(suite: pytest.Pytester) -> Path:

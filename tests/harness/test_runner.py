@@ -38,9 +38,8 @@ def test_compare_names_what_was_lost_and_closes_the_gate(runs: tuple[str, str]) 
 
 
 def test_compare_speaks_markdown_and_json(runs: tuple[str, str]) -> None:
-    markdown, data = (
-        CliRunner().invoke(app, ["compare", *runs, f"--format={form}"]).stdout for form in ("markdown", "json")
-    )
+    invoke = CliRunner().invoke
+    markdown, data = (invoke(app, ["compare", *runs, "--format", form]).stdout for form in ("markdown", "json"))
 
     assert markdown.startswith("## ❌ compare: 1 newly failing")
     assert [change["id"] for change in json.loads(data)["changes"]] == ["AGT-2"]
