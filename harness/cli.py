@@ -145,19 +145,25 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
     context: typer.Context,
+    *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
+    only: Annotated[list[str], typer.Option("--only", help="Requirement or glob; !ID leaves out; repeat.")] = [],  # noqa: B006
+    level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what it would decide; create nothing.")
     ] = False,
 ) -> None:
     """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest.
 
-    Among them: --only ID-or-glob (repeat it; !ID leaves out), --level MUST, --report-dir DIR, --baseline FILE.
+    Among them: --report-dir DIR, --baseline FILE, --subject NAME, and paths below suites/.
     """
+    # A typing error should not cost the minutes that a lab takes.
+    select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level))
+    arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
     if dry_run:
-        result = run_suites(lab, cluster, ["--dry-run", *context.args])
+        result = run_suites(lab, cluster, ["--dry-run", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
     the_lab = Lab(lab)
@@ -171,7 +177,7 @@ def run(
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
             with progress.phase("scenarios"):
-                result = run_suites(lab, cluster, context.args, fault)
+                result = run_suites(lab, cluster, arguments, fault)
         finally:
             if not keep and the_lab.exists:
                 with progress.phase("clean-up"):

@@ -331,6 +331,17 @@ def test_ctrl_c_leaves_a_record_of_what_was_decided(suite: pytest.Pytester) -> N
     assert the_run.requirements[1].reason.kind == "interrupted"
 
 
+def test_a_run_that_is_killed_leaves_what_was_decided_until_then(suite: pytest.Pytester) -> None:
+    body = 'import os, signal\n@requirement("AGT-2")\ndef test_b(): os.kill(os.getpid(), signal.SIGKILL)\n'
+    (suite.path / "suites" / "test_it.py").write_text(HEADER + FIRST_FAILS + body)
+
+    suite.runpytest_subprocess("suites")
+
+    the_run = record(suite)
+    assert (the_run.finished_at, the_run.verdict) == ("", "non-conformant")
+    assert [test.outcome for test in the_run.tests] == ["failed", "could-not-run"]
+
+
 def test_after_the_first_failure_the_rest_says_why_it_did_not_run(suite: pytest.Pytester) -> None:
     result = run(suite, FIRST_FAILS + '@requirement("AGT-2")\ndef test_b(): pass\n', "-x")
 

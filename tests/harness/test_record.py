@@ -8,11 +8,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conformance_runs import make_run
+from conformance_runs import START, make_run, phase, requirement
 
+from harness.conformance.baseline import Baseline
+from harness.conformance.ledger import Ledger
 from harness.conformance.outcomes import Outcome
 from harness.conformance.record import CheckRecord, Fault, read_run, schema, write_atomically
-from harness.conformance.results import decide
+from harness.conformance.results import Results, RunFacts, decide
 from harness.conformance.store import rewrite, save
 from harness.errors import HarnessFault, UsageError
 
@@ -80,6 +82,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_atomically(tmp_path / "file", "new \ud800")
 
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "outcome"), [("failed passed", "flaky"), ("failed failed", "failed"), ("error passed", "passed")]
+)
+def test_a_test_that_passes_when_it_is_tried_again_is_flaky(attempts: str, outcome: str) -> None:
+    results = Results()
+    results.bindings["t"] = ("AGT-1",)
+    for attempt in attempts.split():
+        for each in (phase("setup"), phase("call", attempt), phase("teardown")):
+            results.add("t", each)
+
+    (test,) = results.run(RunFacts("r", START, [], "ours"), Ledger([requirement("AGT-1")]), Baseline(), None).tests
+
+    assert (test.outcome, test.attempts) == (outcome, attempts.split())
 
 
 def held(name: str, *, holds: bool = True) -> CheckRecord:

@@ -8,10 +8,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from conformance_runs import make_run
+from conformance_runs import START, make_run, phase, requirement
 
+from harness.conformance.baseline import Baseline
+from harness.conformance.ledger import Ledger
 from harness.conformance.record import Fault, Run
 from harness.conformance.reports import html, junit, markdown, write_reports
+from harness.conformance.results import Results, RunFacts
 
 OUTCOMES = {
     "AGT-1": "passed",
@@ -158,6 +161,20 @@ def test_calls_to_aws_are_shown_with_the_statement_that_decided() -> None:
     page = html.render(make_run({"AGT-1": "passed"}, evidence=[evidence]))
 
     assert '<span class="bad">deny</span> s3:GetObject <small>reader · statement 2</small>' in page
+
+
+def test_evidence_stands_once_and_the_test_s_other_requirements_point_to_it() -> None:
+    results = Results()
+    results.bindings["suites/t.py::t"] = ("AGT-1", "AGT-2")
+    seen = {"kind": "text", "title": "what was seen", "content": "only once on the page"}
+    for when in ("setup", "call", "teardown"):
+        results.add("suites/t.py::t", phase(when, evidence=[seen]))
+    ledger = Ledger([requirement("AGT-1"), requirement("AGT-2")])
+
+    page = html.render(results.run(RunFacts("r", START, [], "ours"), ledger, Baseline(), START))
+
+    assert page.count("only once on the page") == 1
+    assert (page.count('id="evidence-0-0"'), page.count('href="#evidence-0-0"')) == (1, 1)
 
 
 def test_a_report_that_breaks_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness import runner
 from harness.cli import app
 from harness.conformance.store import save
-from harness.errors import HarnessFault, MissingPrerequisite
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 
 # --- podid compare, report, list ------------------------------------------------------------------------------------
 
@@ -100,3 +100,48 @@ def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_pat
     thread.join()
 
     assert (code, (tmp_path / "asked").read_text()) == (7, "x")
+
+
+class LabThatDoesNotComeUp:
+    exists = False
+
+    def __init__(self, name: str) -> None:
+        assert name == "podid"
+
+    def up(self, _specs: object, _progress: object) -> None:
+        raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
+
+
+def test_a_lab_that_does_not_come_up_ends_with_reports_and_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def run_suites(*arguments: object) -> runner.Result:
+        told.extend(arguments)
+        return runner.Result(2, "verdict: incomplete (exit 2) — …", ())
+
+    monkeypatch.setattr("harness.cli.Lab", LabThatDoesNotComeUp)
+    monkeypatch.setattr("harness.cli.run_suites", run_suites)
+
+    result = CliRunner().invoke(app, ["run", "--only=AGT-230", "-k", "s3"])
+
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (2, "verdict: incomplete (exit 2) — …")
+    assert "no CAP_SYS_ADMIN\nrun as root" in result.stderr
+    assert told[2] == ["--only=AGT-230", "-k", "s3"]
+    assert isinstance(told[3], MissingPrerequisite)
+
+
+def test_a_misspelt_requirement_raises_no_lab() -> None:
+    result = CliRunner().invoke(app, ["run", "--only=AGT-2300"])
+
+    assert isinstance(result.exception, UsageError)
+    assert "did you mean AGT-230" in str(result.exception)
+
+
+def test_a_failed_test_has_a_line_that_runs_it_again_and_a_kept_lab_two() -> None:
+    lines = runner.how_to_continue(runner.Result(1, "", ("suites/t.py::a[x y]",)), "podid", kept=True)
+
+    assert lines == [
+        "again:  python3 -m nox -s e2e -- --keep 'suites/t.py::a[x y]'",
+        "enter:  uv run podid exports",
+        "remove: uv run podid down",
+    ]
