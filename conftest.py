@@ -112,5 +112,5 @@ def calls_as_evidence(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def agent_addon(cluster: Cluster, aws: AwsAccount) -> None:
-    """``aws eks create-addon``: the agent runs on every node."""
-    aws.install_agent(cluster.name)
+    """``aws eks create-addon``: the agent will run on every node; does not wait."""
+    aws.create_agent_addon(cluster.name)

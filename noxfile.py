@@ -7,6 +7,7 @@ import nox.command
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"  # uv sync makes it exactly what the lock says
 nox.options.sessions = ["lint", "tests", "e2e"]
 
 
@@ -17,6 +18,8 @@ def sync(session: nox.Session, *options: str) -> None:
         "sync",
         "--locked",
         "--quiet",
+        # Half a second a process, also where the environment forbids Python to keep what it compiles.
+        "--compile-bytecode",
         f"--python={session.virtualenv.location}",
         *options,
         env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location, "VIRTUAL_ENV": session.virtualenv.location},

@@ -176,7 +176,7 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
-            with progress.phase("scenarios"):
+            with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
         finally:
             if not keep and the_lab.exists:

@@ -40,7 +40,7 @@ _BOOTSTRAP = (
     f'--customize-hook=touch "$1{_HOST_CA}" "$1{_PIP_CONFIGURATION}" "$1{_APT_CONFIGURATION}"',
     "trixie",
 )
-RECIPE = sha256(repr((_BOOTSTRAP, "1")).encode()).hexdigest()[:16]
+RECIPE = sha256(repr((_BOOTSTRAP, "2")).encode()).hexdigest()[:16]
 """Digest of how images are built: raise the number when it changes what comes out."""
 
 _CA_BUNDLES = (
@@ -141,7 +141,8 @@ class Builder:
             target: ``host:port/name:tag`` of a registry that speaks plain HTTP.
         """
         digest = self._scratch / "digest"
-        options = ["--quiet", "--tls-verify=false", f"--digestfile={digest}"]
+        # Every node unpacks every image: zstd takes a third of gzip's time.
+        options = ["--quiet", "--tls-verify=false", "--compression-format=zstd", f"--digestfile={digest}"]
         self._check([*self._buildah, "push", *options, name, f"docker://{target}"], f"storing {name}")
         try:
             return digest.read_text().strip()

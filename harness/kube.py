@@ -91,8 +91,14 @@ class Kube:
 
     @contextlib.contextmanager
     def namespace(self, name: str) -> Generator[str]:
-        """Create a namespace in which pods can be created; delete it with everything in it at the end."""
-        self._delete_namespace(name)
+        """Create a namespace in which pods can be created; delete it with everything in it at the end.
+
+        The end does not wait until it is gone, which takes the cluster five seconds; the next use of the name does.
+        """
+        if self._delete_namespace(name):
+            wait.until(
+                lambda: not _exists(lambda: self.core.read_namespace(name)), what=f"namespace {name} to go", timeout=90
+            )
         self.core.create_namespace({"metadata": {"name": name}})
         try:
             self.wait_until_usable(name)
@@ -100,11 +106,8 @@ class Kube:
         finally:
             self._delete_namespace(name)
 
-    def _delete_namespace(self, name: str) -> None:
-        if _exists(lambda: self.core.delete_namespace(name)):
-            wait.until(
-                lambda: not _exists(lambda: self.core.read_namespace(name)), what=f"namespace {name} to go", timeout=90
-            )
+    def _delete_namespace(self, name: str) -> bool:
+        return _exists(lambda: self.core.delete_namespace(name))
 
     def wait_until_usable(self, namespace: str) -> None:
         """Wait until pods can be created in a namespace: its default account and its root certificates are there."""
@@ -224,6 +227,8 @@ class Pod:
             return Completed(stream.returncode, stream.read_stdout(timeout=0), stream.read_stderr(timeout=0))
         finally:
             stream.close()
+            # After the server's closing frame websocket-client counts as closed and leaves its socket open.
+            stream.sock.shutdown()
 
     def delete(self) -> None:
         """Delete the pod and wait until it is gone."""

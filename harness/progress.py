@@ -82,6 +82,7 @@ class Progress:
         self._lock = threading.RLock()
         self._spoke = time.monotonic()
         self._stopped = threading.Event()
+        self._is_quiet = False
         self._live: Live | None = None
         if self._stream.isatty() and not is_plain(os.environ):
             self._live = Live(
@@ -106,6 +107,19 @@ class Progress:
             self._live.stop()
         if line := self.summary():
             self.say(line)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Generator[None]:
+        """Leave the terminal to somebody else: nothing is drawn or repeated meanwhile."""
+        self._is_quiet = True
+        if self._live:
+            self._live.stop()
+        try:
+            yield
+        finally:
+            if self._live:
+                self._live.start()
+            self._is_quiet = False
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int = 0) -> Generator[Phase]:
@@ -154,7 +168,7 @@ class Progress:
     def _beat(self) -> None:
         """Never be silent for long: a silent program looks like a hanging one."""
         while not self._stopped.wait(_TICK_SECONDS):
-            if self._live or time.monotonic() - self._spoke < _SILENCE_SECONDS:
+            if self._live or self._is_quiet or time.monotonic() - self._spoke < _SILENCE_SECONDS:
                 continue
             for phase in self._running():
                 self.report(phase)

@@ -37,6 +37,7 @@ __all__ = [
 DEFAULT_LAB = "podid"
 SETUP_FAULT_VARIABLE = "PODID_SETUP_FAULT"
 """Environment variable that tells the suites why there is no lab, so that the record and the reports say it."""
+_OUTPUT = ("-v", "--override-ini=console_output_style=count", "--durations=5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
         if fault:
             environment[SETUP_FAULT_VARIABLE] = json.dumps({"exit_code": fault.exit_code, "text": str(fault)})
-        command = [sys.executable, "-m", "pytest", *options, *arguments, *paths]
+        command = [sys.executable, "-m", "pytest", *_OUTPUT, *options, *arguments, *paths]
         code = run_to_its_end(command, environment, CHECKOUT)
         if file.exists():
             data = json.loads(file.read_text())

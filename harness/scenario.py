@@ -41,7 +41,7 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
     """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end."""
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
-    aws.remove_agent(cluster.name)
+    aws.delete_agent_addon(cluster.name)
     try:
         wait.until(
             lambda: kube.core.list_namespaced_pod("kube-system", label_selector=selector).items,
@@ -54,7 +54,8 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
             cluster.run_on_node(node.name, ["ip", "link", "delete", "pod-id-link0"])
         yield
     finally:
-        aws.install_agent(cluster.name)
+        aws.create_agent_addon(cluster.name)
+        aws.wait_until_agent_is_active(cluster.name)
 
 
 def assume_role_records(aws: AwsAccount, role_arn: str | None = None) -> list[dict[str, Any]]:

@@ -121,15 +121,18 @@ class AwsAccount:
         finally:
             eks.delete_pod_identity_association(clusterName=cluster, associationId=record["associationId"])
 
-    def install_agent(self, cluster: str) -> None:
-        """Create the agent's add-on unless it is there, and wait until it is active.
+    def create_agent_addon(self, cluster: str) -> None:
+        """Create the agent's add-on unless it is there; does not wait for it."""
+        with _ignoring("ResourceInUseException"):
+            self.client("eks").create_addon(clusterName=cluster, addonName=AGENT_ADDON, addonVersion=AGENT_VERSION)
+
+    def wait_until_agent_is_active(self, cluster: str) -> None:
+        """Wait until the agent's add-on is active.
 
         Raises:
             harness.wait.Timeout: It failed, or did not become active in time.
         """
         eks = self.client("eks")
-        with _ignoring("ResourceInUseException"):
-            eks.create_addon(clusterName=cluster, addonName=AGENT_ADDON, addonVersion=AGENT_VERSION)
         wait.until(
             lambda: eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)["addon"],
             lambda addon: addon["status"] == "ACTIVE",
@@ -139,7 +142,7 @@ class AwsAccount:
             hint="see: kubectl --namespace kube-system describe daemonset,pod",
         )
 
-    def remove_agent(self, cluster: str) -> None:
+    def delete_agent_addon(self, cluster: str) -> None:
         """Delete the agent's add-on and wait until AWS no longer knows it."""
         eks = self.client("eks")
         eks.delete_addon(clusterName=cluster, addonName=AGENT_ADDON)

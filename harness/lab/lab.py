@@ -171,10 +171,9 @@ class Lab:
             if is_new:
                 self._start_aws(environment.result(), programs, cache, progress)
             clusters = [self._start_cluster(spec, programs, cache) for spec in specs]
-            if is_new:
-                self._wait_for_aws(progress)
+            aws = pool.submit(self._wait_for_aws, progress) if is_new else None
             for cluster in clusters:
-                self._complete(cluster, built, progress)
+                self._complete(cluster, built, aws, progress)
             self._write_profiles()
 
     def _start_aws(self, environment: Any, programs: Mapping[str, Path], cache: Path, progress: Progress) -> None:
@@ -207,11 +206,13 @@ class Lab:
         )
         return cluster
 
-    def _complete(self, cluster: NativeCluster, built: Future[None], progress: Progress) -> None:
-        """Wait for a started cluster, wire it to AWS, and install what EKS has in its control plane."""
+    def _complete(
+        self, cluster: NativeCluster, built: Future[None], aws: Future[None] | None, progress: Progress
+    ) -> None:
+        """Wait for a started cluster, install what EKS has in its control plane, and make AWS know it."""
         name = cluster.spec.name
         kube = Kube(cluster.kubeconfig)
-        with progress.phase(name, total=4) as phase, contextlib.closing(kube):
+        with progress.phase(name, total=5) as phase, contextlib.closing(kube):
             phase.step("waiting for the API server")
             wait.until(
                 lambda: self._api_is_ready(kube),
@@ -220,12 +221,15 @@ class Lab:
                 stop=lambda _: None if cluster.is_running else "the cluster ended",
                 hint=f"see: podid logs {name}/kube-apiserver",
             )
-            phase.step("wiring DNS, trust and AWS")
+            phase.step("wiring DNS and trust")
             wiring.apply_wiring(kube, aws_address=self.network.aws_address, trust_bundle_path=cluster.trust_bundle)
-            self.aws.attach_cluster(cluster, wiring.agent_manifests(cluster.spec), self.network)
             phase.step("waiting for images")
             built.result()
             wiring.install_webhook(kube, cluster.spec)
+            phase.step("waiting for AWS")
+            if aws:
+                aws.result()
+            self.aws.attach_cluster(cluster, wiring.agent_manifests(cluster.spec), self.network)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")
