@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from harness.conformance.ledger import Level
+from harness.conformance.ledger import Kind, Level
+from harness.errors import UsageError
 
 __all__ = ["Options", "add_options"]
 
@@ -37,8 +38,14 @@ class Options:
 
     @classmethod
     def of(cls, config: pytest.Config) -> Options:
-        """Read the options of a run."""
+        """Read the options of a run.
+
+        Raises:
+            UsageError: The subject is none that there is; it decides which requirements apply.
+        """
         values: Any = config.option
+        if values.subject not in get_args(Kind) and not values.subject.startswith("mutant:"):
+            raise UsageError(f"no subject {values.subject!r}", hint="one of ours, upstream, mutant:NAME")
         return cls(
             subject=values.subject,
             only=values.only,

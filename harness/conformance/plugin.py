@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -72,8 +72,8 @@ class Plugin:
         self._active = not config.option.collectonly and any(self._is_suite(config, name) for name in config.args)
         if not self._active:
             return
-        self._options = Options.of(config)
         try:
+            self._options = Options.of(config)
             self._ledger = read_ledger(self._suites / "requirements")
             if file := self._options.baseline:
                 self._baseline = read_baseline(Path(file), self._ledger, datetime.now(UTC).date())
@@ -127,14 +127,30 @@ class Plugin:
 
     # --- Collection -------------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Check every suite test's binding, and leave out what was not asked for.
-
-        Ends the run with a list of all tests without a requirement and of all unknown IDs at once.
-        """
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Bind every test of the suites, before pytest's own options leave some out; then leave out what ours do."""
         if not self._active:
+            yield
             return
+        bindings = self._bind(items)
+        self.results.bound = {name for identifiers in bindings.values() for name in identifiers}
+        self._facts.partial = self._options.is_narrowed
+        yield
+        asked = select(self._ledger, self._options.only, self._options.level)
+        left_out = [item for item in items if item.nodeid in bindings and not asked & set(bindings[item.nodeid])]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
+        for item in items:
+            if item.nodeid in bindings:
+                self.results.bindings[item.nodeid] = bindings[item.nodeid]
+                self.results.behaviours[item.nodeid] = _behaviour(item)
+
+    def _bind(self, items: Iterable[pytest.Item]) -> dict[str, tuple[str, ...]]:
+        """Return node ID → requirement IDs, or end the run with a list of all tests that name none or unknown ones."""
         faults: list[str] = []
         bindings: dict[str, tuple[str, ...]] = {}
         for item in items:
@@ -148,17 +164,7 @@ class Plugin:
         if faults:
             self._facts.faults += [Fault("collection", fault) for fault in faults]
             _leave("\n".join(faults))
-        self.results.bound = {name for identifiers in bindings.values() for name in identifiers}
-        self._facts.partial = self._options.is_narrowed
-        asked = select(self._ledger, self._options.only, self._options.level)
-        left_out = [item for item in items if item.nodeid in bindings and not asked & set(bindings[item.nodeid])]
-        if left_out:
-            items[:] = [item for item in items if item not in left_out]
-            config.hook.pytest_deselected(items=left_out)
-        for item in items:
-            if item.nodeid in bindings:
-                self.results.bindings[item.nodeid] = bindings[item.nodeid]
-                self.results.behaviours[item.nodeid] = _behaviour(item)
+        return bindings
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note that a file could not be collected: nobody knows what it would have said."""

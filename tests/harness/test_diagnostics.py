@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import pytest
 
+from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.diagnostics import Diagnostics, Folder
 from harness.conformance.redaction import Redactor
 from harness.kube import ApiException, Kube
-from harness.lab.diagnostics import AwsCalls, ClusterState
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 TOKEN = "IQoJb3JpZ2luX2VjEJr0123456789abcdef"

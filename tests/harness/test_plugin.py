@@ -264,8 +264,9 @@ def test_a_selection_is_never_conformant(suite: pytest.Pytester, arguments: list
     assert the_test(suite).name == "test_a"
 
 
-def test_what_a_selection_leaves_out_is_not_provisional(suite: pytest.Pytester) -> None:
-    run(suite, TWO_TESTS, "--only=AGT-1")
+@pytest.mark.parametrize("argument", ["--only=AGT-1", "-k=test_a"])
+def test_what_a_selection_leaves_out_is_not_provisional(suite: pytest.Pytester, argument: str) -> None:
+    run(suite, TWO_TESTS, argument)
 
     assert [entry.id for entry in record(suite).requirements if entry.status == "provisional"] == ["AGT-2"]
 
@@ -276,6 +277,13 @@ def test_an_unknown_requirement_is_refused_with_the_nearest(suite: pytest.Pytest
     assert result.ret == 3
     assert "did you mean AGT-2" in result.stdout.str() + result.stderr.str()
     assert not (suite.path / "reports").exists()
+
+
+def test_an_unknown_subject_is_refused(suite: pytest.Pytester) -> None:
+    result = run(suite, BOTH_PASS, "--subject=upstraem")
+
+    assert result.ret == 3
+    assert "no subject 'upstraem'" in result.stdout.str() + result.stderr.str()
 
 
 def test_an_empty_selection_is_refused(suite: pytest.Pytester) -> None:
