@@ -8,10 +8,12 @@ environment for whoever dumps that.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import secrets
 import string
 import urllib.parse
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,8 @@ def encodings(canary: str) -> dict[str, bytes]:
 def find(content: bytes, canary: str) -> str | None:
     """Return the name of the encoding in which bytes contain the canary, or None."""
     if content[:2] == b"\x1f\x8b":
-        content += gzip.decompress(content)
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            content += gzip.decompress(content)
     # Line breaks in base64 and e-mail do not hide it.
     joined = content.replace(b"\r", b"").replace(b"\n", b"")
     return next((name for name, form in encodings(canary).items() if form in joined), None)

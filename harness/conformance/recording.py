@@ -15,6 +15,7 @@ A failed check does not end the test; the plugin fails it when its body is over.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -132,7 +133,7 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON can express it, bounded in size."""
     if isinstance(value, str):
         return value if len(value) <= _LIMIT_CHARACTERS else f"{value[:_LIMIT_CHARACTERS]}… ({len(value)} characters)"
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

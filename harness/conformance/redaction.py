@@ -61,7 +61,8 @@ class Redactor:
         self.counts: Counter[str] = Counter()
 
     def text(self, text: str) -> str:
-        """Return a text without secrets."""
+        """Return a text without secrets, and without what UTF-8 cannot hold: subjects print anything."""
+        text = text.encode("utf-8", "replace").decode()
         text = _PRIVATE_KEY.sub(lambda match: self._mark("private-key", match[0]), text)
         text = _JWT.sub(self._jwt, text)
         text = _SESSION_TOKEN.sub(lambda match: self._mark("session-token", match[0]), text)

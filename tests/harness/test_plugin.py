@@ -432,6 +432,19 @@ def test_a():
     assert record(suite).redactions["session-token"] >= 1
 
 
+def test_whatever_a_subject_says_can_be_written_down(suite: pytest.Pytester) -> None:
+    body = """
+@requirement("AGT-1")
+def test_a():
+    attach(Evidence("text", "odd \\ud800", {"b": b"\\xff", 1: float("nan"), "o": object, "deep": [{"x": {1, 2}}]}))
+    check("AGT-1", expected="\\ud800", observed="\\x00")
+"""
+
+    assert run(suite, body).ret == 1
+    assert the_test(suite).evidence[0].title == "odd ?"
+    assert the_test(suite).evidence[0].content["1"] == "nan"
+
+
 def test_a_canary_that_comes_through_closes_the_run(suite: pytest.Pytester) -> None:
     body = f"""
 import os

@@ -110,6 +110,12 @@ def test_no_specimen_of_the_canary_survives_redaction() -> None:
         assert planted.encode().hex()[:40] not in text, name
 
 
+def test_a_broken_archive_is_searched_as_it_is() -> None:
+    planted = canary.new()
+
+    assert canary.find(b"\x1f\x8bbroken " + planted.encode(), planted) == "plain"
+
+
 @pytest.mark.parametrize("offset", range(3))
 def test_the_search_finds_the_canary_inside_base64(offset: int) -> None:
     planted = canary.new()
