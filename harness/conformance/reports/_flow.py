@@ -57,14 +57,14 @@ _NODES = (
     Node(770, 254, "Amazon S3, …", "answers", width=180, height=54),
 )
 _STEPS = (
-    Step(1, "M115 120 V226", (115, 172), "The API server asks the webhook; the pod gets its variables and token volume."),
-    Step(2, "M190 93 H270", (230, 93), "The pod is bound to a node; its kubelet asks for a token for pods.eks.amazonaws.com."),
-    Step(3, "M345 120 V226", (345, 172), "The token appears in the pod, as a file."),
-    Step(4, "M420 260 H500", (460, 260), "The SDK sends the token to the agent: GET /v1/credentials."),
-    Step(5, "M575 226 V93 H770", (711, 93), "The agent calls AssumeRoleForPodIdentity, signed with the node's role."),
-    Step(6, "M345 294 V318 H711 V186 H770", (711, 252), "The SDK calls AWS with the session's keys; every permission is checked."),
-    Step(7, "M860 220 V254", (860, 235), "What the gate lets through, the service answers; CloudTrail has a record of both calls."),
-)  # fmt: skip
+    ("M115 120 V226", (115, 172), "The API server asks the webhook; the pod gets its variables and token volume."),
+    ("M190 93 H270", (230, 93), "The pod is bound to a node; its kubelet asks for a token for pods.eks.amazonaws.com."),
+    ("M345 120 V226", (345, 172), "The token appears in the pod, as a file."),
+    ("M420 260 H500", (460, 260), "The SDK sends the token to the agent: GET /v1/credentials."),
+    ("M575 226 V93 H770", (711, 93), "The agent calls AssumeRoleForPodIdentity, signed with the node's role."),
+    ("M345 294 V318 H711 V186 H770", (711, 252), "The SDK calls AWS with the session's keys; all is checked."),
+    ("M860 220 V254", (860, 235), "What the gate lets through, the service answers; CloudTrail has both calls."),
+)
 
 
 def flow_of(rows: Iterable[Row]) -> Flow:
@@ -72,7 +72,10 @@ def flow_of(rows: Iterable[Row]) -> Flow:
     by_area: dict[str, list[Row]] = {}
     for row in rows:
         by_area.setdefault(row.area, []).append(row)
-    return Flow([_seen(node, by_area.get(node.area, [])) for node in _NODES], list(_STEPS))
+    return Flow(
+        [_seen(node, by_area.get(node.area, [])) for node in _NODES],
+        [Step(number, *step) for number, step in enumerate(_STEPS, 1)],
+    )
 
 
 def _seen(node: Node, rows: list[Row]) -> Node:

@@ -1,4 +1,4 @@
-"""One offline page for people: the verdict, a matrix of requirements, the run's timeline, the credential's path, evidence.
+"""One offline page for people: verdict, the credential's path, a matrix of requirements, timeline, evidence.
 
 Everything is in the one file: no request leaves it, and its policy forbids any. Without scripts all content is there;
 the script adds search, filters, keys and the theme switch.
@@ -145,12 +145,10 @@ def _calls(calls: list[dict[str, Any]]) -> Markup:
         )
         for call in calls
     ]
-    head = "<tr><th>call<th>as<th>decision<th>answer</tr>"
     return Markup(
-        '<div class="scroll"><table class="calls"><thead>' + head + "</thead><tbody>{}</tbody></table></div>"
-    ).format(  # noqa: S704
-        Markup("").join(rows)
-    )
+        '<div class="scroll"><table class="calls">'
+        "<thead><tr><th>call<th>as<th>decision<th>answer</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(Markup("").join(rows))
 
 
 def _decision(decision: dict[str, Any]) -> Markup:
