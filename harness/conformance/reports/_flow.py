@@ -63,7 +63,11 @@ _STEPS = (
     ("M420 260 H500", (460, 260), "The SDK sends the token to the agent: GET /v1/credentials."),
     ("M575 226 V93 H770", (711, 93), "The agent calls AssumeRoleForPodIdentity, signed with the node's role."),
     ("M345 294 V318 H711 V186 H770", (711, 252), "The SDK calls AWS with the session's keys; all is checked."),
-    ("M860 220 V254", (860, 235), "What the gate lets through, the service answers; CloudTrail has both calls."),
+    (
+        "M860 220 V254",
+        (860, 235),
+        "What the gate lets through, the service answers; CloudTrail says whose session it is.",
+    ),
 )
 
 
