@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.cluster.base import Cluster, ClusterSpec
+from harness.collectors import AwsCalls, ClusterState
+from harness.conformance.canary import VARIABLE as CANARY
+from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
+from harness.conformance.recording import attach
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.progress import Progress
+from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount
 
 SUITES = Path(__file__).parent / "suites"
@@ -21,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     group.addoption("--lab", default="podid", help="lab to run in; raised and removed again unless it is up")
     group.addoption("--cluster", action="append", default=[], help="cluster to run on; repeat for several")
+    add_options(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,13 +54,15 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+def lab(pytestconfig: pytest.Config, run_environment: dict[str, str]) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
+    raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), Progress() as progress:
         the_lab.up([ClusterSpec.named(name) for name in _cluster_names(pytestconfig)], progress)
+    run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     yield the_lab
     if not was_up:
         the_lab.down()
@@ -64,10 +74,16 @@ def cluster(lab: Lab, cluster_name: str) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def kube(cluster: Cluster) -> Iterator[Kube]:
-    """An administrator of the cluster."""
+def kube(cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+    """An administrator of the cluster; when a test fails, the cluster is looked into."""
     client = Kube(cluster.kubeconfig)
+    # Whoever collects Secrets is found out: the plugin looks for the canary in every artifact.
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "podid-canary"}}
+    client.apply([secret | {"stringData": {"canary": os.environ.get(CANARY, "")}}], "default")
+    state = ClusterState(cluster.name, client)
+    diagnostics.register(state)
     yield client
+    diagnostics.unregister(state)
     client.close()
 
 
@@ -75,6 +91,28 @@ def kube(cluster: Cluster) -> Iterator[Kube]:
 def aws(lab: Lab) -> AwsAccount:
     """An administrator of the article's account."""
     return lab.administrator()
+
+
+@pytest.fixture(scope="session")
+def aws_calls(lab: Lab, diagnostics: Diagnostics, run_environment: dict[str, str]) -> AwsCalls:
+    """What AWS is asked, by whom, and how it decides."""
+    control = lab.control()
+    run_environment["aws"] = f"LocalStack {control.ready()['version']}"
+    calls = AwsCalls(control)
+    diagnostics.register(calls)
+    return calls
+
+
+@pytest.fixture(autouse=True)
+def calls_as_evidence(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every scenario on the lab has the calls to AWS that it caused as evidence."""
+    if "lab" not in request.fixturenames or not request.path.is_relative_to(SUITES):
+        yield
+        return
+    calls: AwsCalls = request.getfixturevalue("aws_calls")
+    calls.mark()
+    yield
+    attach(calls.evidence())
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,16 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def compare(session: nox.Session) -> None:
+    """Say what was lost between two runs of e2e (-- OLD NEW, directories of reports/)."""
+    sync(session, "--no-dev")
+    try:
+        session.run("podid", "compare", *session.posargs)
+    except nox.command.CommandFailed as failure:
+        raise SystemExit(failure.return_code) from None
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Test the harness, the agent and the webhook without a cluster; report coverage."""
     sync(session)

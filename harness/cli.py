@@ -7,17 +7,26 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 
 from harness import doctor as doctor_checks
 from harness.cluster.base import ClusterSpec
-from harness.errors import PodidError, UsageError
+from harness.conformance.compare import compare
+from harness.conformance.ledger import Level, read_ledger
+from harness.conformance.record import read_run
+from harness.conformance.selection import select
+from harness.conformance.store import rewrite
+from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.lab import Lab
+from harness.lab.paths import CHECKOUT
 from harness.progress import Progress
-from harness.runner import how_to_continue, podid_command, run_suites
+from harness.runner import collect_bindings, how_to_continue, podid_command, run_suites
 
 __all__ = ["app", "main"]
 
@@ -36,6 +45,15 @@ Clusters = Annotated[
 ]
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
+SUITES = CHECKOUT / "suites"
+
+
+class Form(Enum):
+    """How to print a comparison."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
 
 
 @app.command()
@@ -127,26 +145,101 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
     context: typer.Context,
+    *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
+    only: Annotated[list[str], typer.Option("--only", help="Requirement or glob; !ID leaves out; repeat.")] = [],  # noqa: B006
+    level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and what it would decide; create nothing.")
+    ] = False,
 ) -> None:
-    """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest."""
+    """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest.
+
+    Among them: --report-dir DIR, --baseline FILE, --subject NAME, and paths below suites/.
+    """
+    # A typing error should not cost the minutes that a lab takes.
+    select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level))
+    arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
+    if dry_run:
+        result = run_suites(lab, cluster, ["--dry-run", *arguments])
+        print(result.line)
+        raise typer.Exit(result.exit_code)
     the_lab = Lab(lab)
     keep = keep or the_lab.exists
+    fault: PodidError | None = None
     with Progress() as progress:
         try:
-            the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+            try:
+                the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+            except (HarnessFault, MissingPrerequisite) as error:
+                # The reports are written all the same; they say why nothing ran.
+                fault = error
             with progress.phase("scenarios"), progress.quiet():
-                result = run_suites(lab, cluster, context.args)
+                result = run_suites(lab, cluster, arguments, fault)
         finally:
             if not keep and the_lab.exists:
                 with progress.phase("clean-up"):
                     the_lab.down()
-    for line in how_to_continue(result, lab, kept=keep):
+    if fault:
+        print(f"podid: {fault}", file=sys.stderr)
+    for line in how_to_continue(result, lab, kept=keep and not fault):
         print(line)
     print(result.line)
     raise typer.Exit(result.exit_code)
+
+
+@app.command("compare")
+def compare_runs(
+    old: Annotated[Path, typer.Argument(help="A run's directory or its run.json.")],
+    new: Annotated[Path, typer.Argument(help="Another.")],
+    form: Annotated[Form, typer.Option("--format", help="How to print it.")] = Form.TEXT,
+) -> None:
+    """Say what changed between two runs. Exit code 1: a MUST was lost; 2: the runs do not allow an all-clear."""
+    comparison = compare(read_run(old), read_run(new))
+    match form:
+        case Form.TEXT:
+            print(comparison.text())
+        case Form.MARKDOWN:
+            print(comparison.markdown(), end="")
+        case Form.JSON:
+            print(json.dumps(comparison.data(), indent=1, ensure_ascii=False))
+    raise typer.Exit(comparison.exit_code)
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="A run's directory.")]) -> None:
+    """Write a run's reports again from its record; nothing is run."""
+    faults = rewrite(directory)
+    if faults:
+        raise HarnessFault("not every report could be written:\n  " + "\n  ".join(faults))
+    print(directory / "index.html")
+
+
+@app.command("list")
+def list_requirements(
+    only: Annotated[list[str], typer.Option("--only", help="ID or glob; !ID leaves out.")] = [],  # noqa: B006 - typer copies it
+    level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the requirements and the tests that decide them."""
+    ledger = read_ledger(SUITES / "requirements")
+    asked = select(ledger, only, cast("list[Level]", level))
+    tests: dict[str, list[str]] = {}
+    for node, identifiers in collect_bindings(SUITES).items():
+        for name in identifiers:
+            tests.setdefault(name, []).append(node)
+    chosen = [entry for entry in ledger.values() if entry.id in asked]
+    if as_json:
+        print(json.dumps([asdict(entry) | {"tests": tests.get(entry.id, [])} for entry in chosen], indent=1))
+        return
+    for entry in chosen:
+        print(f"{entry.id:16} {entry.level:6} {entry.sentence}")
+        why = f"untestable: {entry.untestable}" if entry.untestable else "provisional: no test decides it"
+        print("\n".join(f"{'':24}{line}" for line in tests.get(entry.id, [why])))
+    decided = sum(entry.id in tests for entry in chosen)
+    print(f"{len(chosen)} requirements, {decided} decided by tests", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+
+import pytest
 
 from harness.conformance.plugin import RESULT_FILE_VARIABLE
 from harness.conformance.verdict import ExitCode
+from harness.errors import HarnessFault, MissingPrerequisite, PodidError
 from harness.lab.paths import CHECKOUT
 
-__all__ = ["Result", "how_to_continue", "podid_command", "run_suites"]
+__all__ = [
+    "SETUP_FAULT_VARIABLE",
+    "Result",
+    "collect_bindings",
+    "how_to_continue",
+    "podid_command",
+    "raise_setup_fault",
+    "run_suites",
+    "run_to_its_end",
+]
 
 DEFAULT_LAB = "podid"
+SETUP_FAULT_VARIABLE = "PODID_SETUP_FAULT"
+"""Environment variable that tells the suites why there is no lab, so that the record and the reports say it."""
 _OUTPUT = ("-v", "--override-ini=console_output_style=count", "--durations=5")
 
 
@@ -33,30 +51,85 @@ class Result:
     """Node IDs of the tests that did not pass."""
 
 
-def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str]) -> Result:
+def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], fault: PodidError | None = None) -> Result:
     """Run pytest on the suites against a lab that is up.
 
     Args:
         lab: Name of the lab.
         clusters: Clusters to run on.
         arguments: Further arguments for pytest; paths among them replace the default, all suites.
+        fault: Why the lab is not up; then nothing is executed, and the reports say why.
     """
     options = [f"--lab={lab}", *(f"--cluster={name}" for name in clusters)]
     paths = [] if any(argument.startswith("suites") for argument in arguments) else ["suites"]
     with tempfile.TemporaryDirectory(prefix="podid-") as directory:
         file = Path(directory) / "result.json"
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *_OUTPUT, *options, *arguments, *paths],
-            cwd=CHECKOUT,
-            env=environment,
-            check=False,
-        )
+        if fault:
+            environment[SETUP_FAULT_VARIABLE] = json.dumps({"exit_code": fault.exit_code, "text": str(fault)})
+        command = [sys.executable, "-m", "pytest", *_OUTPUT, *options, *arguments, *paths]
+        code = run_to_its_end(command, environment, CHECKOUT)
         if file.exists():
             data = json.loads(file.read_text())
             return Result(data["exit_code"], data["line"], tuple(data["failed"]))
-    line = f"verdict: incomplete (exit {ExitCode.HARNESS_ERROR}) — pytest ended with {done.returncode} before any test"
+    if "--dry-run" in arguments:
+        return Result(code, f"dry run (exit {code}): nothing was executed", ())
+    line = f"verdict: incomplete (exit {ExitCode.HARNESS_ERROR}) — pytest ended with {code} before any test"
     return Result(ExitCode.HARNESS_ERROR, line, ())
+
+
+def run_to_its_end(command: Sequence[str], environment: dict[str, str], directory: Path) -> int:
+    """Run a program to its end, and let it have its end: an interruption reaches it once, and it is waited for.
+
+    ``subprocess.run`` would kill it a quarter of a second after a Ctrl-C, in the middle of its clean-up and reports.
+    """
+    with subprocess.Popen(command, cwd=directory, env=environment) as process:
+
+        def forward(number: int, _frame: FrameType | None) -> None:
+            # A terminal sends Ctrl-C to the program as well; a second one would stop its clean-up.
+            if number == signal.SIGTERM or not sys.stdin.isatty():
+                process.send_signal(signal.SIGINT)
+
+        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def raise_setup_fault() -> None:
+    """Raise what kept the lab from coming up, if the caller told so; for the fixture that would raise the lab.
+
+    Raises:
+        MissingPrerequisite: The machine lacks something.
+        HarnessFault: The lab did not start.
+    """
+    if told := os.environ.get(SETUP_FAULT_VARIABLE):
+        fault = json.loads(told)
+        raise (MissingPrerequisite if fault["exit_code"] == ExitCode.INCOMPLETE else HarnessFault)(fault["text"])
+
+
+def collect_bindings(suites: Path) -> dict[str, tuple[str, ...]]:
+    """Return node ID → requirement IDs of all tests of the suites, as pytest collects them; runs nothing.
+
+    Raises:
+        HarnessFault: The suites cannot be collected.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+
+    class Reader:
+        @staticmethod
+        def pytest_collection_finish(session: pytest.Session) -> None:
+            plugin = session.config.pluginmanager.get_plugin("podid-conformance")
+            found.update(plugin.results.bindings if plugin else {})
+
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.chdir(suites.parent):
+        code = pytest.main([str(suites), "--dry-run", "-q"], plugins=[Reader()])
+    if code != 0:
+        raise HarnessFault(f"the suites cannot be collected:\n{output.getvalue().strip()}")
+    return found
 
 
 def how_to_continue(result: Result, lab: str, *, kept: bool) -> list[str]:

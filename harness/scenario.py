@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import wait
 from harness.cluster.base import Cluster
+from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest, Pod
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
@@ -60,12 +61,14 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
 def assume_role_records(aws: AwsAccount, role_arn: str | None = None) -> list[dict[str, Any]]:
     """Return STS's AssumeRole records that EKS caused, newest first; of one role, if given."""
     records = [event.record for event in aws.lookup_events(EventName="AssumeRole")]
-    return [
+    found = [
         record
         for record in records
         if record["userIdentity"].get("invokedBy") == "pods.eks.amazonaws.com"
         and role_arn in (None, record["requestParameters"]["roleArn"])
     ]
+    attach(Evidence("cloudtrail", f"CloudTrail: {len(found)} AssumeRole records that EKS caused", found[:5]))
+    return found
 
 
 def wait_until_admission_injects(kube: Kube, namespace: str, service_account: str) -> None:
@@ -128,10 +131,15 @@ def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> Credentials
         raise HarnessFault(f"no answer from the agent in pod {pod.name}: {done.stderr.strip()}")
     body, _, last = done.stdout.rpartition("\n")
     status, _, content_type = last.partition(" ")
+    request = f"GET $AWS_CONTAINER_CREDENTIALS_FULL_URI\nAuthorization: the token in {token_file}"
+    answer = f"{status}\nContent-Type: {content_type}\n\n{body}"
+    attach(Evidence("http", f"pod {pod.name} asks the agent → {status}", {"request": request, "response": answer}))
     return CredentialsResponse(int(status), content_type, body)
 
 
 def decode_token(token: str) -> dict[str, Any]:
     """Return the claims of a JWT, unverified: only for looking at tokens that the cluster just issued."""
     payload = token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    attach(Evidence("token", f"token of {claims.get('sub')} for {claims.get('aud')}", claims))
+    return claims

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from harness import wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
+from harness.conformance.recording import check
 from harness.kube import Kube, Pod
 from harness.scenario import (
     AwsAccount,
@@ -158,12 +159,13 @@ def test_pod_gets_the_projected_token_volume(s3_test: Pod) -> None:
     volume = spec["volumes"][0]
     (source,) = volume["projected"]["sources"]
     lifetime = source["serviceAccountToken"].pop("expirationSeconds")
-    assert volume["name"] == "eks-pod-identity-token"
-    assert source == {"serviceAccountToken": {"audience": "pods.eks.amazonaws.com", "path": "eks-pod-identity-token"}}
-    assert 79200 <= lifetime <= 86400
-    assert volume["projected"]["defaultMode"] == 0o644
+    token = {"serviceAccountToken": {"audience": "pods.eks.amazonaws.com", "path": "eks-pod-identity-token"}}
     mount = {"name": "eks-pod-identity-token", "readOnly": True, "mountPath": TOKEN_DIRECTORY}
-    assert mount in spec["containers"][0]["volumeMounts"]
+    mounts = spec["containers"][0]["volumeMounts"]
+    check("WHK-304", expected=("eks-pod-identity-token", token), observed=(volume["name"], source))
+    check("WHK-306", expected="79200 to 86400", observed=lifetime, holds=79200 <= lifetime <= 86400)
+    check("WHK-315", expected=f"among them {mount}", observed=mounts, holds=mount in mounts)
+    check("WHK-519", expected="0644", observed=f"{volume['projected']['defaultMode']:04o}")
 
 
 @requirement("API-323", "API-410", "WHK-304")
@@ -237,13 +239,14 @@ def test_agent_answers_with_six_hour_credentials(s3_test: Pod) -> None:
     """The agent's answer is five-key JSON of the role's account, valid for six hours from its issue."""
     response = credentials_response(s3_test)
 
+    check("AGT-230", expected=(200, "application/json"), observed=(response.status, response.content_type))
     body = json.loads(response.body)
-    assert (response.status, response.content_type) == (200, "application/json")
-    assert list(body) == ["AccessKeyId", "SecretAccessKey", "Token", "AccountId", "Expiration"]
-    assert body["AccountId"] == "123456789012"
+    members = ["AccessKeyId", "SecretAccessKey", "Token", "AccountId", "Expiration"]
+    check("AGT-231", expected=members, observed=list(body))
+    check("AGT-233", expected="123456789012", observed=body["AccountId"])
     left = datetime.fromisoformat(body["Expiration"]) - datetime.now(UTC)
     # Cached by the agent for a while, so less than six hours by the age of the session.
-    assert 18000 < left.total_seconds() <= 21600
+    check("API-503", expected="5 to 6 hours left", observed=str(left), holds=18000 < left.total_seconds() <= 21600)
 
 
 @requirement("IAM-S3-01", "IAM-GATE-01")

@@ -1,52 +1,158 @@
-"""The pytest plugin: binds tests to requirements, names them in failures, and ends a run with a verdict."""
+"""The pytest plugin: binds tests to requirements, records what they say, and ends a run with a verdict and reports.
+
+It works in one process and under pytest-xdist: the process that runs a test puts what it said on the test's report
+(``report.podid``), and the process that the person started collects the reports.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import secrets
+import sys
+import time
 from collections.abc import Generator, Iterable
-from dataclasses import replace
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from harness import wait
+from harness.conformance import canary as canaries
+from harness.conformance import fixtures, store
+from harness.conformance.baseline import Baseline, read_baseline
+from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.ledger import Ledger, read_ledger
-from harness.conformance.verdict import ExitCode, Outcome, Verdict, judge
-from harness.errors import SubjectFault
+from harness.conformance.observer import Observer
+from harness.conformance.options import Options
+from harness.conformance.outcomes import Reason
+from harness.conformance.record import Fault, Run
+from harness.conformance.redaction import Redactor
+from harness.conformance.results import Phase, Results, RunFacts
+from harness.conformance.selection import select
+from harness.conformance.verdict import ExitCode
+from harness.errors import PodidError
 
 __all__ = ["RESULT_FILE_VARIABLE", "Plugin"]
 
 RESULT_FILE_VARIABLE = "PODID_RESULT_FILE"
 """Environment variable that names a file for the result; then the caller prints the verdict."""
+_SAVE_SECONDS = 2.0
 
 
 class Plugin:
     """Collects what the tests of one run say about requirements; active for tests below the suites' directory."""
 
     def __init__(self, suites: Path) -> None:
-        """Read the ledger.
-
-        Args:
-            suites: Directory of the suites, with ``requirements/`` in it.
-
-        Raises:
-            UsageError: The ledger is invalid.
-        """
+        """Keep the directory of the suites, with ``requirements/`` in it."""
         self._suites = suites
-        self._ledger: Ledger = read_ledger(suites / "requirements")
-        self._bindings: dict[str, tuple[str, ...]] = {}
-        self._outcomes: dict[str, Outcome] = {}
-        self._partial = False
-        self._collection_failed = False
+        self._ledger = Ledger([])
+        self._baseline = Baseline()
+        self._redactor = Redactor()
+        self._facts = RunFacts("", 0.0, [], "ours")
+        self._environment: dict[str, str] = {}
+        self._directory = Path()
+        self._canary = ""
+        self._active = False
+        self._finished: Run | None = None
+        self._saved = 0.0
+        self.results = Results()
+        self.diagnostics = Diagnostics(self._redactor)
 
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Check every suite test's binding.
+    # --- The session ------------------------------------------------------------------------------------------------
 
-        Ends the run with a list of all tests without a requirement and of all unknown IDs at once.
-        """
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Read ledger and baseline, if the suites are meant; ends the run when they are invalid."""
+        config.pluginmanager.register(fixtures, "podid-fixtures")
+        config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
+        config.stash[fixtures.ENVIRONMENT] = self._environment
+        self._active = not config.option.collectonly and any(self._is_suite(config, name) for name in config.args)
+        if not self._active:
+            return
+        try:
+            self._options = Options.of(config)
+            self._ledger = read_ledger(self._suites / "requirements")
+            if file := self._options.baseline:
+                self._baseline = read_baseline(Path(file), self._ledger, datetime.now(UTC).date())
+            select(self._ledger, self._options.only, self._options.level)
+        except PodidError as error:
+            _leave(str(error))
+
+    def _is_suite(self, config: pytest.Config, argument: str) -> bool:
+        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
+        return path.is_relative_to(self._suites) or self._suites.is_relative_to(path)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Make the run's directory, unless nothing is to run."""
+        config = session.config
+        if not self._active or self._options.dry_run:
+            return
+        started = time.time()
+        if (told := getattr(config, "workerinput", {}).get("podid")) is not None:
+            self._directory = Path(told)
+        else:
+            name = f"{datetime.fromtimestamp(started, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            self._directory = config.rootpath / self._options.report_dir / name
+            self._directory.mkdir(mode=0o700, parents=True)
+            self._canary = os.environ[canaries.VARIABLE] = canaries.new()
+        observer = Observer(self.results.bindings, self._ledger, self._redactor, self.diagnostics, self._directory)
+        config.pluginmanager.register(observer, "podid-observer")
+        argv = [self._redactor.text(argument) for argument in config.invocation_params.args]
+        self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
+        self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
+        if self._canary:
+            self._facts.specimen = self._redactor.data(canaries.specimen(self._canary))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a pytest-xdist worker the run's directory."""
+        node.workerinput["podid"] = str(self._directory)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a pytest-xdist worker knows besides its tests."""
+        told: dict[str, Any] | None = getattr(node, "workeroutput", {}).get("podid")
+        if told is None:
+            return
+        self.results.bindings |= {name: tuple(identifiers) for name, identifiers in told["bindings"].items()}
+        self.results.behaviours |= told["behaviours"]
+        self.results.bound |= set(told["bound"])
+        self._facts.partial = self._facts.partial or told["partial"]
+        self._facts.environment |= told["environment"]
+        self._facts.redactions.update(told["redactions"])
+        self._facts.faults += [Fault(**fault) for fault in told["faults"]]
+
+    # --- Collection -------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Bind every test of the suites, before pytest's own options leave some out; then leave out what ours do."""
+        if not self._active:
+            yield
+            return
+        bindings = self._bind(items)
+        self.results.bound = {name for identifiers in bindings.values() for name in identifiers}
+        self._facts.partial = self._options.is_narrowed
+        yield
+        asked = select(self._ledger, self._options.only, self._options.level)
+        left_out = [item for item in items if item.nodeid in bindings and not asked & set(bindings[item.nodeid])]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
+        for item in items:
+            if item.nodeid in bindings:
+                self.results.bindings[item.nodeid] = bindings[item.nodeid]
+                self.results.behaviours[item.nodeid] = _behaviour(item)
+
+    def _bind(self, items: Iterable[pytest.Item]) -> dict[str, tuple[str, ...]]:
+        """Return node ID → requirement IDs, or end the run with a list of all tests that name none or unknown ones."""
         faults: list[str] = []
+        bindings: dict[str, tuple[str, ...]] = {}
         for item in items:
             if not item.path.is_relative_to(self._suites):
                 continue
@@ -54,96 +160,154 @@ class Plugin:
             if not identifiers:
                 faults.append(f"{item.nodeid}: decides no requirement; add @requirement(…)")
             faults += [f"{item.nodeid}: unknown requirement {name}" for name in identifiers if name not in self._ledger]
-            self._bindings[item.nodeid] = identifiers
+            bindings[item.nodeid] = identifiers
         if faults:
-            self._bindings.clear()
-            pytest.exit("\n".join(faults), returncode=ExitCode.HARNESS_ERROR)
-        self._partial = bool(config.getoption("keyword") or config.getoption("markexpr")) or any(
-            "::" in argument or argument.endswith(".py") for argument in config.args
-        )
+            self._facts.faults += [Fault("collection", fault) for fault in faults]
+            _leave("\n".join(faults))
+        return bindings
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note that a file could not be collected: nobody knows what it would have said."""
-        self._collection_failed = self._collection_failed or report.failed
+        if self._active and report.failed:
+            text = self._redactor.text(f"{report.nodeid}: {report.longreprtext}")
+            self._facts.faults.append(Fault("collection", text[:20_000]))
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
         """Note that a part was left out."""
-        self._partial = self._partial or any(True for _ in items)
+        self._facts.partial = self._facts.partial or any(True for _ in items)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Turn a phase's result into an outcome, and put the requirements' sentences under a failure."""
-        report = yield
-        identifiers = self._bindings.get(item.nodeid)
-        if identifiers is None:
-            return report
-        outcome = _outcome_of(report, call)
-        if outcome is not None and self._outcomes.get(item.nodeid) is not Outcome.FAILED:
-            self._outcomes[item.nodeid] = outcome
-        if report.failed:
-            lines = [f"{name} ({self._ledger[name].level}): {self._ledger[name].sentence}" for name in identifiers]
-            report.sections.insert(0, ("requirements that this test decides", "\n".join(lines)))
-        return report
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Run nothing in a dry run."""
+        return True if self._active and self._options.dry_run and not session.testsfailed else None
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Replace pytest's exit code by the verdict's."""
-        if self._bindings and not session.config.option.collectonly:
-            session.exitstatus = self._judge().exit_code
+    # --- Tests ------------------------------------------------------------------------------------------------------
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List the requirements that are not met."""
-        bad = {name: outcome for name, outcome in self._judge().outcomes.items() if outcome is not Outcome.PASSED}
-        if not bad or terminalreporter.config.option.collectonly:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a phase, wherever it ran."""
+        if not self._active:
             return
-        terminalreporter.section("requirements that are not met")
-        for name, outcome in sorted(bad.items()):
-            terminalreporter.line(f"{outcome.value:14} {name}  {self._ledger[name].sentence}")
+        phase: Phase | None = vars(report).get("podid")
+        if phase is None:
+            if report.failed and report.when not in {"setup", "call", "teardown"}:
+                self._worker_crashed(report)
+            return
+        self.results.add(report.nodeid, phase)
+        if phase["when"] == "teardown" and report.failed:
+            self._facts.faults.append(Fault("clean-up", f"{report.nodeid}: {phase['message'] or phase['reason']}"))
+        if phase["when"] == "teardown" and time.monotonic() - self._saved > _SAVE_SECONDS and self._canary:
+            store.save(self._directory, self._run(None), check=False)
+            self._saved = time.monotonic()
+
+    def _worker_crashed(self, report: pytest.TestReport) -> None:
+        message = self._redactor.text(report.longreprtext)
+        crash = {"when": "call", "outcome": "error", "reason": ["worker-crashed", message], "message": message}
+        empty: dict[str, Any] = {"worker": "", "checks": [], "evidence": [], "unfinished": [], "diagnostics": ""}
+        self.results.add(report.nodeid, Phase(**crash, started=time.time(), seconds=0.0, **empty))  # pyright: ignore[reportArgumentType]
+
+    # --- The end ----------------------------------------------------------------------------------------------------
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note that a person or a signal ended the run."""
+        if excinfo.errisinstance(KeyboardInterrupt):
+            self._facts.interrupted = True
+            self._facts.not_started = Reason("interrupted", "the run was interrupted before this test ended")
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Note that pytest or a plugin broke."""
+        self._facts.faults.append(Fault("set-up", self._redactor.text(str(excrepr))[-20_000:]))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Hand the result to the caller, or print the verdict as the last line."""
-        if not self._bindings or config.option.collectonly:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write record and reports, and replace pytest's exit code by the verdict's."""
+        if not self._active:
             return
-        verdict = self._judge()
-        scope = "a part of the suites" if self._partial else "all suites"
-        line = (
-            f"verdict: {verdict.word} (exit {verdict.exit_code}) — "
-            f"{len(verdict.outcomes)} requirements, {scope}: {verdict.counts()}"
+        if self._options.dry_run:
+            empty = not self.results.bindings or bool(self._facts.faults)
+            session.exitstatus = ExitCode.HARNESS_ERROR if empty else 0
+            return
+        if session.shouldfail or session.shouldstop:
+            self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["podid"] = {
+                "bindings": {name: list(identifiers) for name, identifiers in self.results.bindings.items()},
+                "behaviours": self.results.behaviours,
+                "bound": sorted(self.results.bound),
+                "partial": self._facts.partial,
+                "environment": self._facts.environment,
+                "redactions": dict(self._redactor.counts),
+                "faults": [asdict(fault) for fault in [*self._facts.faults, *self._diagnostic_faults()]],
+            }
+            return
+        self._facts.redactions += self._redactor.counts
+        self._facts.faults += self._diagnostic_faults()
+        try:
+            self._finished = store.finish(self._directory, self._finish, self._canary)
+            session.exitstatus = self._finished.exit_code
+        except PodidError as error:
+            print(f"podid: {error}", file=sys.stderr)
+            session.exitstatus = ExitCode.HARNESS_ERROR
+
+    def _diagnostic_faults(self) -> list[Fault]:
+        return [Fault("diagnostics", text) for text in self.diagnostics.faults]
+
+    def _finish(self, faults: list[Fault]) -> Run:
+        self._facts.faults += faults
+        return self._run(time.time())
+
+    def _run(self, finished: float | None) -> Run:
+        return self.results.run(self._facts, self._ledger, self._baseline, finished)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """List the requirements that are not met, or, in a dry run, what would be decided."""
+        if self._active and self._options.dry_run:
+            self._describe(terminalreporter)
+        if self._finished is None:
+            return
+        bad = [entry for entry in self._finished.requirements if entry.outcome not in {"", "passed"}]
+        if bad:
+            terminalreporter.section("requirements that are not met")
+        for entry in bad:
+            why = f"  [{entry.reason.kind}]" if entry.reason else ""
+            terminalreporter.line(f"{entry.outcome:14} {entry.id}  {entry.sentence}{why}")
+        for fault in self._finished.faults:
+            terminalreporter.line(f"{fault.where}: {fault.message.strip().splitlines()[-1][:300]}")
+
+    def _describe(self, terminalreporter: Any) -> None:
+        terminalreporter.section("what would run")
+        for node, identifiers in self.results.bindings.items():
+            terminalreporter.line(f"{node}\n    {' '.join(identifiers)}")
+        decided = {name for identifiers in self.results.bindings.values() for name in identifiers}
+        musts = sum(self._ledger[name].level == "MUST" for name in decided)
+        terminalreporter.line(
+            f"{len(self.results.bindings)} tests decide {len(decided)} requirements, {musts} of them MUST"
         )
-        failed = [node for node, outcome in self._outcomes.items() if outcome in {Outcome.FAILED, Outcome.ERROR}]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Hand the result to the caller, or print the verdict as the last line."""
+        os.environ.pop(canaries.VARIABLE, None)
+        run = self._finished
+        if run is None:
+            return
+        page = self._directory / "index.html"
+        line = f"{run.line} — {_short(page if page.exists() else self._directory)}"
+        failed = [test.node for test in run.tests if test.outcome in {"failed", "error"}]
         if file := os.environ.get(RESULT_FILE_VARIABLE):
-            Path(file).write_text(json.dumps({"exit_code": verdict.exit_code, "line": line, "failed": failed}))
+            result = {"exit_code": run.exit_code, "line": line, "failed": failed, "report": str(self._directory)}
+            Path(file).write_text(json.dumps(result))
         else:
             print(line)
 
-    def _judge(self) -> Verdict:
-        results = [
-            (identifier, self._outcomes.get(node, Outcome.NOT_RUN))
-            for node, identifiers in self._bindings.items()
-            for identifier in identifiers
-        ]
-        verdict = judge(results, self._ledger, partial=self._partial)
-        if self._collection_failed:
-            return replace(verdict, word="incomplete", exit_code=ExitCode.HARNESS_ERROR)
-        return verdict
+
+def _leave(text: str) -> NoReturn:
+    pytest.exit(text, returncode=ExitCode.HARNESS_ERROR)
 
 
-def _outcome_of(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome | None:
-    """Return what one phase of a test says, or None when it says nothing.
+def _behaviour(item: pytest.Item) -> str:
+    documentation = inspect.getdoc(getattr(item, "function", None)) or ""
+    return " ".join(documentation.partition("\n\n")[0].split())
 
-    In the body, an assertion, a wait that ran out and a subject's fault speak about the subject. Everything else, and
-    everything in set-up, is the harness's own trouble. A failed clean-up never changes what was decided.
-    """
-    if report.when == "teardown":
-        return None
-    if report.skipped:
-        return Outcome.NOT_RUN
-    if report.failed:
-        about_subject = (AssertionError, wait.Timeout, SubjectFault, pytest.fail.Exception)
-        in_body = report.when == "call"
-        return (
-            Outcome.FAILED if in_body and call.excinfo and call.excinfo.errisinstance(about_subject) else Outcome.ERROR
-        )
-    return Outcome.PASSED if report.when == "call" else None
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,30 +1,18 @@
-"""From the outcomes of tests to outcomes of requirements, and from those to one word and one exit code."""
+"""From the outcomes of requirements to one word and one exit code."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from harness.conformance.ledger import Ledger
+from harness.conformance.ledger import Kind, Ledger
+from harness.conformance.outcomes import EXECUTED, Outcome, worst
 
-__all__ = ["ExitCode", "Outcome", "Verdict", "judge"]
+__all__ = ["ExitCode", "Verdict", "Word", "judge"]
 
-
-class Outcome(Enum):
-    """What a test says about its requirements, from bad to good: a requirement takes the worst of its tests."""
-
-    FAILED = "failed"
-    """The subject contradicted the requirement."""
-    ERROR = "error"
-    """The harness broke; says nothing about the subject."""
-    NOT_RUN = "could-not-run"
-    """Collected, but never executed."""
-    PASSED = "passed"
-
-
-_WORST_FIRST = list(Outcome)
+Word = Literal["conformant", "non-conformant", "incomplete"]
 
 
 class ExitCode:
@@ -40,39 +28,77 @@ class ExitCode:
 class Verdict:
     """What a run says about the subject."""
 
-    word: str
+    word: Word
     exit_code: int
     outcomes: Mapping[str, Outcome]
     """Requirement ID → outcome, for every requirement that a selected test decides."""
+    observed: int = 0
+    """MUSTs about which something was observed."""
+    musts: int = 0
+    """MUSTs that bind this subject and can be tested."""
+    provisional: tuple[str, ...] = field(default=())
+    """IDs that no test decides yet; outside the verdict."""
 
     def counts(self) -> str:
         """Return the counts in words, such as ``41 passed, 1 failed``."""
         counter = Counter(self.outcomes.values())
-        return ", ".join(
-            f"{counter[outcome]} {outcome.value}" for outcome in reversed(_WORST_FIRST) if counter[outcome]
-        )
+        return ", ".join(f"{counter[outcome]} {outcome.value}" for outcome in reversed(Outcome) if counter[outcome])
 
 
-def judge(results: Iterable[tuple[str, Outcome]], ledger: Ledger, *, partial: bool) -> Verdict:
+def judge(
+    results: Iterable[tuple[str, Outcome]],
+    ledger: Ledger,
+    *,
+    partial: bool,
+    kind: Kind = "ours",
+    bound: Collection[str] | None = None,
+    faults: bool = False,
+    stale: bool = False,
+    interrupted: bool = False,
+) -> Verdict:
     """Judge a run.
 
     Args:
-        results: (requirement ID, outcome) of every test and requirement it is bound to.
+        results: (requirement ID, outcome) of every selected test and requirement it decides.
         ledger: Levels: only a MUST makes the verdict worse.
         partial: Whether only a part of the suites was selected; then the run is never conformant.
+        kind: Kind of the subject.
+        bound: IDs that some test decides, selected or not; those of the results by default.
+        faults: Whether the harness broke outside of any test, so that something may be missing.
+        stale: Whether the baseline expects a failure that no longer happens, or has expired.
+        interrupted: Whether a person or a signal ended the run.
     """
     outcomes: dict[str, Outcome] = {}
     for identifier, outcome in results:
-        worst = min(outcome, outcomes.get(identifier, Outcome.PASSED), key=_WORST_FIRST.index)
-        outcomes[identifier] = worst
-    musts = {outcome for identifier, outcome in outcomes.items() if ledger[identifier].level == "MUST"}
-    if Outcome.FAILED in musts:
-        return Verdict("non-conformant", ExitCode.NON_CONFORMANT, outcomes)
+        outcomes[identifier] = worst((outcome, outcomes.get(identifier, Outcome.NOT_APPLICABLE)))
+    bound = set(outcomes) if bound is None else bound
+    testable = [entry for entry in ledger.values() if kind in entry.applies_to and not entry.untestable]
+    musts = [entry.id for entry in testable if entry.level == "MUST"]
+    provisional = tuple(entry.id for entry in testable if entry.id not in bound)
+    judged = {
+        name: outcome
+        for name, outcome in outcomes.items()
+        if ledger[name].level == "MUST" and outcome is not Outcome.NOT_APPLICABLE
+    }
+    observed = sum(outcome in EXECUTED for outcome in judged.values())
+    found = set(judged.values())
+    if interrupted:
+        found.add(Outcome.NOT_RUN)
+    word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale)
+    return Verdict(word, exit_code, outcomes, observed, len(musts), provisional)
+
+
+def _judge(musts: set[Outcome], *, partial: bool, faults: bool, stale: bool) -> tuple[Word, int]:
+    contradicted = bool(musts & {Outcome.FAILED, Outcome.EXPECTED_FAILURE})
+    is_whole = not musts & {Outcome.ERROR, Outcome.NOT_RUN} and bool(musts) and not partial and not faults
+    word: Word = "non-conformant" if contradicted else "conformant" if is_whole else "incomplete"
+    if faults and Outcome.FAILED not in musts:
+        return word, ExitCode.HARNESS_ERROR
+    if Outcome.FAILED in musts or stale:
+        return word, ExitCode.NON_CONFORMANT
     if Outcome.ERROR in musts or not musts:
-        return Verdict("incomplete", ExitCode.HARNESS_ERROR, outcomes)
+        return word, ExitCode.HARNESS_ERROR
     if Outcome.NOT_RUN in musts:
-        return Verdict("incomplete", ExitCode.INCOMPLETE, outcomes)
-    if partial:
-        # Everything that was asked for is fine, but it was not asked for everything.
-        return Verdict("incomplete", ExitCode.CONFORMANT, outcomes)
-    return Verdict("conformant", ExitCode.CONFORMANT, outcomes)
+        return word, ExitCode.INCOMPLETE
+    # Left: all well; or a part was asked for and is well; or every failure is one that the baseline knows.
+    return word, ExitCode.CONFORMANT

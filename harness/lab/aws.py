@@ -78,6 +78,10 @@ class LabAws:
         key = Bootstrap.read(self._bootstrap_file).account(account).administrator
         return Administrator(account, key.access_key_id, key.secret_access_key)
 
+    def control(self, network: LabNetwork) -> Control:
+        """Return a client of the emulator's control route."""
+        return Control(self.endpoint(network), Bootstrap.read(self._bootstrap_file).control_token)
+
     def start(self, network: LabNetwork, environment: Environment, *, registry: Path, cache: Path, region: str) -> None:
         """Make CA, certificate and first keys, and start LocalStack and registry; does not wait for them.
 
@@ -149,7 +153,7 @@ class LabAws:
             agent_manifests: Objects of the add-on eks-pod-identity-agent.
             network: The lab's network.
         """
-        control = Control(self.endpoint(network), Bootstrap.read(self._bootstrap_file).control_token)
+        control = self.control(network)
         spec, access = cluster.spec, cluster.control_plane_access
         control.register_cluster(
             ClusterBinding(

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from harness import binaries, doctor, images, packages, wait
 from harness.cloud.localstack import environment as localstack_environment
+from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native import cgroups
 from harness.cluster.native.cluster import NativeCluster
@@ -112,6 +113,10 @@ class Lab:
         return AwsAccount(
             self.aws.endpoint(self.network), administrator.access_key_id, administrator.secret_access_key, REGION
         )
+
+    def control(self) -> Control:
+        """Return a client of the emulator's control route: journal, clock, reset."""
+        return self.aws.control(self.network)
 
     def exports(self) -> list[str]:
         """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab; ours if it has no ``kubectl``."""

@@ -68,3 +68,18 @@ def test_clusters_know_neither_the_cloud_nor_the_suites(file: Path) -> None:
 )
 def test_only_the_adapter_knows_localstack(file: Path) -> None:
     assert not {name for name in imports(file) if name.partition(".")[0] in {"localstack", "moto"}}
+
+
+@pytest.mark.parametrize("file", modules("harness/conformance"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_engine_knows_neither_lab_nor_cluster_nor_cloud(file: Path) -> None:
+    above = ("harness.cloud", "harness.cluster", "harness.kube", "harness.lab", "harness.scenario", "harness.cli")
+
+    assert not {name for name in imports(file) for package in above if is_below(name, package)}
+
+
+@pytest.mark.parametrize("file", modules("harness/conformance/reports"), ids=lambda file: file.stem)
+def test_a_report_reads_the_record_and_knows_no_other_report(file: Path) -> None:
+    below = "harness.conformance"
+    known = {name for name in imports(file) if is_below(name, below)}
+
+    assert not {name for name in known if not is_below(name, f"{below}.record") and "._" not in name}

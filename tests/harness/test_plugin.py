@@ -7,28 +7,50 @@ from pathlib import Path
 
 import pytest
 
+from harness.conformance.canary import VARIABLE
+from harness.conformance.record import Run, TestRecord, read_run
+from harness.conformance.reports import formats
+
 pytest_plugins = ["pytester"]
 
-LEDGER = """
+FIELDS = "source: u, applies_to: [ours, upstream], profile: core, observe: unit"
+LEDGER = f"""
 requirements:
-- {id: AGT-1, level: MUST, sentence: The first thing holds., source: u}
-- {id: AGT-2, level: MUST, sentence: The second thing holds., source: u}
+- {{id: AGT-1, level: MUST, sentence: The first thing holds., {FIELDS}}}
+- {{id: AGT-2, level: MUST, sentence: The second thing holds., {FIELDS}}}
+- {{id: AGT-3, level: SHOULD, sentence: The third thing holds., {FIELDS}}}
+- {{id: WHK-1, level: MUST, sentence: Theirs holds., {FIELDS.replace("ours, ", "")}}}
 """
 CONFTEST = """
+import pytest
 from pathlib import Path
+from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
+
+def pytest_addoption(parser):
+    add_options(parser.getgroup("podid"))
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "requirement(*ids): x")
-    config.pluginmanager.register(Plugin(Path(__file__).parent / "suites"))
+    config.pluginmanager.register(Plugin(Path(__file__).parent / "suites"), "podid-conformance")
 """
-HEADER = "import pytest\nfrom harness.conformance.marks import requirement\n"
+HEADER = """
+import pytest
+from harness.conformance.marks import requirement
+from harness.conformance.outcomes import could_not_run, not_applicable
+from harness.conformance.recording import Evidence, attach, check
+"""
+BOTH_PASS = '@requirement("AGT-1", "AGT-2")\ndef test_a():\n    "They hold.\\n\\n    Really."\n'
+FIRST_FAILS = '@requirement("AGT-1")\ndef test_a(): assert 1 == 2\n'
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.delenv("PODID_RESULT_FILE", raising=False)
+    monkeypatch.setenv(VARIABLE, "")
+    # Other plugins take most of the time of a run this small.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeconftest(CONFTEST)
     (pytester.mkdir("suites") / "requirements").mkdir()
     (pytester.path / "suites" / "requirements" / "a.yaml").write_text(LEDGER)
@@ -37,17 +59,34 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 def run(suite: pytest.Pytester, body: str, *arguments: str) -> pytest.RunResult:
     (suite.path / "suites" / "test_it.py").write_text(HEADER + body)
-    return suite.runpytest_subprocess("suites", *arguments)
+    return suite.runpytest_inprocess("suites", "-p", "no:cacheprovider", "-Werror", *arguments, no_reraise_ctrlc=True)
 
 
-BOTH_PASS = '@requirement("AGT-1", "AGT-2")\ndef test_a(): pass\n'
+def directory(suite: pytest.Pytester) -> Path:
+    (found,) = (suite.path / "reports").iterdir()
+    return found
+
+
+def record(suite: pytest.Pytester) -> Run:
+    return read_run(directory(suite))
+
+
+def the_test(suite: pytest.Pytester) -> TestRecord:
+    (test,) = record(suite).tests
+    return test
+
+
+# --- The verdict ----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_in_which_everything_holds_is_conformant(suite: pytest.Pytester) -> None:
     result = run(suite, BOTH_PASS)
 
     assert result.ret == 0
-    assert result.outlines[-1] == "verdict: conformant (exit 0) — 2 requirements, all suites: 2 passed"
+    page = f"reports/{directory(suite).name}/index.html"
+    assert result.outlines[-1] == (
+        f"verdict: conformant (exit 0) — 2 of 2 MUST observed, all suites: 2 passed — {page}"
+    )
 
 
 def test_a_failure_names_the_requirements_and_their_sentences(suite: pytest.Pytester) -> None:
@@ -57,45 +96,206 @@ def test_a_failure_names_the_requirements_and_their_sentences(suite: pytest.Pyte
     result.stdout.fnmatch_lines(
         ["AGT-2 (MUST): The second thing holds.", "failed         AGT-2  The second thing holds."]
     )
-    assert result.outlines[-1].startswith("verdict: non-conformant (exit 1)")
+    assert result.outlines[-1].startswith("verdict: non-conformant (exit 1) — 1 of 2 MUST observed")
+
+
+def test_a_requirement_that_no_test_decides_is_provisional_and_outside_the_verdict(suite: pytest.Pytester) -> None:
+    result = run(suite, '@requirement("AGT-1")\ndef test_a(): pass\n')
+
+    assert result.ret == 0
+    assert "1 of 2 MUST observed" in result.outlines[-1]
+    status = {entry.id: entry.status for entry in record(suite).requirements}
+    assert status == {"AGT-1": "bound", "AGT-2": "provisional", "AGT-3": "provisional", "WHK-1": "foreign"}
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "kind"),
     [
-        '@requirement("AGT-1")\ndef test_a(): raise KeyError("x")\n',
-        '@pytest.fixture\ndef broken(): assert False\n@requirement("AGT-1")\ndef test_a(broken): pass\n',
+        ('@requirement("AGT-1")\ndef test_a(): raise KeyError("x")\n', "body"),
+        ('@pytest.fixture\ndef broken(): assert False\n@requirement("AGT-1")\ndef test_a(broken): pass\n', "set-up"),
+        ('@requirement("AGT-1")\ndef test_a(): pytest.skip("no")\n', "untyped-skip"),
+        ('@requirement("AGT-1")\n@pytest.mark.skip(reason="no")\ndef test_a(): assert False\n', "untyped-skip"),
     ],
-    ids=["an exception in the body", "anything in set-up"],
+    ids=["an exception in the body", "anything in set-up", "a bare skip", "a skip mark"],
 )
-def test_the_harness_s_own_trouble_is_no_verdict_on_the_subject(suite: pytest.Pytester, body: str) -> None:
+def test_the_harness_s_own_trouble_is_no_verdict_on_the_subject(suite: pytest.Pytester, body: str, kind: str) -> None:
     result = run(suite, body)
 
     assert result.ret == 3
     assert result.outlines[-1].startswith("verdict: incomplete (exit 3)")
+    reason = the_test(suite).reason
+    assert reason is not None
+    assert reason.kind == kind
 
 
 def test_a_failing_clean_up_does_not_change_what_was_decided(suite: pytest.Pytester) -> None:
-    body = (
-        '@pytest.fixture\ndef leaky():\n    yield\n    assert False\n@requirement("AGT-1")\ndef test_a(leaky): pass\n'
-    )
+    body = """
+@pytest.fixture
+def leaky():
+    yield
+    assert 0, "left"
+
+@requirement("AGT-1")
+def test_a(leaky): pass
+"""
 
     assert run(suite, body).ret == 0
+    (fault,) = record(suite).faults
+    assert (fault.where, "left" in fault.message) == ("clean-up", True)
 
 
-def test_a_skipped_requirement_makes_the_run_incomplete(suite: pytest.Pytester) -> None:
-    result = run(
-        suite, '@requirement("AGT-1")\ndef test_a(): pytest.skip("no")\n' + BOTH_PASS.replace("test_a", "test_b")
-    )
+SAYS_IT = """
+@requirement("AGT-1")
+def test_a(): could_not_run("prerequisite", "no second account: set X")
+"""
+SET_UP_SAYS_IT = """
+from harness.errors import MissingPrerequisite
+
+@pytest.fixture
+def lab(): raise MissingPrerequisite("no second account", hint="set X")
+
+@requirement("AGT-1")
+def test_a(lab): pass
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [SAYS_IT, SET_UP_SAYS_IT],
+    ids=["said by the test", "raised in set-up"],
+)
+def test_what_could_not_run_makes_the_run_incomplete_and_says_why(suite: pytest.Pytester, body: str) -> None:
+    result = run(suite, body)
 
     assert result.ret == 2
+    reason = record(suite).requirements[0].reason
+    assert reason is not None
+    assert (reason.kind, "no second account" in reason.detail) == ("prerequisite", True)
+    for report in ("run.json", "junit.xml", "summary.md", "index.html"):
+        assert "no second account" in (directory(suite) / report).read_text()
 
 
-def test_a_selection_is_never_conformant(suite: pytest.Pytester) -> None:
-    result = run(suite, BOTH_PASS, "-k", "test_a")
+def test_what_does_not_apply_is_neutral(suite: pytest.Pytester) -> None:
+    body = '@requirement("AGT-2")\ndef test_b(): not_applicable("version", "needs Kubernetes 1.40, has 1.34")\n'
+
+    assert run(suite, '@requirement("AGT-1")\ndef test_a(): pass\n' + body).ret == 0
+
+
+def test_a_requirement_on_another_subject_does_not_apply(suite: pytest.Pytester) -> None:
+    body = '@requirement("AGT-1", "WHK-1")\ndef test_a(): assert False\n'
+
+    run(suite, body)
+
+    assert the_test(suite).decisions == {"AGT-1": "failed", "WHK-1": "not-applicable"}
+
+
+def test_nothing_but_what_could_not_run_is_never_fine(suite: pytest.Pytester) -> None:
+    assert run(suite, '@requirement("AGT-1")\ndef test_a(): could_not_run("environment", "no lab here")\n').ret == 2
+
+
+# --- Checks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_check_does_not_blur_the_others(suite: pytest.Pytester) -> None:
+    body = """
+@requirement("AGT-1", "AGT-2", "AGT-3")
+def test_a():
+    seen = Evidence("http", "GET / → 500", {"status": 500})
+    check("AGT-1", expected=200, observed=500, evidence=[seen])
+    check("AGT-2", expected="1 to 3", observed=2, holds=1 <= 2 <= 3)
+"""
+
+    result = run(suite, body)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["AGT-1", "  expected: 200", "  observed: 500"])
+    test = the_test(suite)
+    assert test.decisions == {"AGT-1": "failed", "AGT-2": "passed", "AGT-3": "passed"}
+    assert [(entry.expected, entry.observed, entry.holds) for entry in test.checks] == [
+        (200, 500, False),
+        ("1 to 3", 2, True),
+    ]
+    assert test.evidence[test.checks[0].evidence[0]].title == "GET / → 500"
+
+
+@pytest.mark.parametrize(
+    ("end", "others"), [("assert False", "failed"), ('raise KeyError("x")', "error")], ids=["assertion", "exception"]
+)
+def test_what_was_not_reached_takes_the_test_s_end(suite: pytest.Pytester, end: str, others: str) -> None:
+    body = f"""
+@requirement("AGT-1", "AGT-2", "AGT-3")
+def test_a():
+    check("AGT-1", expected=1, observed=1)
+    check("AGT-2", expected=1, observed=1)
+    {end}
+    check("AGT-2", expected=1, observed=1)
+    check("AGT-3", expected=1, observed=1)
+"""
+
+    run(suite, body)
+
+    assert the_test(suite).decisions == {"AGT-1": "passed", "AGT-2": others, "AGT-3": others}
+
+
+def test_a_bad_end_after_the_last_check_is_not_lost(suite: pytest.Pytester) -> None:
+    run(suite, '@requirement("AGT-1")\ndef test_a():\n    check("AGT-1", expected=1, observed=1)\n    assert False\n')
+
+    assert the_test(suite).decisions == {"AGT-1": "failed"}
+
+
+def test_a_check_of_a_requirement_that_the_test_does_not_name_is_refused(suite: pytest.Pytester) -> None:
+    result = run(suite, '@requirement("AGT-1")\ndef test_a(): check("AGT-2", expected=1, observed=1)\n')
+
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(['*add "AGT-2" to its @requirement*'])
+
+
+# --- Selecting ------------------------------------------------------------------------------------------------------
+
+TWO_TESTS = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-3")\ndef test_b(): pass\n'
+
+
+@pytest.mark.parametrize("arguments", [["-k", "test_a"], ["--only=AGT-1"], ["--only=!AGT-3"], ["--level=MUST"]])
+def test_a_selection_is_never_conformant(suite: pytest.Pytester, arguments: list[str]) -> None:
+    result = run(suite, TWO_TESTS, *arguments)
 
     assert (result.ret, "a part of the suites" in result.outlines[-1]) == (0, True)
     assert result.outlines[-1].startswith("verdict: incomplete")
+    assert the_test(suite).name == "test_a"
+
+
+@pytest.mark.parametrize("argument", ["--only=AGT-1", "-k=test_a"])
+def test_what_a_selection_leaves_out_is_not_provisional(suite: pytest.Pytester, argument: str) -> None:
+    run(suite, TWO_TESTS, argument)
+
+    assert [entry.id for entry in record(suite).requirements if entry.status == "provisional"] == ["AGT-2"]
+
+
+def test_an_unknown_requirement_is_refused_with_the_nearest(suite: pytest.Pytester) -> None:
+    result = run(suite, BOTH_PASS, "--only=AGT-22")
+
+    assert result.ret == 3
+    assert "did you mean AGT-2" in result.stdout.str() + result.stderr.str()
+    assert not (suite.path / "reports").exists()
+
+
+def test_an_unknown_subject_is_refused(suite: pytest.Pytester) -> None:
+    result = run(suite, BOTH_PASS, "--subject=upstraem")
+
+    assert result.ret == 3
+    assert "no subject 'upstraem'" in result.stdout.str() + result.stderr.str()
+
+
+def test_an_empty_selection_is_refused(suite: pytest.Pytester) -> None:
+    assert run(suite, TWO_TESTS, "--only=AGT-2").ret == 3
+
+
+def test_a_dry_run_says_what_would_be_decided_and_does_nothing(suite: pytest.Pytester) -> None:
+    result = run(suite, FIRST_FAILS, "--dry-run")
+
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_it.py::test_a", "    AGT-1", "1 tests decide 1 requirements, 1 of them MUST"])
+    assert not (suite.path / "reports").exists()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +312,9 @@ def test_a_test_without_a_known_requirement_is_not_collected(suite: pytest.Pytes
     result.stdout.fnmatch_lines([fault])
 
 
+# --- Whatever happens, there is a record ----------------------------------------------------------------------------
+
+
 def test_a_file_that_cannot_be_imported_leaves_the_verdict_open(suite: pytest.Pytester) -> None:
     (suite.path / "suites" / "test_broken.py").write_text("import nowhere\n")
 
@@ -119,6 +322,64 @@ def test_a_file_that_cannot_be_imported_leaves_the_verdict_open(suite: pytest.Py
 
     assert result.ret == 3
     assert result.outlines[-1].startswith("verdict: incomplete (exit 3)")
+    assert record(suite).faults[0].where == "collection"
+    assert record(suite).tests[0].outcome == "could-not-run"
+
+
+def test_ctrl_c_leaves_a_record_of_what_was_decided(suite: pytest.Pytester) -> None:
+    body = '@requirement("AGT-2")\ndef test_b(): raise KeyboardInterrupt\n@requirement("AGT-3")\ndef test_c(): pass\n'
+
+    result = run(suite, '@requirement("AGT-1")\ndef test_a(): pass\n' + body)
+
+    assert result.ret == 2
+    the_run = record(suite)
+    assert the_run.interrupted
+    assert [test.outcome for test in the_run.tests] == ["passed", "could-not-run", "could-not-run"]
+    assert the_run.requirements[1].reason is not None
+    assert the_run.requirements[1].reason.kind == "interrupted"
+
+
+def test_a_run_that_is_killed_leaves_what_was_decided_until_then(suite: pytest.Pytester) -> None:
+    body = 'import os, signal\n@requirement("AGT-2")\ndef test_b(): os.kill(os.getpid(), signal.SIGKILL)\n'
+    (suite.path / "suites" / "test_it.py").write_text(HEADER + FIRST_FAILS + body)
+
+    suite.runpytest_subprocess("suites")
+
+    the_run = record(suite)
+    assert (the_run.finished_at, the_run.verdict) == ("", "non-conformant")
+    assert [test.outcome for test in the_run.tests] == ["failed", "could-not-run"]
+
+
+def test_after_the_first_failure_the_rest_says_why_it_did_not_run(suite: pytest.Pytester) -> None:
+    result = run(suite, FIRST_FAILS + '@requirement("AGT-2")\ndef test_b(): pass\n', "-x")
+
+    assert result.ret == 1
+    assert record(suite).requirements[1].reason is not None
+    assert record(suite).requirements[1].reason.kind == "fail-fast"
+
+
+def test_an_invalid_ledger_is_a_usage_error(suite: pytest.Pytester) -> None:
+    (suite.path / "suites" / "requirements" / "b.yaml").write_text("requirements: [{id: X}]\n")
+
+    result = run(suite, BOTH_PASS)
+
+    assert result.ret == 3
+    assert "the requirement ledger is invalid" in result.stdout.str() + result.stderr.str()
+
+
+def test_every_format_is_written_and_only_for_the_owner(suite: pytest.Pytester) -> None:
+    run(suite, FIRST_FAILS)
+
+    assert formats() == ["html", "junit", "markdown"]
+    assert {file.name for file in directory(suite).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"}
+    assert directory(suite).stat().st_mode & 0o777 == 0o700
+
+
+def test_tests_outside_the_suites_leave_no_record(suite: pytest.Pytester) -> None:
+    result = suite.runpytest_inprocess(suite.makepyfile("def test_a(): pass\n"))
+
+    assert result.ret == 0
+    assert not (suite.path / "reports").exists()
 
 
 def test_the_result_goes_to_a_file_when_one_is_named(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,4 +389,152 @@ def test_the_result_goes_to_a_file_when_one_is_named(suite: pytest.Pytester, mon
 
     data = json.loads((suite.path / "result.json").read_text())
     assert (data["exit_code"], data["failed"]) == (1, ["suites/test_it.py::test_a"])
+    assert data["report"] == str(directory(suite))
     assert "verdict:" not in result.outlines[-1]
+
+
+def test_a_worker_of_pytest_xdist_reports_to_the_same_record(suite: pytest.Pytester) -> None:
+    body = 'import os\n@requirement("AGT-2")\ndef test_b(): os._exit(1)\n'
+
+    result = run(
+        suite, '@requirement("AGT-1")\ndef test_a(): check("AGT-1", expected=1, observed=1)\n' + body, "-pxdist", "-n1"
+    )
+
+    assert result.ret == 3
+    the_run = record(suite)
+    assert {test.name: test.outcome for test in the_run.tests} == {"test_a": "passed", "test_b": "error"}
+    assert the_run.requirements[1].reason is not None
+    assert the_run.requirements[1].reason.kind == "worker-crashed"
+    assert the_run.tests[0].checks[0].holds
+
+
+# --- Secrets, diagnostics, baseline ---------------------------------------------------------------------------------
+
+
+def test_no_secret_reaches_record_reports_or_screen(suite: pytest.Pytester) -> None:
+    secret, token = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY12", "IQoJb3JpZ2luX2VjEXAMPLETOKEN0123456789"
+    body = f"""
+@requirement("AGT-1")
+def test_a():
+    attach(Evidence("http", "GET", {{"SecretAccessKey": "{secret}", "headers": "X-Amz-Security-Token: {token}"}}))
+    print("printed {token}")
+    answer = 'AWS_SECRET_ACCESS_KEY={secret}'
+    assert answer == ""
+"""
+
+    result = run(suite, body)
+
+    assert result.ret == 1
+    texts = [file.read_text() for file in directory(suite).iterdir()] + [result.stdout.str()]
+    shown = [text for text in texts if secret in text or token in text]
+    # pytest quotes the lines of the test itself, where these two stand.
+    assert shown == []
+    assert record(suite).redactions["session-token"] >= 1
+
+
+def test_whatever_a_subject_says_can_be_written_down(suite: pytest.Pytester) -> None:
+    body = """
+@requirement("AGT-1")
+def test_a():
+    attach(Evidence("text", "odd \\ud800", {"b": b"\\xff", 1: float("nan"), "o": object, "deep": [{"x": {1, 2}}]}))
+    check("AGT-1", expected="\\ud800", observed="\\x00")
+"""
+
+    assert run(suite, body).ret == 1
+    assert the_test(suite).evidence[0].title == "odd ?"
+    assert the_test(suite).evidence[0].content["1"] == "nan"
+
+
+def test_a_canary_that_comes_through_closes_the_run(suite: pytest.Pytester) -> None:
+    body = f"""
+import os
+@requirement("AGT-1")
+def test_a(): attach(Evidence("text", "environment", "pod says " + os.environ["{VARIABLE}"]))
+"""
+
+    result = run(suite, body)
+
+    assert result.ret == 3
+    assert [fault.where for fault in record(suite).faults] == ["canary"] * 2
+    assert "PODIDCANARY" not in "".join(file.read_text() for file in directory(suite).iterdir())
+
+
+def test_the_canary_s_specimen_shows_what_became_of_it(suite: pytest.Pytester) -> None:
+    run(suite, BOTH_PASS)
+
+    specimen = record(suite).specimen
+    assert specimen["data"]["SecretAccessKey"].startswith("«aws-secret:")
+    assert "PODIDCANARY" not in json.dumps(specimen)
+
+
+def test_diagnostics_are_collected_before_fixtures_go_and_linked(suite: pytest.Pytester) -> None:
+    body = """
+ALIVE = []
+
+class Looker:
+    name = "looker"
+    def collect(self, folder, since):
+        folder.text("what.txt", f"alive: {ALIVE}")
+        raise OSError("then it broke")
+
+@pytest.fixture
+def pod(diagnostics):
+    diagnostics.register(Looker())
+    ALIVE.append("pod")
+    yield
+    ALIVE.clear()
+
+@requirement("AGT-1")
+def test_a(pod): assert False
+"""
+
+    run(suite, body)
+
+    test = the_test(suite)
+    assert test.diagnostics == "diagnostics/test_a"
+    assert (directory(suite) / test.diagnostics / "what.txt").read_text() == "alive: ['pod']"
+    assert [fault.message for fault in record(suite).faults] == ["looker: OSError: then it broke"]
+    assert test.diagnostics in (directory(suite) / "index.html").read_text()
+
+
+BASELINE = """
+expected_failures:
+- id: AGT-1
+  signature: assert 1 == 2
+  reason: upstream does not do it yet
+  issue: https://example.org/1
+  expires: 2099-01-01
+"""
+
+
+@pytest.fixture
+def baseline(suite: pytest.Pytester) -> str:
+    file = suite.path / "known.yaml"
+    file.write_text(BASELINE)
+    return f"--baseline={file}"
+
+
+def test_a_known_failure_passes_the_gate_but_is_not_conformant(
+    suite: pytest.Pytester, baseline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.conformance.baseline._LONGEST_DAYS", 100_000)
+
+    result = run(suite, FIRST_FAILS, baseline)
+
+    assert result.ret == 0
+    assert result.outlines[-1].startswith("verdict: non-conformant (exit 0)")
+    assert record(suite).counts == {"expected-failure": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [('@requirement("AGT-1")\ndef test_a(): pass\n', "passed"), (FIRST_FAILS.replace("2", "3"), "failed")],
+    ids=["it passes", "it fails in another way"],
+)
+def test_the_baseline_is_strict_both_ways(
+    suite: pytest.Pytester, baseline: str, monkeypatch: pytest.MonkeyPatch, body: str, outcome: str
+) -> None:
+    monkeypatch.setattr("harness.conformance.baseline._LONGEST_DAYS", 100_000)
+
+    assert run(suite, body, baseline).ret == 1
+    assert the_test(suite).outcome == outcome

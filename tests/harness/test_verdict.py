@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import pytest
+from conformance_runs import requirement
 
-from harness.conformance.ledger import Ledger, Level, Requirement
-from harness.conformance.verdict import Outcome, judge
+from harness.conformance.ledger import Ledger, Level
+from harness.conformance.outcomes import Outcome
+from harness.conformance.verdict import judge
 
-FAILED, ERROR, NOT_RUN, PASSED = Outcome.FAILED, Outcome.ERROR, Outcome.NOT_RUN, Outcome.PASSED
+FAILED, ERROR, NOT_RUN, KNOWN, FLAKY, PASSED, NOT_APPLICABLE = Outcome
 
 
 def ledger(**levels: Level) -> Ledger:
-    return Ledger(Requirement(name, level, "sentence", "source") for name, level in levels.items())
+    return Ledger(requirement(name, level) for name, level in levels.items())
 
 
 @pytest.mark.parametrize(
     ("outcomes", "word", "exit_code"),
     [
         ([PASSED, PASSED], "conformant", 0),
+        ([PASSED, FLAKY], "conformant", 0),
+        ([PASSED, NOT_APPLICABLE], "conformant", 0),
         ([PASSED, FAILED], "non-conformant", 1),
         ([ERROR, FAILED], "non-conformant", 1),
+        ([PASSED, KNOWN], "non-conformant", 0),
+        ([ERROR, KNOWN], "non-conformant", 3),
         ([PASSED, ERROR], "incomplete", 3),
         ([PASSED, NOT_RUN], "incomplete", 2),
+        ([NOT_RUN, NOT_RUN], "incomplete", 2),
+        ([NOT_APPLICABLE, NOT_APPLICABLE], "incomplete", 3),
     ],
 )
 def test_the_worst_outcome_of_a_must_decides(outcomes: list[Outcome], word: str, exit_code: int) -> None:
@@ -48,5 +56,31 @@ def test_a_part_of_the_suites_is_never_conformant() -> None:
     assert (verdict.word, verdict.exit_code) == ("incomplete", 0)
 
 
+def test_an_interrupted_run_is_incomplete_even_if_all_that_ran_is_well() -> None:
+    verdict = judge([("A", PASSED)], ledger(A="MUST"), partial=False, interrupted=True)
+
+    assert (verdict.word, verdict.exit_code) == ("incomplete", 2)
+
+
 def test_nothing_executed_is_never_fine() -> None:
     assert judge([], ledger(A="MUST"), partial=False).exit_code == 3
+
+
+def test_a_fault_outside_of_tests_leaves_the_verdict_open_but_not_a_violation() -> None:
+    passed, failed = (judge([("A", o)], ledger(A="MUST"), partial=False, faults=True) for o in (PASSED, FAILED))
+
+    assert (passed.word, passed.exit_code) == ("incomplete", 3)
+    assert (failed.word, failed.exit_code) == ("non-conformant", 1)
+
+
+def test_a_stale_baseline_is_red() -> None:
+    assert judge([("A", PASSED)], ledger(A="MUST"), partial=False, stale=True).exit_code == 1
+
+
+def test_what_nothing_decides_is_provisional_unless_it_is_untestable_or_another_s() -> None:
+    entries = [requirement("A"), requirement("B"), requirement("C", untestable="no clock to move")]
+    all_of_them = Ledger([*entries, requirement("D", applies_to=("upstream",))])
+
+    verdict = judge([("A", PASSED)], all_of_them, partial=False)
+
+    assert (verdict.word, verdict.observed, verdict.musts, verdict.provisional) == ("conformant", 1, 2, ("B",))

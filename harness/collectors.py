@@ -1,0 +1,153 @@
+"""What a failure's diagnostics hold of a cluster and of AWS: events, pods, logs, metrics, the last calls.
+
+Collectors for :class:`harness.conformance.diagnostics.Diagnostics`; ``conftest.py`` registers them when a lab is up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Protocol
+
+from harness.cloud.localstack.bootstrap import ADMINISTRATOR
+from harness.conformance.diagnostics import Folder
+from harness.conformance.recording import Evidence
+from harness.kube import ApiException, Kube
+
+__all__ = ["AwsCalls", "ClusterState"]
+
+_REQUEST_SECONDS = 5
+_LOG_BYTES = 1 << 20
+_MOST_COLLECTED = 500
+_MOST_SHOWN = 50
+_SHOWN = ("at", "service", "operation", "method", "principal", "layer", "decisions", "status", "error_code")
+_METRICS = {"eks-pod-identity-agent": 2705, "pod-identity-webhook": 9999}
+"""Name of a pod's app → port of its metrics."""
+
+
+class Journal(Protocol):
+    """What is needed of the emulator's control route."""
+
+    def journal(self, since: int = 0) -> list[dict[str, Any]]:
+        """Return records of all requests from a number on, oldest first."""
+        ...
+
+
+class AwsCalls:
+    """The calls to the lab's AWS since the test began, refused ones included; for evidence and for diagnostics."""
+
+    name = "aws"
+
+    def __init__(self, journal: Journal) -> None:
+        """Keep the journal."""
+        self._journal = journal
+        self._next = 0
+
+    def mark(self) -> None:
+        """Count from here: a test begins."""
+        if entries := self._journal.journal(self._next):
+            self._next = int(entries[-1]["number"]) + 1
+
+    def evidence(self) -> Evidence:
+        """Return the calls since the mark that the harness's own administrators did not make."""
+        calls = [entry for entry in self._journal.journal(self._next) if not _is_administrator(entry)][-_MOST_SHOWN:]
+        shown = [{name: entry[name] for name in _SHOWN if name in entry} for entry in calls]
+        return Evidence("aws-calls", f"{len(shown)} calls to AWS during this test", shown)
+
+    def collect(self, folder: Folder, since: datetime) -> None:
+        """Write the calls since the mark, and apart from them those that were denied."""
+        del since  # the emulator's clock may have been moved: its numbers count
+        calls = self._journal.journal(self._next)[-_MOST_COLLECTED:]
+        folder.data("aws/calls.json", calls)
+        folder.data("aws/denied.json", [entry for entry in calls if int(entry["status"]) >= 400])
+
+
+def _is_administrator(entry: dict[str, Any]) -> bool:
+    return str(entry.get("principal", "")).endswith(f":user/{ADMINISTRATOR}")
+
+
+class ClusterState:
+    """Collects events, pods, nodes, logs and metrics of a cluster; in system namespaces and wherever a pod is."""
+
+    def __init__(self, name: str, kube: Kube) -> None:
+        """Keep the client.
+
+        Args:
+            name: The cluster's name; its files go into a directory of that name.
+            kube: An administrator.
+        """
+        self.name = name
+        self._core: Any = kube.core
+
+    def collect(self, folder: Folder, since: datetime) -> None:
+        """Write what the cluster looks like; what it does not answer is noted in the place of the answer."""
+        del since  # what led to a failure is often older than the test
+        events = self._list("list_event_for_all_namespaces")
+        folder.text(f"{self.name}/events.txt", "\n".join(map(_event, sorted(events, key=_last_seen))) + "\n")
+        folder.data(f"{self.name}/nodes.json", self._list("list_node"))
+        pods = self._list("list_pod_for_all_namespaces")
+        folder.data(f"{self.name}/pods.json", pods)
+        for pod in pods:
+            self._collect_pod(folder, pod)
+
+    def _collect_pod(self, folder: Folder, pod: dict[str, Any]) -> None:
+        metadata = pod["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        for status in pod.get("status", {}).get("containerStatuses", []):
+            container = status["name"]
+            for previous in (False, True) if status.get("restartCount") else (False,):
+                suffix = ".previous" if previous else ""
+                file = f"{self.name}/logs/{namespace}/{name}.{container}{suffix}.log"
+                folder.text(file, self._log(name, namespace, container, previous=previous))
+        app = next((app for app in _METRICS if name.startswith(app)), None)
+        if app:
+            read = self._core.connect_get_namespaced_pod_proxy_with_path
+            port = f"{name}:{_METRICS[app]}"
+            text = _asked(lambda: read(port, namespace, "metrics", _request_timeout=_REQUEST_SECONDS))
+            folder.text(f"{self.name}/metrics/{name}.txt", text)
+
+    def _list(self, method: str) -> list[dict[str, Any]]:
+        response = getattr(self._core, method)(_preload_content=False, _request_timeout=_REQUEST_SECONDS)
+        items: list[dict[str, Any]] = json.loads(response.data)["items"]
+        for item in items:
+            item["metadata"].pop("managedFields", None)
+        return items
+
+    def _log(self, name: str, namespace: str, container: str, *, previous: bool) -> str:
+        return _asked(
+            lambda: self._core.read_namespaced_pod_log(
+                name,
+                namespace,
+                container=container,
+                previous=previous,
+                timestamps=True,
+                tail_lines=5000,
+                limit_bytes=_LOG_BYTES,
+                _request_timeout=_REQUEST_SECONDS,
+            )
+        )
+
+
+def _asked(ask: Any) -> str:
+    """Return an answer as text; a refusal is an answer too: a container may have no log yet, or no longer."""
+    try:
+        return str(ask())
+    except ApiException as error:
+        return f"the API server answered: {error}\n"
+
+
+def _last_seen(event: dict[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _event(event: dict[str, Any]) -> str:
+    about = event.get("involvedObject", {})
+    words: Iterable[str] = (
+        _last_seen(event),
+        event.get("type", ""),
+        f"{about.get('namespace', '')}/{about.get('kind', '')}/{about.get('name', '')}",
+        event.get("reason", ""),
+        event.get("message", ""),
+    )
+    return "  ".join(str(word) for word in words)

@@ -1,0 +1,148 @@
+"""What is collected at the moment a test fails, before its fixtures are torn down.
+
+Fixtures register collectors for what they brought up, so whatever is alive at a failure is looked into::
+
+    diagnostics.register(KubeCollector(kube))
+
+A collector writes files through a :class:`Folder`, which removes secrets and keeps sizes within bounds. Collecting
+never raises into the test and never hangs it: what breaks or overruns becomes a fault in the run's record.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.conformance.redaction import Redactor
+
+__all__ = ["Collector", "Diagnostics", "Folder"]
+
+_FILE_BYTES = 1 << 20
+_FAILURE_BYTES = 25 << 20
+_RUN_BYTES = 200 << 20
+_COLLECTOR_SECONDS = 20.0
+_HEAD_BYTES = 64 << 10
+
+
+class Folder:
+    """Where one failure's diagnostics go."""
+
+    def __init__(self, directory: Path, redactor: Redactor, limit_bytes: int = _FAILURE_BYTES) -> None:
+        """Make the directory.
+
+        Args:
+            directory: Its path.
+            redactor: Takes secrets out of all that is written.
+            limit_bytes: Most that may be written.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._redactor = redactor
+        self._limit = limit_bytes
+        self.written = 0
+
+    def text(self, name: str, text: str) -> None:
+        """Write a text file.
+
+        Args:
+            name: Relative path, such as ``logs/kube-system/agent.log``.
+            text: Its content; the middle is cut out when it is long, with a note.
+        """
+        content = _cut(self._redactor.text(text).encode(), _FILE_BYTES)
+        if self.written + len(content) > self._limit:
+            content = f"left out: the diagnostics of this failure have reached {self._limit} bytes\n".encode()
+        file = self._directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        self.written += len(content)
+
+    def data(self, name: str, value: Any) -> None:
+        """Write data as JSON."""
+        self.text(name, json.dumps(self._redactor.data(value), indent=1, default=str, ensure_ascii=False) + "\n")
+
+
+def _cut(content: bytes, limit: int) -> bytes:
+    """Keep the beginning and the end of something long."""
+    if len(content) <= limit:
+        return content
+    note = f"\n… {len(content) - limit} bytes left out …\n".encode()
+    return content[:_HEAD_BYTES] + note + content[-(limit - _HEAD_BYTES) :]
+
+
+class Collector(Protocol):
+    """Looks into something that is alive."""
+
+    name: str
+    """A word or two, for faults."""
+
+    def collect(self, folder: Folder, since: datetime) -> None:
+        """Write what it sees.
+
+        Args:
+            folder: Where to.
+            since: When the failing test started.
+        """
+        ...
+
+
+class Diagnostics:
+    """The registered collectors, and what they did so far."""
+
+    def __init__(self, redactor: Redactor, seconds: float = _COLLECTOR_SECONDS) -> None:
+        """Begin without collectors.
+
+        Args:
+            redactor: Takes secrets out of all that is written.
+            seconds: Most that one collector may take at one failure.
+        """
+        self._collectors: list[Collector] = []
+        self._redactor = redactor
+        self._seconds = seconds
+        self._written = 0
+        self.faults: list[str] = []
+
+    def register(self, collector: Collector) -> None:
+        """Ask a collector at every failure from now on."""
+        self._collectors.append(collector)
+
+    def unregister(self, collector: Collector) -> None:
+        """Ask a collector no more: what it looks into goes away."""
+        self._collectors.remove(collector)
+
+    def collect(self, directory: Path, since: datetime) -> bool:
+        """Collect what is alive.
+
+        Args:
+            directory: Where to; made when there is something to write.
+            since: When the failing test started.
+
+        Returns:
+            Whether anything was written.
+        """
+        if not self._collectors or self._written >= _RUN_BYTES:
+            return False
+        folder = Folder(directory, self._redactor, min(_FAILURE_BYTES, _RUN_BYTES - self._written))
+        for collector in tuple(self._collectors):
+            self._run(collector, folder, since)
+        self._written += folder.written
+        return folder.written > 0
+
+    def _run(self, collector: Collector, folder: Folder, since: datetime) -> None:
+        errors: list[str] = []
+
+        def work() -> None:
+            try:
+                collector.collect(folder, since)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not hide the test's own failure
+                errors.append(f"{collector.name}: {type(error).__name__}: {error}")
+
+        # A daemon thread: one that hangs in a dead connection is left behind, and the run goes on.
+        thread = threading.Thread(target=work, name=f"diagnostics-{collector.name}", daemon=True)
+        thread.start()
+        thread.join(self._seconds)
+        if thread.is_alive():
+            errors.append(f"{collector.name}: cut off after {self._seconds:.0f} s")
+        self.faults += [self._redactor.text(error) for error in errors]

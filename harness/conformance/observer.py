@@ -1,0 +1,147 @@
+"""The part of the plugin that stands beside a running test: it records what the test says and why it failed.
+
+Under pytest-xdist it works in the workers; what it notes travels on the test's report.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import textwrap
+from collections.abc import Generator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.ledger import Ledger
+from harness.conformance.outcomes import Outcome, outcome_of
+from harness.conformance.recording import Recorder, recording
+from harness.conformance.redaction import Redactor
+from harness.conformance.results import Phase
+
+__all__ = ["Observer"]
+
+_LONGEST_MESSAGE = 20_000
+
+
+class ChecksFailed(pytest.fail.Exception):
+    """The body of a test came to its end, but some of its checks failed."""
+
+
+class Observer:
+    """Hooks around each test of the suites."""
+
+    def __init__(
+        self,
+        bindings: Mapping[str, tuple[str, ...]],
+        ledger: Ledger,
+        redactor: Redactor,
+        diagnostics: Diagnostics,
+        directory: Path,
+    ) -> None:
+        """Keep what the hooks need.
+
+        Args:
+            bindings: Node ID → requirement IDs; filled during collection.
+            ledger: All requirements.
+            redactor: Takes secrets out of what is noted.
+            diagnostics: What to ask when a test fails.
+            directory: The run's directory.
+        """
+        self._bindings = bindings
+        self._ledger = ledger
+        self._redactor = redactor
+        self._diagnostics = diagnostics
+        self._directory = directory
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Give the test a recorder for all of its phases."""
+        identifiers = self._bindings.get(item.nodeid)
+        if identifiers is None:
+            return (yield)
+        with recording(Recorder(item.nodeid, identifiers)):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        """Fail a test whose body ended well when a check of it failed."""
+        yield
+        recorder = recording.current
+        if recorder and recorder.node == item.nodeid and (failures := recorder.failures()):
+            raise ChecksFailed("\n".join(failures), pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put what a phase says on its report, and the requirements' sentences under a failure."""
+        report = yield
+        recorder = recording.current
+        if item.nodeid not in self._bindings or recorder is None:
+            return report
+        directory = ""
+        if report.failed:
+            if call.when != "teardown":
+                directory = self._collect(item, call)
+            self._explain(report, recorder.requirements, directory)
+        vars(report)["podid"] = self._phase(item, call, report, recorder) | {"diagnostics": directory}
+        return report
+
+    def _phase(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, recorder: Recorder
+    ) -> Phase:
+        error = call.excinfo.value if call.excinfo else None
+        outcome, reason = outcome_of(None if isinstance(error, ChecksFailed) else error, in_body=call.when == "call")
+        reached = [entry.requirement for entry in recorder.checks]
+        written = _checks_of(item) if outcome is not Outcome.PASSED else []
+        data = self._redactor.data
+        return Phase(
+            when=str(call.when),
+            outcome=outcome.value,
+            reason=[reason.kind, self._redactor.text(reason.detail)] if reason else None,
+            message=self._redactor.text(report.longreprtext)[-_LONGEST_MESSAGE:] if report.failed else "",
+            started=call.start,
+            seconds=call.duration,
+            worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
+            checks=data([asdict(entry) | {"evidence": list(entry.evidence)} for entry in recorder.checks]),
+            evidence=data([asdict(entry) for entry in recorder.evidence]),
+            unfinished=[name for name in recorder.requirements if written.count(name) > reached.count(name)],
+            diagnostics="",
+        )
+
+    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+        """Look into what is alive, while it is; return the directory relative to the run's."""
+        name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
+        relative = f"diagnostics/{name[:80]}"
+        found = self._diagnostics.collect(self._directory / relative, datetime.fromtimestamp(call.start, UTC))
+        return relative if found else ""
+
+    def _explain(self, report: pytest.TestReport, identifiers: tuple[str, ...], directory: str) -> None:
+        """Say what was broken and where to look, and keep secrets off the screen."""
+        lines = [f"{name} ({self._ledger[name].level}): {self._ledger[name].sentence}" for name in identifiers]
+        report.sections.insert(0, ("requirements that this test decides", "\n".join(lines)))
+        if directory:
+            report.sections.append(("diagnostics", str(self._directory / directory)))
+        report.sections = [(title, self._redactor.text(text)) for title, text in report.sections]
+        text = report.longreprtext
+        if (redacted := self._redactor.text(text)) != text:
+            report.longrepr = redacted
+
+
+def _checks_of(item: pytest.Item) -> list[str]:
+    """Return the ID of every ``check("ID", …)`` in a test's source, so that one that was not reached is noticed."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(item, "function"))))  # noqa: B009 - the type has none
+    return [
+        str(node.args[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "check"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    ]

@@ -1,0 +1,59 @@
+"""The run's timeline: a bar for each test, in seconds since the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from harness.conformance.record import Run, TestRecord
+
+__all__ = ["Bar", "Timeline", "timeline_of"]
+
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One test; positions and lengths in per cent of the run."""
+
+    test: TestRecord
+    left: float
+    setup: float
+    call: float
+    teardown: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The whole run."""
+
+    seconds: float
+    bars: list[Bar]
+    ticks: list[tuple[float, float]]
+    """(per cent, seconds)."""
+
+
+def timeline_of(run: Run) -> Timeline:
+    """Return the timeline; without bars if no test started."""
+    started = [test for test in run.tests if test.started_at]
+    if not started:
+        return Timeline(0, [], [])
+    first = min(datetime.fromisoformat(test.started_at) for test in started)
+    begins = {test.node: (datetime.fromisoformat(test.started_at) - first).total_seconds() for test in started}
+    whole = max(begins[test.node] + test.seconds for test in started) or 1.0
+    bars = [
+        Bar(
+            test,
+            *(
+                round(100 * value / whole, 3)
+                for value in (
+                    begins[test.node],
+                    *(test.durations.get(name, 0) for name in ("setup", "call", "teardown")),
+                )
+            ),
+        )
+        for test in sorted(started, key=lambda test: begins[test.node])
+    ]
+    step = next((step for step in _STEPS if whole / step <= 8), _STEPS[-1])
+    ticks = [(100 * number * step / whole, number * step) for number in range(int(whole / step) + 1)]
+    return Timeline(whole, bars, ticks)

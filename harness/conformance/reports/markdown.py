@@ -1,0 +1,107 @@
+"""Markdown for a GitHub step summary: the verdict, what failed and why, what could not run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from harness.conformance.record import RequirementRecord, Run, TestRecord
+
+__all__ = ["FILE_NAME", "cell", "render", "section"]
+
+FILE_NAME = "summary.md"
+
+# GitHub drops a step summary above 1 MiB as a whole.
+_LIMIT_BYTES = 256 << 10
+_SIGNS = {"conformant": "✅", "non-conformant": "❌", "incomplete": "⚠️"}
+
+
+def render(run: Run) -> str:
+    """Return the run as Markdown of at most 256 KiB; tables lose rows, and say so."""
+    rows = 500
+    while len((text := _render(run, rows)).encode()) > _LIMIT_BYTES and rows > 1:
+        rows //= 2
+    return text
+
+
+def _render(run: Run, rows: int) -> str:
+    tests = {test.node: test for test in run.tests}
+    failed = [entry for entry in run.requirements if entry.outcome in {"failed", "expected-failure"}]
+    missing = [entry for entry in run.requirements if entry.outcome in {"error", "could-not-run", "not-applicable"}]
+    parts = [
+        f"## {_SIGNS[run.verdict]} {run.verdict}: {run.observed_musts} of {run.musts} MUST observed",
+        f"Run `{run.id}` of subject `{run.subject}`, {run.scope} scope, exit code {run.exit_code}"
+        + (", **interrupted**" if run.interrupted else ""),
+        _table(("outcome", "requirements"), [(name, str(count)) for name, count in run.counts.items()], rows),
+        section(
+            "Failed", ("ID", "", "requirement", "expected and observed"), (_failure(e, tests) for e in failed), rows
+        ),
+        section("Did not run", ("ID", "", "outcome", "why"), map(_absence, missing), rows),
+        section("Faults of the harness", ("where", "what"), ((f.where, cell(f.message)) for f in run.faults), rows),
+        section(
+            "Flaky",
+            ("ID", "requirement"),
+            ((e.id, cell(e.sentence)) for e in run.requirements if e.outcome == "flaky"),
+            rows,
+        ),
+        section(
+            "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
+        ),
+        _provisional(run),
+    ]
+    if again := next((test for test in run.tests if test.outcome in {"failed", "error"}), None):
+        parts.append(f"Run one again: `python3 -m nox -s e2e -- --keep {again.node}`")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _failure(requirement: RequirementRecord, tests: dict[str, TestRecord]) -> tuple[str, ...]:
+    mine = [tests[node] for node in requirement.tests]
+    checks = [c for test in mine for c in test.checks if c.requirement == requirement.id and not c.holds]
+    said = [f"expected {c.expected!r}, observed {c.observed!r}" for c in checks]
+    said = said or [test.message.strip().splitlines()[-1] for test in mine if test.message.strip()]
+    known = " (known)" if requirement.outcome == "expected-failure" else ""
+    return requirement.id, requirement.level, cell(requirement.sentence), cell("; ".join(said)) + known
+
+
+def _absence(requirement: RequirementRecord) -> tuple[str, ...]:
+    why = f"{requirement.reason.kind}: {requirement.reason.detail}" if requirement.reason else ""
+    return requirement.id, requirement.level, requirement.outcome, cell(why)
+
+
+def _slowest(run: Run) -> list[TestRecord]:
+    return sorted((test for test in run.tests if test.seconds >= 1), key=lambda test: -test.seconds)[:10]
+
+
+def _provisional(run: Run) -> str:
+    areas: dict[str, list[str]] = {}
+    for entry in run.requirements:
+        if entry.status == "provisional":
+            areas.setdefault(entry.area, []).append(entry.id)
+    if not areas:
+        return ""
+    lines = [f"- {area}, {len(names)}: {', '.join(names)}" for area, names in sorted(areas.items())]
+    count = sum(map(len, areas.values()))
+    return (
+        f"<details><summary>{count} provisional: no test decides them yet</summary>\n\n"
+        + "\n".join(lines)
+        + "\n\n</details>"
+    )
+
+
+def section(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int) -> str:
+    """Return a headed table, or nothing when there are no rows."""
+    listed = list(rows)
+    return f"### {title}\n\n{_table(header, listed, limit)}" if listed else ""
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]], limit: int) -> str:
+    lines = [header, ("---",) * len(header), *rows[:limit]]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return text if len(rows) <= limit else f"{text}\n\n… {len(rows) - limit} rows left out"
+
+
+def cell(text: str) -> str:
+    """Make any text harmless in a table: no markup, no line breaks, no workflow commands, no control characters."""
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable).replace("::", ":\u200b:")
+    return escaped if len(escaped) <= 600 else f"{escaped[:600]}…"

@@ -1,0 +1,125 @@
+"""A run's record: what is written follows its schema and can be read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conformance_runs import START, make_run, phase, requirement
+
+from harness.conformance.baseline import Baseline
+from harness.conformance.ledger import Ledger
+from harness.conformance.outcomes import Outcome
+from harness.conformance.record import CheckRecord, Fault, read_run, schema, write_atomically
+from harness.conformance.results import Results, RunFacts, decide
+from harness.conformance.store import rewrite, save
+from harness.errors import HarnessFault, UsageError
+
+RUN = make_run({"AGT-1": "passed", "AGT-2": "could-not-run", "WHK-1": ""}, facts={"faults": [Fault("clean-up", "x")]})
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    save(tmp_path, RUN)
+
+    assert read_run(tmp_path) == read_run(tmp_path / "run.json") == RUN
+
+
+def test_reports_are_written_again_from_the_record_with_the_same_bytes(tmp_path: Path) -> None:
+    save(tmp_path, RUN)
+    assert rewrite(tmp_path) == []
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    rewrite(tmp_path)
+
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert len(before) == 4
+
+
+def test_a_record_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(HarnessFault, match=r"\$\.verdict: 'splendid'"):
+        save(tmp_path, replace(RUN, verdict="splendid"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.0"),
+        ({"exit_code": 7}, r"does not follow its schema: \$\.exit_code"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_foreign_record_is_refused(tmp_path: Path, change: dict[str, object], text: str) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(json.loads(RUN.as_json()) | change))
+
+    with pytest.raises(UsageError, match=text):
+        read_run(tmp_path)
+
+
+def test_a_later_minor_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(RUN.as_json().replace("podid-run/1.0", "podid-run/1.7"))
+
+    assert read_run(tmp_path).id == RUN.id
+
+
+def test_a_directory_without_a_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run's record at"):
+        read_run(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", "old")
+
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(tmp_path / "file", "new \ud800")
+
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "outcome"), [("failed passed", "flaky"), ("failed failed", "failed"), ("error passed", "passed")]
+)
+def test_a_test_that_passes_when_it_is_tried_again_is_flaky(attempts: str, outcome: str) -> None:
+    results = Results()
+    results.bindings["t"] = ("AGT-1",)
+    for attempt in attempts.split():
+        for each in (phase("setup"), phase("call", attempt), phase("teardown")):
+            results.add("t", each)
+
+    (test,) = results.run(RunFacts("r", START, [], "ours"), Ledger([requirement("AGT-1")]), Baseline(), None).tests
+
+    assert (test.outcome, test.attempts) == (outcome, attempts.split())
+
+
+def held(name: str, *, holds: bool = True) -> CheckRecord:
+    return CheckRecord(name, "", 1, 1 if holds else 2, holds)
+
+
+@pytest.mark.parametrize(
+    ("body", "checks", "unfinished", "decisions"),
+    [
+        ("passed", [], [], "passed passed"),
+        ("failed", [], [], "failed failed"),
+        ("passed", [held("A", holds=False)], [], "failed passed"),
+        ("passed", [held("A"), held("A", holds=False), held("B")], [], "failed passed"),
+        ("error", [held("A")], [], "passed error"),
+        ("error", [held("A"), held("B")], [], "error error"),
+        ("failed", [held("A", holds=False), held("B")], [], "failed failed"),
+        ("failed", [held("A"), held("B")], ["B"], "passed failed"),
+        ("could-not-run", [held("A")], [], "passed could-not-run"),
+    ],
+)
+def test_checks_decide_and_the_body_decides_the_rest(
+    body: str, checks: list[CheckRecord], unfinished: list[str], decisions: str
+) -> None:
+    found = decide("AB", Outcome(body), checks, unfinished)
+
+    assert " ".join(outcome.value for outcome in found.values()) == decisions

@@ -1,0 +1,147 @@
+"""Runs of the suites: what a person is told, and that an interruption lets them end well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conformance_runs import make_run
+from typer.testing import CliRunner
+
+from harness import runner
+from harness.cli import app
+from harness.conformance.store import save
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+
+# --- podid compare, report, list ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[str, str]:
+    for name, outcome in (("old", "passed"), ("new", "failed")):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, make_run({"AGT-1": "passed", "AGT-2": outcome}))
+    return str(tmp_path / "old"), str(tmp_path / "new" / "run.json")
+
+
+def test_compare_names_what_was_lost_and_closes_the_gate(runs: tuple[str, str]) -> None:
+    result = CliRunner().invoke(app, ["compare", *runs])
+
+    assert result.exit_code == 1
+    assert result.stdout.startswith("newly failing   AGT-2 (MUST): passed → failed")
+    assert result.stdout.splitlines()[-1].startswith("compare: 1 newly failing (exit 1)")
+
+
+def test_compare_speaks_markdown_and_json(runs: tuple[str, str]) -> None:
+    invoke = CliRunner().invoke
+    markdown, data = (invoke(app, ["compare", *runs, "--format", form]).stdout for form in ("markdown", "json"))
+
+    assert markdown.startswith("## ❌ compare: 1 newly failing")
+    assert [change["id"] for change in json.loads(data)["changes"]] == ["AGT-2"]
+
+
+def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
+    result = CliRunner().invoke(app, ["report", runs[0]])
+
+    assert result.stdout.strip() == f"{runs[0]}/index.html"
+    assert {file.name for file in Path(runs[0]).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"}
+
+
+def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cli.collect_bindings", lambda _: {"suites/test_x.py::test_y": ("AGT-230",)})
+
+    result = CliRunner().invoke(app, ["list", "--only=AGT-230", "--only=AGT-238"])
+
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[::2]] == ["AGT-230", "AGT-238"]
+    assert lines[1].strip() == "suites/test_x.py::test_y"
+    assert lines[3].strip() == "provisional: no test decides it"
+
+
+# --- Running --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [(MissingPrerequisite("no root"), MissingPrerequisite), (HarnessFault("etcd died"), HarnessFault)],
+)
+def test_the_suites_are_told_why_there_is_no_lab(
+    fault: HarnessFault, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(runner.SETUP_FAULT_VARIABLE, json.dumps({"exit_code": fault.exit_code, "text": str(fault)}))
+
+    with pytest.raises(raised, match=str(fault)):
+        runner.raise_setup_fault()
+
+
+def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, signal, sys\n"
+        "signal.signal(signal.SIGINT, lambda *_: (pathlib.Path('asked').open('a').write('x'), sys.exit(7)))\n"
+        "pathlib.Path('ready').touch()\n"
+        "signal.pause()\n"
+    )
+    ready = tmp_path / "ready"
+
+    def interrupt() -> None:
+        while not ready.exists():
+            done.wait(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    done = threading.Event()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code = runner.run_to_its_end([sys.executable, "-c", program], dict(os.environ), tmp_path)
+    thread.join()
+
+    assert (code, (tmp_path / "asked").read_text()) == (7, "x")
+
+
+class LabThatDoesNotComeUp:
+    exists = False
+
+    def __init__(self, name: str) -> None:
+        assert name == "podid"
+
+    def up(self, _specs: object, _progress: object) -> None:
+        raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
+
+
+def test_a_lab_that_does_not_come_up_ends_with_reports_and_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def run_suites(*arguments: object) -> runner.Result:
+        told.extend(arguments)
+        return runner.Result(2, "verdict: incomplete (exit 2) — …", ())
+
+    monkeypatch.setattr("harness.cli.Lab", LabThatDoesNotComeUp)
+    monkeypatch.setattr("harness.cli.run_suites", run_suites)
+
+    result = CliRunner().invoke(app, ["run", "--only=AGT-230", "-k", "s3"])
+
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (2, "verdict: incomplete (exit 2) — …")
+    assert "no CAP_SYS_ADMIN\nrun as root" in result.stderr
+    assert told[2] == ["--only=AGT-230", "-k", "s3"]
+    assert isinstance(told[3], MissingPrerequisite)
+
+
+def test_a_misspelt_requirement_raises_no_lab() -> None:
+    result = CliRunner().invoke(app, ["run", "--only=AGT-2300"])
+
+    assert isinstance(result.exception, UsageError)
+    assert "did you mean AGT-230" in str(result.exception)
+
+
+def test_a_failed_test_has_a_line_that_runs_it_again_and_a_kept_lab_two() -> None:
+    lines = runner.how_to_continue(runner.Result(1, "", ("suites/t.py::a[x y]",)), "podid", kept=True)
+
+    assert lines == [
+        "again:  python3 -m nox -s e2e -- --keep 'suites/t.py::a[x y]'",
+        "enter:  uv run podid exports",
+        "remove: uv run podid down",
+    ]
