@@ -16,6 +16,7 @@ from harness import doctor as doctor_checks
 from harness.cluster.base import ClusterSpec
 from harness.errors import PodidError, UsageError
 from harness.lab import Lab
+from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.progress import Progress
 from harness.runner import how_to_continue, podid_command, run_suites
 
@@ -34,16 +35,24 @@ Clusters = Annotated[
     list[str],
     typer.Option("--cluster", envvar="PODID_CLUSTER", help="Cluster to raise; repeat for several."),
 ]
+ProviderOption = Annotated[
+    str,
+    typer.Option(
+        "--provider",
+        envvar="PODID_PROVIDER",
+        help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
+    ),
+]
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 
 
 @app.command()
-def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS) -> None:
+def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS, provider: ProviderOption = "auto") -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
     with Progress() as progress:
-        the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports():
         print(line)
@@ -113,9 +122,16 @@ def exports(lab: LabName = DEFAULT_LAB) -> None:
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def doctor(
+    provider: ProviderOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
-    checks = doctor_checks.run_checks()
+    requested = parse_request(provider)
+    choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
+    checks = doctor_checks.run_checks(choice.name)
+    if not as_json:
+        print(choice.line)
     if as_json:
         print(json.dumps([check.as_data() for check in checks], indent=1))
     else:
@@ -129,6 +145,7 @@ def run(
     context: typer.Context,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
+    provider: ProviderOption = "auto",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
 ) -> None:
     """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest."""
@@ -136,7 +153,7 @@ def run(
     keep = keep or the_lab.exists
     with Progress() as progress:
         try:
-            the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+            the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, context.args)
         finally:
