@@ -34,9 +34,21 @@ __all__ = ["BASE", "Archive", "DockerImages"]
 BASE = "debian:trixie-slim"
 IMAGE_LABEL = "io.podid.image"
 """Label of images that stay in the engine: the repository they were built for."""
-_RECIPE = "1"
+_RECIPE = "2"
 """Part of every key: raise it when it changes what comes out."""
 _HOST_DIRECTORY = ".podid-build-host"
+_SLIM = {
+    # As in Debian's slim image, whatever base is there: no packages kept, no documentation, no fsync per file.
+    "/etc/apt/apt.conf.d/zz-podid-build": (
+        'APT::Keep-Downloaded-Packages "false"; Acquire::Languages "none";\n'
+        'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";\n'
+        'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };\n'
+    ),
+    "/etc/dpkg/dpkg.cfg.d/zz-podid-build": "".join(
+        ["force-unsafe-io\n", *(f"path-exclude=/usr/share/{name}/*\n" for name in ("doc", "man", "info", "locale"))]
+    ),
+}
+"""Place → text of settings for every build, beside this machine's."""
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _ARCHIVES_KEPT = 3
 
@@ -149,7 +161,8 @@ class DockerImages:
         phase.step(f"building {spec.reference}")
         name = f"podid-build/{spec.repository}:{hashlib.sha256(spec.key().encode()).hexdigest()[:12]}"
         with tempfile.TemporaryDirectory(dir=self._store) as directory:
-            settings = host_settings(Path(directory))
+            settings = {place: path.read_bytes() for place, path in host_settings(Path(directory)).items()}
+            settings |= {place: text.encode() for place, text in _SLIM.items()}
             context = build_context(spec.files(), settings)
         proxies = {key: os.environ[key] for name in _PROXIES for key in (name, name.upper()) if os.environ.get(key)}
         lines: list[str] = []
@@ -228,12 +241,12 @@ class DockerImages:
                         self._engine.client.images.remove(tag)
 
 
-def build_context(files: Sequence[tuple[str, Path]], settings: Mapping[str, Path]) -> bytes:
+def build_context(files: Sequence[tuple[str, Path]], settings: Mapping[str, bytes]) -> bytes:
     """Return a tar of an image's files with its Dockerfile changed to copy this machine's settings first.
 
     Args:
         files: Name in the context → file, among them ``Dockerfile``.
-        settings: Place in the build → file.
+        settings: Place in the build → content.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -242,8 +255,8 @@ def build_context(files: Sequence[tuple[str, Path]], settings: Mapping[str, Path
             if name == "Dockerfile":
                 data = with_settings(data.decode()).encode()
             _add(archive, name, data, mode=path.stat().st_mode & 0o777)
-        for place, path in settings.items():
-            _add(archive, _HOST_DIRECTORY + place, path.read_bytes(), mode=0o644)
+        for place, content in settings.items():
+            _add(archive, _HOST_DIRECTORY + place, content)
     return buffer.getvalue()
 
 

@@ -47,7 +47,7 @@ class KindProvider:
         self._lab = lab
         self._paths = paths
         self._aws = aws
-        self._archive: Future[Archive] | None = None
+        self._loads: dict[str, Future[None]] = {}
         self._cancelled = threading.Event()
 
     @cached_property
@@ -93,7 +93,7 @@ class KindProvider:
         """Build what is missing and start AWS and the clusters."""
         engine, cache = self.engine, cache_directory()
         builder = DockerImages(engine.engine, cache, self._cancelled)
-        self._archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
+        archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
         kind = builds.submit(ensure_kind, cache, progress)
         started: Future[None] | None = None
         if is_new:
@@ -114,6 +114,7 @@ class KindProvider:
                 index = min(set(range(len(taken) + 1)) - taken)
                 cluster.start(spec, index=index, tool=tool, image=image, traits=traits, cgroup_version=cgroup_version)
                 clusters.append(cluster)
+                self._loads[spec.name] = builds.submit(_load_images, cluster, archive)
         return Started(clusters, started)
 
     def _start_aws(self, builder: DockerImages, progress: Progress) -> None:
@@ -173,19 +174,8 @@ class KindProvider:
         wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self._aws_address))
 
     def deliver_images(self, cluster: LabCluster) -> None:
-        """Load the images into the node, and check that it has these and no others under their names."""
-        if self._archive is None:
-            return
-        archive = self._archive.result()
-        ours = _ours(cluster)
-        ours.load_images(archive.path, list(archive.ids))
-        there = ours.image_ids()
-        if stale := [name for name, identifier in archive.ids.items() if there.get(name) != identifier]:
-            raise HarnessFault(
-                f"node {ours.container} has other images than were loaded under {', '.join(stale)}: "
-                f"{[there.get(name) for name in stale]}",
-                hint="start afresh with: podid down",
-            )
+        """Wait until the images are in the node; they are loaded while kind still works on it."""
+        self._loads[cluster.spec.name].result()
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Get a client certificate from the cluster, and put it where AWS reads it."""
@@ -230,6 +220,20 @@ class KindProvider:
         """End commands of the lab that still run, then remove its containers, volumes and network."""
         kill_marked(self._paths.directory)
         return self.engine.remove()
+
+
+def _load_images(cluster: KindCluster, archive: Future[Archive]) -> None:
+    """Load the images, and check that the node has these and no others under their names."""
+    wanted = archive.result()
+    cluster.wait_until_images_can_be_loaded()
+    cluster.load_images(wanted.path, list(wanted.ids))
+    there = cluster.image_ids()
+    if stale := [name for name, identifier in wanted.ids.items() if there.get(name) != identifier]:
+        raise HarnessFault(
+            f"node {cluster.container} has other images than were loaded under {', '.join(stale)}: "
+            f"{[there.get(name) for name in stale]}",
+            hint="start afresh with: podid down",
+        )
 
 
 def _ours(cluster: LabCluster) -> KindCluster:

@@ -294,6 +294,24 @@ class KindCluster:
         if done.returncode != 0:
             raise refusal(f"loading {', '.join(references)} into {self.container}", done.stderr.strip())
 
+    def wait_until_images_can_be_loaded(self) -> None:
+        """Wait for the node's containerd, which answers long before kind is done.
+
+        Raises:
+            HarnessFault: It does not, or kind gave up before.
+        """
+        wait.until(
+            self._answers_for_images,
+            what=f"containerd of {self.container}",
+            timeout=120,
+            stop=lambda _: "kind ended" if self._creation and self._creation.poll() else None,
+            transient=(HarnessFault,),
+        )
+
+    def _answers_for_images(self) -> bool:
+        command = ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"]
+        return self._engine.is_running(self.container) and self.run_on_node(self.container, command).returncode == 0
+
     def image_ids(self) -> dict[str, str]:
         """Return the node's images: full name → ID, the digest of the image's configuration."""
         done = self.run_on_node(self.container, ["crictl", "images", "--output=json"])

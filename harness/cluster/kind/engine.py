@@ -11,8 +11,10 @@ import hashlib
 import io
 import ipaddress
 import os
+import socket
 import tarfile
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,15 +126,27 @@ def connect(timeout: float = 60) -> Engine:
 
 def _client(timeout: float) -> Any:
     # from_env knows DOCKER_HOST only; Docker Desktop and rootless engines are found through the current context.
-    if os.environ.get("DOCKER_HOST"):
+    if host := os.environ.get("DOCKER_HOST"):
+        _knock(host)
         return docker.from_env(timeout=int(timeout))
     context: Any = cast("Any", ContextAPI).get_current_context()
+    _knock(str(context.Host))
     return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False, timeout=int(timeout))
+
+
+def _knock(host: str) -> None:
+    """Raise the system's own error where nobody listens; the SDK's wraps it three times."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(host.removeprefix("unix://"))
+            except OSError as error:
+                raise type(error)(f"{host}: {error.strerror}") from error
 
 
 def _unreachable(error: Exception) -> MissingPrerequisite:
     text = str(error)
-    if "Permission denied" in text or "PermissionError" in text:
+    if isinstance(error, PermissionError) or "Permission denied" in text:
         return MissingPrerequisite(
             f"this user may not use the Docker engine: {text}",
             hint='join its group and log in again: sudo usermod --append --groups docker "$USER"',
@@ -325,9 +339,14 @@ class LabEngine:
 
     def remove_containers(self, names: Sequence[str]) -> None:
         """Remove containers with their anonymous volumes, all at once; some may be gone or going already."""
-        for name in names:
-            with contextlib.suppress(APIError):
-                self.engine.client.api.remove_container(name, v=True, force=True)
+        if not names:
+            return
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(self._remove_container, names))
+
+    def _remove_container(self, name: str) -> None:
+        with contextlib.suppress(APIError):
+            self.engine.client.api.remove_container(name, v=True, force=True)
 
 
 def is_lab_node(attributes: Mapping[str, Any], network: str) -> bool:
