@@ -182,6 +182,7 @@ class KindCluster:
             "kind": str(tool.program),
         }
         self._description.write_text(json.dumps(description, indent=1))
+        self._engine.refuse_foreign_cluster(self.kind_name)
         file = self.directory / "kind-config.yaml"
         file.write_text(
             configuration.render(BASE_CONFIGURATION.read_text(), spec, traits, cgroup_version=cgroup_version)

@@ -271,6 +271,23 @@ class LabEngine:
             or (is_our_network and is_lab_node(container.attrs, self.network_name))
         ]
 
+    def refuse_foreign_cluster(self, kind_name: str) -> None:
+        """Refuse a name under which somebody else has a kind cluster.
+
+        Raises:
+            UsageError: There is one.
+        """
+        ours = {str(container.id) for container in self.containers()}
+        with explained("looking for kind clusters"):
+            nodes: list[Any] = self.engine.client.containers.list(
+                all=True, sparse=True, filters={"label": f"{_KIND_LABEL}={kind_name}"}
+            )
+        if foreign := [str(node.attrs["Names"][0]).lstrip("/") for node in nodes if str(node.id) not in ours]:
+            raise UsageError(
+                f"there is a kind cluster {kind_name!r} that is not of this lab: {', '.join(foreign)}",
+                hint="use another lab: podid --lab NAME …",
+            )
+
     def is_running(self, name: str) -> bool:
         """Tell whether a container runs."""
         try:
