@@ -234,6 +234,8 @@ class DockerImages:
 
     def _prune_images(self, repository: str, current: str) -> None:
         """Remove what earlier versions left in the engine; an image that a container uses stays."""
+        with contextlib.suppress(APIError):
+            self._engine.client.images.prune(filters={"dangling": True, "label": IMAGE_LABEL})
         for image in self._engine.client.images.list(name=repository):
             for tag in image.tags:
                 if tag != current:

@@ -245,6 +245,6 @@ def _aws_image() -> ImageSpec:
     package = CHECKOUT / "harness"
     modules = [package / "__init__.py", package / "errors.py", *(package / "cloud").rglob("*.py")]
     files = {str(path.relative_to(CHECKOUT)): path for path in modules}
-    files |= {name: CHECKOUT / name for name in ("LICENSE", "README.md", "pyproject.toml")}
+    files |= {name: CHECKOUT / name for name in ("LICENSE", "pyproject.toml")}
     files["requirements.txt"] = package / "cloud" / "localstack" / "requirements.txt"
     return ImageSpec("docker.io/podid/aws:latest", wiring.IMAGES / "aws", files)
