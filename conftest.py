@@ -17,6 +17,7 @@ from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach
 from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab.provider import parse_request
 from harness.progress import Progress
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount
@@ -27,6 +28,11 @@ SUITES = Path(__file__).parent / "suites"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     group.addoption("--lab", default="podid", help="lab to run in; raised and removed again unless it is up")
+    group.addoption(
+        "--provider",
+        default=os.environ.get("PODID_PROVIDER", "auto"),
+        help="what a lab that is not up yet stands on: auto, kind or native",
+    )
     group.addoption("--cluster", action="append", default=[], help="cluster to run on; repeat for several")
     add_options(group)
 
@@ -61,7 +67,8 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str]) -> Iterato
     was_up = the_lab.exists
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), Progress() as progress:
-        the_lab.up([ClusterSpec.named(name) for name in _cluster_names(pytestconfig)], progress)
+        specs = [ClusterSpec.named(name) for name in _cluster_names(pytestconfig)]
+        the_lab.up(specs, progress, parse_request(pytestconfig.getoption("--provider")))
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     yield the_lab
     if not was_up:

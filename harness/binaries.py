@@ -1,4 +1,4 @@
-"""Programs of the native lab, built from pinned Go modules (``tools/``) once and kept in the cache.
+"""Programs of labs, built from pinned Go modules (``tools/``) once and kept in the cache.
 
 An entry of the cache is named after its sources and how they are built, and carries the SHA-256 of its files, which is
 verified on every use (0.3 s for all). It is built beside its place and renamed into it: there are no half-made entries.
@@ -27,7 +27,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "Group", "ensure", "path_of"]
+__all__ = ["GROUPS", "KIND", "KUBERNETES", "Group", "ensure", "path_of"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -106,6 +106,9 @@ GROUPS: Sequence[Group] = (
         {f"{_VERSION}.gitVersion": KUBERNETES, f"{_VERSION}.gitMajor": "1", f"{_VERSION}.gitMinor": "34"},
     ),
 )
+
+KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
+"""kind itself, for machines that have none."""
 
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
@@ -224,7 +227,8 @@ def _go_build(go: Path, group: Group, output: Path, logs: Path) -> None:
     log = logs / f"build-{group.name}.log"
     flags = " ".join([_STRIP, *(f"-X {name}={value}" for name, value in (group.variables or {}).items())])
     # A build whose podid was killed would go on for minutes, and write into a directory that is gone.
-    command = ["setpriv", "--pdeathsig=KILL", str(go), *_BUILD, f"-ldflags={flags}"]
+    bound = ["setpriv", "--pdeathsig=KILL"] if shutil.which("setpriv") else []
+    command = [*bound, str(go), *_BUILD, f"-ldflags={flags}"]
     command += [f"-tags={group.tags}"] if group.tags else []
     with log.open("w") as file:
         for target, packages in _targets(group, output):

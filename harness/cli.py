@@ -25,6 +25,7 @@ from harness.conformance.store import rewrite
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.lab import Lab
 from harness.lab.paths import CHECKOUT
+from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.progress import Progress
 from harness.runner import collect_bindings, how_to_continue, podid_command, run_suites
 
@@ -43,6 +44,14 @@ Clusters = Annotated[
     list[str],
     typer.Option("--cluster", envvar="PODID_CLUSTER", help="Cluster to raise; repeat for several."),
 ]
+ProviderOption = Annotated[
+    str,
+    typer.Option(
+        "--provider",
+        envvar="PODID_PROVIDER",
+        help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
+    ),
+]
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 SUITES = CHECKOUT / "suites"
@@ -57,11 +66,11 @@ class Form(Enum):
 
 
 @app.command()
-def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS) -> None:
+def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS, provider: ProviderOption = "auto") -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
     with Progress() as progress:
-        the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports():
         print(line)
@@ -131,9 +140,16 @@ def exports(lab: LabName = DEFAULT_LAB) -> None:
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def doctor(
+    provider: ProviderOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
-    checks = doctor_checks.run_checks()
+    requested = parse_request(provider)
+    choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
+    checks = doctor_checks.run_checks(choice.name)
+    if not as_json:
+        print(choice.line)
     if as_json:
         print(json.dumps([check.as_data() for check in checks], indent=1))
     else:
@@ -148,6 +164,7 @@ def run(
     *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
+    provider: ProviderOption = "auto",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
     only: Annotated[list[str], typer.Option("--only", help="Requirement or glob; !ID leaves out; repeat.")] = [],  # noqa: B006
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
@@ -172,7 +189,7 @@ def run(
     with Progress() as progress:
         try:
             try:
-                the_lab.up([ClusterSpec.named(name) for name in cluster], progress)
+                the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error

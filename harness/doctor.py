@@ -7,75 +7,58 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from harness import packages
 from harness.cluster.native import cgroups
+from harness.doctor_check import GIB, Check, gib
 from harness.errors import MissingPrerequisite
 from harness.lab.paths import cache_directory, state_directory
 
 __all__ = ["Check", "require", "run_checks"]
 
-Status = Literal["ok", "warn", "fail"]
-
-_GIB = 2**30
-_CACHE_BYTES, _STATE_BYTES = 8 * _GIB, 3 * _GIB
-_MEMORY_BYTES = 3 * _GIB
+_CACHE_BYTES, _STATE_BYTES = 8 * GIB, 3 * GIB
+_KIND_CACHE_BYTES, _KIND_STATE_BYTES = 2 * GIB, GIB // 2
+_MEMORY_BYTES = 3 * GIB
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding."""
+def run_checks(provider: Literal["native", "kind"] = "native") -> list[Check]:
+    """Run every check for a lab of a provider."""
+    common: list[Callable[[], Check]] = [
+        _python,
+        lambda: _disk("cache", cache_directory(), _CACHE_BYTES if provider == "native" else _KIND_CACHE_BYTES),
+        lambda: _disk("state", state_directory(), _STATE_BYTES if provider == "native" else _KIND_STATE_BYTES),
+    ]
+    if provider == "kind":
+        # Here: a machine without Docker need not wait for its SDK.
+        from harness.doctor_kind import kind_checks  # noqa: PLC0415
 
-    name: str
-    status: Status
-    found: str
-    needed: str
-    fix: str = ""
-
-    def line(self) -> str:
-        """Return the finding as one line."""
-        text = f"{self.status:5} {self.name}: {self.found}"
-        if self.status == "ok":
-            return text
-        return f"{text} (needs {self.needed})" + (f" — fix: {self.fix}" if self.fix else "")
-
-    def as_data(self) -> dict[str, str]:
-        """Return the finding as JSON-ready data."""
-        return asdict(self)
-
-
-def run_checks() -> list[Check]:
-    """Run every check for a native lab."""
-    checks: list[Callable[[], Check]] = [
+        return [*kind_checks(), *(check() for check in common)]
+    native: list[Callable[[], Check]] = [
         _system,
         _root,
-        _python,
         _programs,
         _overlay,
         _cgroups,
         _namespaces,
         _memory,
-        lambda: _disk("cache", cache_directory(), _CACHE_BYTES),
-        lambda: _disk("state", state_directory(), _STATE_BYTES),
         _leftovers,
     ]
-    return [check() for check in checks]
+    return [check() for check in [*native, *common]]
 
 
-def require() -> None:
+def require(provider: Literal["native", "kind"]) -> None:
     """Refuse to go on where a lab cannot work; missing packages are the installer's business, not a refusal.
 
     Raises:
         MissingPrerequisite: Lists everything that is missing, with the ways out.
     """
-    failures = [check for check in run_checks() if check.status == "fail" and check.name != _PROGRAMS]
+    failures = [check for check in run_checks(provider) if check.status == "fail" and check.name != _PROGRAMS]
     if failures:
         raise MissingPrerequisite(
-            "this machine cannot raise a lab:\n" + "\n".join(f"  {check.line()}" for check in failures),
-            hint="podid doctor shows all checks",
+            f"this machine cannot raise a {provider} lab:\n" + "\n".join(f"  {check.line()}" for check in failures),
+            hint=f"podid doctor --provider {provider} shows all checks",
         )
 
 
@@ -131,7 +114,7 @@ def _memory() -> Check:
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
     is_good = available >= _MEMORY_BYTES
-    return Check("memory", "ok" if is_good else "warn", _gib(available), f"{_gib(_MEMORY_BYTES)} available")
+    return Check("memory", "ok" if is_good else "warn", gib(available), f"{gib(_MEMORY_BYTES)} available")
 
 
 def _disk(name: str, directory: Path, needed: int) -> Check:
@@ -140,7 +123,7 @@ def _disk(name: str, directory: Path, needed: int) -> Check:
     variable = f"PODID_{name.upper()}_DIR"
     fix = f"free some space, or set {variable} to a directory on another disk"
     return Check(
-        f"disk for {name}", "ok" if free >= needed else "fail", f"{_gib(free)} free at {existing}", _gib(needed), fix
+        f"disk for {name}", "ok" if free >= needed else "fail", f"{gib(free)} free at {existing}", gib(needed), fix
     )
 
 
@@ -152,7 +135,3 @@ def _leftovers() -> Check:
         return Check("leftovers", "ok", f"none; labs: {', '.join(sorted(running)) or 'none'}", "")
     fix = "; ".join(f"PODID_LAB={name.split('.')[1]} podid down" for name in orphans)
     return Check("leftovers", "warn", f"cgroups of labs that are gone: {', '.join(orphans)}", "none", fix)
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / _GIB:.1f} GiB"

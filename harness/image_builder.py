@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.errors import HarnessFault, MissingPrerequisite
 from harness.progress import Phase
 
-__all__ = ["RECIPE", "Builder"]
+__all__ = ["RECIPE", "Builder", "host_settings"]
 
 _BASE = "localhost/debian:trixie-slim"
 _HOST_CA = "/etc/ssl/build-host.crt"
@@ -130,7 +130,7 @@ class Builder:
                 shutil.copy2(path, context / target)
             host.mkdir()
             command = [*self._buildah, "bud", "--isolation=chroot", "--pull-never", "--layers", f"--tag={name}"]
-            command += [f"--volume={source}:{target}:ro" for target, source in _host_settings(host).items()]
+            command += [f"--volume={source}:{target}:ro" for target, source in host_settings(host).items()]
             self._check([*command, context], f"building {name}")
 
     def push(self, name: str, target: str) -> str:
@@ -213,7 +213,7 @@ class Builder:
         }
 
 
-def _host_settings(directory: Path) -> dict[str, Path]:
+def host_settings(directory: Path) -> dict[str, Path]:
     """Write the machine's package settings for a build; they are mounted, so they are not part of the image.
 
     Returns:

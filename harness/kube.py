@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -123,6 +124,35 @@ class Kube:
     def create_service_account(self, name: str, namespace: str) -> None:
         """Create a ServiceAccount as ``kubectl create serviceaccount`` does."""
         self.core.create_namespaced_service_account(namespace, {"metadata": {"name": name}})
+
+    def sign_client_request(self, name: str, request: str) -> str:
+        """Have the cluster sign a client certificate, and return it.
+
+        Args:
+            name: Name of the CertificateSigningRequest, which is removed again.
+            request: The request, PEM; its common name becomes the user.
+
+        Raises:
+            harness.wait.Timeout: The cluster did not sign it.
+        """
+        api: Any = kubernetes.client.CertificatesV1Api(self._api)
+        with contextlib.suppress(ApiException):
+            api.delete_certificate_signing_request(name)
+        spec = {
+            "request": base64.b64encode(request.encode()).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth"],
+        }
+        created: Any = api.create_certificate_signing_request({"metadata": {"name": name}, "spec": spec})
+        condition = {"type": "Approved", "status": "True", "reason": "Podid", "message": "the lab's EKS control plane"}
+        api.patch_certificate_signing_request_approval(name, {"status": {"conditions": [condition]}})
+        encoded = wait.until(
+            lambda: api.read_certificate_signing_request(name).status.certificate or "",
+            what=f"the cluster to sign {created.metadata.name}",
+            timeout=30,
+        )
+        api.delete_certificate_signing_request(name)
+        return base64.b64decode(encoded).decode()
 
     def wait_until_deployed(self, kind: str, name: str, namespace: str, timeout: float = 120) -> None:
         """Wait until all pods of a Deployment or DaemonSet are up to date and ready."""

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "KeyPair", "new_service_account_key", "write_private"]
+__all__ = ["Authority", "KeyPair", "new_client_request", "new_service_account_key", "write_private"]
 
 _LIFETIME = dt.timedelta(days=365)
 # Machines in one lab may disagree about the time by a little.
@@ -118,6 +118,18 @@ class Authority:
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         return KeyPair(_pem(builder.sign(self._key, hashes.SHA256())), _key_pem(key))
+
+
+def new_client_request(common_name: str) -> tuple[str, str]:
+    """Return (private key, certificate signing request), PEM, of a client whose certificate somebody else signs.
+
+    Args:
+        common_name: Kubernetes user name of the client.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return _key_pem(key), request.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def new_service_account_key() -> tuple[str, str]:

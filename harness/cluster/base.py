@@ -100,6 +100,11 @@ class Cluster(Protocol):
         ...
 
     @property
+    def kubernetes_minor(self) -> str:
+        """Kubernetes version without the patch, such as ``1.34``."""
+        ...
+
+    @property
     def kubeconfig(self) -> Path:
         """Kubeconfig file of an administrator; the cluster's own, never the user's."""
         ...

@@ -1,31 +1,27 @@
-"""The AWS sandbox: LocalStack with our plugin, IMDS and the image registry, on the lab's bridge."""
+"""The lab's AWS as the harness sees it, wherever it runs: its secrets, readiness, roles, and bound clusters."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.cloud.localstack import process
 from harness.cloud.localstack.bootstrap import Bootstrap
 from harness.cloud.localstack.control import ClusterBinding, Control, NodeBinding
-from harness.cloud.localstack.environment import Environment
 from harness.cluster.base import Cluster
-from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork
-from harness.cluster.native.node import REGISTRY_PORT
-from harness.cluster.native.sandbox import Program, Sandbox
-from harness.images import REGISTRY_ENVIRONMENT, registry_configuration
 from harness.lab.account import AwsAccount
 from harness.lab.profile import ADMINISTRATORS, Administrator
 from harness.pki import Authority, write_private
 
-__all__ = ["LabAws", "serving_names"]
+__all__ = ["REGION", "LabAws", "serving_names"]
+
+REGION = "eu-west-1"
 
 _NODE_ROLE = "pod-identity-lab-node-role"
 _NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryReadOnly")
 _CLUSTER_ROLE = "pod-identity-lab-cluster-role"
-_KUBERNETES_MINOR = "1.34"
 
 
 def serving_names(region: str) -> list[str]:
@@ -48,7 +44,6 @@ class LabAws:
     def __init__(self, directory: Path) -> None:
         """Attach to the directory; nothing is created or started."""
         self.directory = directory
-        self.sandbox = Sandbox(directory)
 
     @property
     def authority_file(self) -> Path:
@@ -56,18 +51,14 @@ class LabAws:
         return self.directory / "ca.crt"
 
     @property
-    def _bootstrap_file(self) -> Path:
-        return self.directory / "bootstrap.json"
+    def certificate_file(self) -> Path:
+        """Key, certificate and CA that AWS serves with, PEM."""
+        return self.directory / "aws.pem"
 
     @property
-    def is_running(self) -> bool:
-        """Whether its programs run."""
-        return self.sandbox.pid is not None
-
-    @staticmethod
-    def endpoint(network: LabNetwork) -> str:
-        """Return the URL at which AWS answers for all services."""
-        return f"http://{network.aws_address}"
+    def bootstrap_file(self) -> Path:
+        """Secrets that AWS starts with."""
+        return self.directory / "bootstrap.json"
 
     def administrator(self, account: str) -> Administrator:
         """Return the keys of an account's administrator.
@@ -75,65 +66,42 @@ class LabAws:
         Raises:
             KeyError: The lab has no such account.
         """
-        key = Bootstrap.read(self._bootstrap_file).account(account).administrator
+        key = Bootstrap.read(self.bootstrap_file).account(account).administrator
         return Administrator(account, key.access_key_id, key.secret_access_key)
 
-    def control(self, network: LabNetwork) -> Control:
+    def control(self, endpoint: str) -> Control:
         """Return a client of the emulator's control route."""
-        return Control(self.endpoint(network), Bootstrap.read(self._bootstrap_file).control_token)
+        return Control(endpoint, Bootstrap.read(self.bootstrap_file).control_token)
 
-    def start(self, network: LabNetwork, environment: Environment, *, registry: Path, cache: Path, region: str) -> None:
-        """Make CA, certificate and first keys, and start LocalStack and registry; does not wait for them.
+    def prepare(self, addresses: Sequence[str], *, region: str = REGION) -> None:
+        """Make CA, certificate and first keys; after that AWS can be started.
 
         Args:
-            network: The lab's network; its bridge is made here.
-            environment: LocalStack's Python environment.
-            registry: The registry program.
-            cache: The harness's cache directory, which holds the registry's images.
+            addresses: Addresses that AWS will answer at, besides its names.
             region: Region that host names are served for.
         """
         self.directory.mkdir(mode=0o700, parents=True)
         authority = Authority("podid-lab-ca")
         self.authority_file.write_text(authority.certificate)
-        pair = authority.issue(
-            "aws", names=serving_names(region), addresses=[network.aws_address, "127.0.0.1"], serving=True
-        )
-        certificate = self.directory / "aws.pem"
-        write_private(certificate, pair.key + pair.certificate + authority.certificate)
-        Bootstrap.generate(list(ADMINISTRATORS)).write(self._bootstrap_file)
-        listen = [f"{network.aws_address}:{port}" for port in (80, 443)]
-        argv, variables = process.start_command(
-            environment,
-            listen=listen,
-            certificate=certificate,
-            state_directory=self.directory / "state",
-            bootstrap_file=self._bootstrap_file,
-            imds_listen=f"{IMDS_ADDRESS}:80",
-        )
-        registry_file = self.directory / "registry.json"
-        address = f"{network.aws_address}:{REGISTRY_PORT}"
-        registry_file.write_text(registry_configuration(cache, address, read_only=True))
-        programs = [
-            Program("localstack", argv, variables),
-            Program("registry", [str(registry), "serve", str(registry_file)], REGISTRY_ENVIRONMENT),
-        ]
-        with self.sandbox.starting(programs, hostname="aws", mounts={}, keep=[]) as pid:
-            network.wire_aws(pid)
+        every = dict.fromkeys([*addresses, "127.0.0.1"])
+        pair = authority.issue("aws", names=serving_names(region), addresses=every, serving=True)
+        write_private(self.certificate_file, pair.key + pair.certificate + authority.certificate)
+        Bootstrap.generate(list(ADMINISTRATORS)).write(self.bootstrap_file)
 
-    def wait_until_ready(self, network: LabNetwork, region: str) -> None:
+    def wait_until_ready(self, endpoint: str, stopped: Callable[[], str | None], *, region: str = REGION) -> None:
         """Wait until every service answers signed calls and refuses others.
+
+        Args:
+            endpoint: URL of AWS.
+            stopped: Returns why AWS does not run, None when it does.
+            region: Region to call in.
 
         Raises:
             HarnessFault: It does not, or ended.
         """
-        process.wait_until_ready(
-            self.endpoint(network),
-            Bootstrap.read(self._bootstrap_file),
-            region=region,
-            stopped=lambda: None if self.is_running else "the AWS sandbox ended",
-        )
+        process.wait_until_ready(endpoint, Bootstrap.read(self.bootstrap_file), region=region, stopped=stopped)
         # A person who looks into CloudTrail shall not find the calls that asked whether it is ready.
-        self.control(network).reset()
+        self.control(endpoint).reset()
 
     def create_service_roles(self, aws: AwsAccount) -> None:
         """Create the roles that a cluster on EKS has: the control plane's and the nodes'."""
@@ -147,15 +115,15 @@ class LabAws:
             for policy in policies:
                 aws.client("iam").attach_role_policy(RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
 
-    def attach_cluster(self, cluster: Cluster, agent_manifests: Sequence[dict[str, Any]], network: LabNetwork) -> None:
+    def attach_cluster(self, cluster: Cluster, agent_manifests: Sequence[dict[str, Any]], endpoint: str) -> None:
         """Make EKS know a running cluster, and IMDS its nodes.
 
         Args:
             cluster: The cluster; its API server answers and EKS's control plane has its rights there.
             agent_manifests: Objects of the add-on eks-pod-identity-agent.
-            network: The lab's network.
+            endpoint: URL of AWS.
         """
-        control = self.control(network)
+        control = self.control(endpoint)
         spec, access = cluster.spec, cluster.control_plane_access
         control.register_cluster(
             ClusterBinding(
@@ -165,7 +133,7 @@ class LabAws:
                 issuer=spec.issuer,
                 endpoint=access.endpoint,
                 certificate_authority=access.certificate_authority,
-                version=_KUBERNETES_MINOR,
+                version=cluster.kubernetes_minor,
                 role_arn=f"arn:aws:iam::{spec.account}:role/{_CLUSTER_ROLE}",
                 client_certificate=str(access.client_certificate),
                 client_key=str(access.client_key),

@@ -1,7 +1,8 @@
 """A lab as a whole: up, down, and what is in it.
 
-``up`` overlaps what it can: AWS and clusters start while images are built. Everything that comes to exist on the
-machine carries the mark of the lab's directory from its first moment, so that ``down`` finds it after any crash.
+``up`` overlaps what it can: AWS and clusters start while images are built. Everything that comes to exist carries the
+mark of the lab's directory from its first moment, in its environment or as a label, so that ``down`` finds it after any
+crash.
 """
 
 from __future__ import annotations
@@ -12,34 +13,38 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from harness import binaries, doctor, images, packages, wait
-from harness.cloud.localstack import environment as localstack_environment
+from harness import binaries, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
-from harness.cluster.native import cgroups
-from harness.cluster.native.cluster import NativeCluster
-from harness.cluster.native.network import LabNetwork, choose_subnet
-from harness.cluster.native.node import PAUSE_IMAGE
 from harness.cluster.native.sandbox import MARK, marked_processes
-from harness.errors import HarnessFault, UsageError
+from harness.errors import MissingPrerequisite, UsageError
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
-from harness.lab.aws import LabAws
+from harness.lab.aws import REGION, LabAws
+from harness.lab.kind import KindProvider
 from harness.lab.lock import exclusive
-from harness.lab.paths import CHECKOUT, LabPaths, cache_directory, state_directory
+from harness.lab.native import NativeProvider
+from harness.lab.paths import LabPaths, cache_directory, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
+from harness.lab.provider import (
+    Choice,
+    LabCluster,
+    Provider,
+    ProviderName,
+    choose,
+    find_kind,
+    find_native,
+)
 from harness.progress import Progress
 
 __all__ = ["Lab"]
 
-REGION = "eu-west-1"
-_IMAGES = CHECKOUT / "fixtures" / "images"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
@@ -62,6 +67,7 @@ class Lab:
         self.name = name
         self.paths = LabPaths(state_directory(), name)
         self.aws = LabAws(self.paths.aws)
+        self._providers: dict[str, Provider] = {}
 
     @property
     def exists(self) -> bool:
@@ -69,9 +75,29 @@ class Lab:
         return self.paths.directory.exists()
 
     @property
+    def provider_name(self) -> ProviderName | None:
+        """What the lab stands on; None when there is no lab, or when it ended before anything was made."""
+        try:
+            return json.loads(self.paths.description.read_text())["provider"]
+        except (FileNotFoundError, ValueError, LookupError):
+            return None
+
+    @property
+    def _provider(self) -> Provider:
+        return self._provider_of(self.provider_name or "native")
+
+    def _provider_of(self, name: ProviderName) -> Provider:
+        if name not in self._providers:
+            kind: type[NativeProvider | KindProvider] = KindProvider if name == "kind" else NativeProvider
+            self._providers[name] = kind(self.name, self.paths, self.aws)
+        return self._providers[name]
+
+    @property
     def is_up(self) -> bool:
         """Whether AWS and every cluster of the lab run."""
-        return self.aws.is_running and all(cluster.is_running for cluster in self._clusters())
+        if self.provider_name is None:
+            return False
+        return self._provider.aws_stopped() is None and all(c.is_running for c in self._provider.clusters())
 
     def require(self) -> Self:
         """Return the lab if it is up.
@@ -85,24 +111,13 @@ class Lab:
             raise UsageError(f"lab {self.name!r} is damaged", hint="podid status shows it; remove it with: podid down")
         return self
 
-    @property
-    def network(self) -> LabNetwork:
-        """The lab's network."""
-        return LabNetwork(**json.loads(self.paths.description.read_text()))
-
-    def _clusters(self) -> list[NativeCluster]:
-        if not self.paths.clusters.exists():
-            return []
-        found = [NativeCluster(directory) for directory in self.paths.clusters.iterdir()]
-        return sorted((cluster for cluster in found if cluster.exists), key=lambda cluster: cluster.index)
-
     def cluster(self, name: str) -> Cluster:
         """Return a running cluster of the lab.
 
         Raises:
             UsageError: There is no such cluster.
         """
-        for cluster in self._clusters():
+        for cluster in self._provider.clusters():
             if cluster.spec.name == name and cluster.is_running:
                 return cluster
         raise UsageError(f"no cluster {name!r} in lab {self.name!r}", hint=f"add it with: podid up --cluster {name}")
@@ -111,17 +126,17 @@ class Lab:
         """Return an administrator's view of an account."""
         administrator = self.aws.administrator(account)
         return AwsAccount(
-            self.aws.endpoint(self.network), administrator.access_key_id, administrator.secret_access_key, REGION
+            self._provider.aws_endpoint, administrator.access_key_id, administrator.secret_access_key, REGION
         )
 
     def control(self) -> Control:
         """Return a client of the emulator's control route: journal, clock, reset."""
-        return self.aws.control(self.network)
+        return self.aws.control(self._provider.aws_endpoint)
 
     def exports(self) -> list[str]:
         """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab; ours if it has no ``kubectl``."""
         kubectl = binaries.path_of("kubectl", cache_directory())
-        path = [] if shutil.which("kubectl") else [f'export PATH="$PATH:{kubectl.parent}"']
+        path = [] if shutil.which("kubectl") or not kubectl.exists() else [f'export PATH="$PATH:{kubectl.parent}"']
         return [
             f"export KUBECONFIG={self.paths.kubeconfig}",
             f"export AWS_CONFIG_FILE={self.paths.aws_config}",
@@ -131,27 +146,36 @@ class Lab:
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
-    def up(self, specs: Sequence[ClusterSpec], progress: Progress) -> None:
+    def up(
+        self, specs: Sequence[ClusterSpec], progress: Progress, provider: ProviderName | Literal["auto"] = "auto"
+    ) -> None:
         """Make sure that the lab runs with these clusters; what runs already stays as it is.
 
         Whatever was half-made when an error or an interruption comes is removed again before it is passed on.
 
+        Args:
+            specs: The clusters.
+            progress: Where to report.
+            provider: What the lab shall stand on; ``auto`` takes what an existing lab stands on, else kind where it can
+                work, else native.
+
         Raises:
-            UsageError: Another command is changing the lab.
+            UsageError: Another command is changing the lab, or it stands on another provider.
             MissingPrerequisite: The machine lacks something.
             HarnessFault: Something did not start.
         """
-        doctor.require()
         with exclusive(self.paths.lock, self.name):
             is_new = not (self.exists and self.is_up)
+            name = self._choose(provider, progress) if is_new else self._adopt(provider)
+            self._provider_of(name).require()
             if is_new:
                 self._remove()
-            present = {cluster.spec.name for cluster in self._clusters()}
+            present = {cluster.spec.name for cluster in self._provider_of(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
             if not added:
                 return
             try:
-                self._raise(added, progress, is_new=is_new)
+                self._raise(added, self._provider_of(name), progress, is_new=is_new)
             except BaseException:
                 with progress.phase("clean-up"), _without_interruption():
                     if is_new:
@@ -160,60 +184,45 @@ class Lab:
                         self._remove_clusters([spec.name for spec in added])
                 raise
 
-    def _raise(self, specs: Sequence[ClusterSpec], progress: Progress, *, is_new: bool) -> None:
-        cache = cache_directory()
+    def _choose(self, requested: ProviderName | Literal["auto"], progress: Progress) -> ProviderName:
+        choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
+        progress.say(choice.line)
+        return choice.name
+
+    def _adopt(self, requested: ProviderName | Literal["auto"]) -> ProviderName:
+        """Return what the running lab stands on."""
+        name = self._provider.name
+        if requested not in {name, "auto"}:
+            raise UsageError(
+                f"lab {self.name!r} is up on provider {name}, not {requested}",
+                hint="remove it with: podid down; or use another lab: podid --lab NAME …",
+            )
+        return name
+
+    def _raise(self, specs: Sequence[ClusterSpec], provider: Provider, progress: Progress, *, is_new: bool) -> None:
         self.paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        packages.install(progress)
-        with _builds(self.paths.builds) as pool:
-            environment = pool.submit(localstack_environment.ensure, cache, progress)
-            programs = binaries.ensure(cache, progress)
-            built = pool.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
-            if is_new:
-                self._start_aws(environment.result(), programs, cache, progress)
-            clusters = [self._start_cluster(spec, programs, cache) for spec in specs]
-            aws = pool.submit(self._wait_for_aws, progress) if is_new else None
-            for cluster in clusters:
-                self._complete(cluster, built, aws, progress)
+        # First of all: from here on down knows where to look.
+        self.paths.description.write_text(json.dumps({"provider": provider.name}))
+        with _builds(self.paths.builds, provider.interrupt) as pool:
+            started = provider.start(specs, pool, progress, is_new=is_new)
+            aws = pool.submit(self._wait_for_aws, started.aws, progress) if started.aws else None
+            for cluster in started.clusters:
+                self._complete(cluster, provider, aws, progress)
             self._write_profiles()
 
-    def _start_aws(self, environment: Any, programs: Mapping[str, Path], cache: Path, progress: Progress) -> None:
-        network = LabNetwork(self.name, choose_subnet())
-        self.paths.description.write_text(json.dumps({"lab": network.lab, "subnet": network.subnet}))
-        with progress.phase("aws start"):
-            self.aws.start(network, environment, registry=programs["registry"], cache=cache, region=REGION)
-
-    def _wait_for_aws(self, progress: Progress) -> None:
+    def _wait_for_aws(self, started: Future[None], progress: Progress) -> None:
+        started.result()
         with progress.phase("aws"):
-            self.aws.wait_until_ready(self.network, REGION)
+            self.aws.wait_until_ready(self._provider.aws_endpoint, self._provider.aws_stopped)
             self.aws.create_service_roles(self.administrator())
 
-    def _start_cluster(self, spec: ClusterSpec, programs: Mapping[str, Path], cache: Path) -> NativeCluster:
-        taken = {cluster.index for cluster in self._clusters()}
-        cluster = NativeCluster(self.paths.cluster(spec.name))
-        aws_pid = self.aws.sandbox.pid
-        if aws_pid is None:
-            raise HarnessFault(
-                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
-            )
-        cluster.start(
-            spec,
-            index=min(set(range(len(taken) + 1)) - taken),
-            lab=self.network,
-            aws_pid=aws_pid,
-            binaries=programs,
-            trust_bundle=wiring.trust_bundle(self.aws.authority_file.read_text()),
-            keep=[cache],
-        )
-        return cluster
-
-    def _complete(
-        self, cluster: NativeCluster, built: Future[None], aws: Future[None] | None, progress: Progress
-    ) -> None:
+    def _complete(self, cluster: LabCluster, provider: Provider, aws: Future[None] | None, progress: Progress) -> None:
         """Wait for a started cluster, install what EKS has in its control plane, and make AWS know it."""
         name = cluster.spec.name
-        kube = Kube(cluster.kubeconfig)
-        with progress.phase(name, total=5) as phase, contextlib.closing(kube):
+        with progress.phase(name, total=5) as phase, contextlib.ExitStack() as stack:
             phase.step("waiting for the API server")
+            provider.wait_until_created(cluster)
+            kube = stack.enter_context(contextlib.closing(Kube(cluster.kubeconfig)))
             wait.until(
                 lambda: self._api_is_ready(kube),
                 what=f"the API server of {name}",
@@ -222,14 +231,15 @@ class Lab:
                 hint=f"see: podid logs {name}/kube-apiserver",
             )
             phase.step("wiring DNS and trust")
-            wiring.apply_wiring(kube, aws_address=self.network.aws_address, trust_bundle_path=cluster.trust_bundle)
+            provider.wire(cluster, kube)
             phase.step("waiting for images")
-            built.result()
+            provider.deliver_images(cluster)
             wiring.install_webhook(kube, cluster.spec)
             phase.step("waiting for AWS")
             if aws:
                 aws.result()
-            self.aws.attach_cluster(cluster, wiring.agent_manifests(cluster.spec), self.network)
+            provider.hand_over_keys(cluster)
+            self.aws.attach_cluster(cluster, wiring.agent_manifests(cluster.spec), provider.aws_endpoint)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")
@@ -242,9 +252,10 @@ class Lab:
             return False
 
     def _write_profiles(self) -> None:
-        write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._clusters()])
+        write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._provider.clusters()])
         administrators = [self.aws.administrator(account) for account in ADMINISTRATORS]
-        write_aws_config(self.paths.aws_config, administrators, endpoint=self.aws.endpoint(self.network), region=REGION)
+        endpoint = self._provider.aws_endpoint
+        write_aws_config(self.paths.aws_config, administrators, endpoint=endpoint, region=REGION)
 
     # --- down -------------------------------------------------------------------------------------------------------
 
@@ -253,73 +264,73 @@ class Lab:
 
         Returns:
             Whether there was anything to remove.
+
+        Raises:
+            MissingPrerequisite: The engine that holds the lab does not answer; nothing was forgotten.
         """
         with exclusive(self.paths.lock, self.name):
             return self._remove()
 
     def _remove(self) -> bool:
-        """End the lab's processes (their namespaces, mounts and links go with them), then its groups and files."""
-        directory = self.paths.directory
-        prefix = f"podid.{self.name}."
-        found = directory.exists() or bool(marked_processes(directory)) or bool(cgroups.names_with_prefix(prefix))
-        _kill_marked(directory)
-        for group in cgroups.names_with_prefix(prefix):
-            cgroups.remove(group)
-        if directory.exists():
-            shutil.rmtree(directory)
+        """Remove what the lab stands on, then its files."""
+        found = self.exists
+        for provider in self._providers_to_clear():
+            found = provider.remove() or found
+        if self.exists:
+            shutil.rmtree(self.paths.directory)
         return found
+
+    def _providers_to_clear(self) -> list[Provider]:
+        """Return the lab's provider; all that can have something of the lab where its files are gone."""
+        if known := self.provider_name:
+            return [self._provider_of(known)]
+        names: list[ProviderName] = ["native", *(["kind"] if _engine_answers() else [])]
+        return [self._provider_of(name) for name in names]
 
     def _remove_clusters(self, names: Sequence[str]) -> None:
         for name in names:
-            directory = self.paths.cluster(name)
-            _kill_marked(directory)
-            NativeCluster(directory).delete()
+            self._provider.remove_cluster(name)
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return place → program → ``running`` and latest ``exits``; empty without a lab."""
-        if not self.exists:
+        if self.provider_name is None:
             return {}
-        places = {"aws": self.aws.sandbox} | {cluster.spec.name: cluster.sandbox for cluster in self._clusters()}
-        report: dict[str, dict[str, Any]] = {}
-        for place, sandbox in places.items():
-            is_alive = sandbox.pid is not None
-            report[place] = {
-                name: {"running": is_alive and bool(state["running"]), "exits": state["exits"]}
-                for name, state in sandbox.programs().items()
-            } or {"sandbox": {"running": False, "exits": []}}
-        return report
+        places = {"aws": self._provider.aws_programs()}
+        places |= {cluster.spec.name: cluster.programs() for cluster in self._provider.clusters()}
+        return {place: dict(programs) for place, programs in places.items()}
 
     def logs(self) -> dict[str, Path]:
         """Return every log of the lab as ``place/program``."""
-        logs = {f"aws/{path.stem}": path for path in sorted(self.aws.sandbox.logs.glob("*.log"))}
-        for cluster in self._clusters():
+        if self.provider_name is None:
+            return {}
+        logs = {f"aws/{name}": path for name, path in self._provider.aws_logs().items()}
+        for cluster in self._provider.clusters():
             logs |= {f"{cluster.spec.name}/{name}": path for name, path in cluster.logs().items()}
         return logs
 
 
-def _image_specs(programs: Mapping[str, Path]) -> list[images.ImageSpec]:
-    return [
-        images.ImageSpec(PAUSE_IMAGE, _IMAGES / "pause", {"pause": programs["pause"]}),
-        images.ImageSpec(
-            "registry.k8s.io/coredns/coredns:v1.13.1", _IMAGES / "coredns", {"coredns": programs["coredns"]}
-        ),
-        images.ImageSpec("docker.io/podid/pod-identity-webhook:0.1.0", CHECKOUT / "webhook"),
-        images.ImageSpec("docker.io/podid/eks-pod-identity-agent:0.1.0", CHECKOUT / "agent"),
-        images.ImageSpec("docker.io/amazon/aws-cli:latest", _IMAGES / "aws-cli"),
-    ]
+def _engine_answers() -> bool:
+    from harness.cluster.kind.engine import connect  # noqa: PLC0415 - see find_kind
+
+    try:
+        connect(timeout=5).close()
+    except MissingPrerequisite:
+        return False
+    return True
 
 
 @contextlib.contextmanager
-def _builds(mark: Path) -> Generator[ThreadPoolExecutor]:
-    """Yield a pool for builds whose processes (go, buildah, uv) carry the lab's mark, and end them on an error."""
+def _builds(mark: Path, interrupt: Callable[[], None]) -> Generator[ThreadPoolExecutor]:
+    """Yield a pool for builds whose processes (go, buildah, uv, kind) carry the lab's mark; end them on an error."""
     before = os.environ.get(MARK)
     os.environ[MARK] = str(mark)
     pool = ThreadPoolExecutor()
     try:
         yield pool
     except BaseException:
+        interrupt()
         # The threads wait for these processes: without them they end at once.
         for pid in marked_processes(mark):
             with contextlib.suppress(ProcessLookupError):
@@ -328,15 +339,6 @@ def _builds(mark: Path) -> Generator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(cancel_futures=True)
         os.environ.pop(MARK) if before is None else os.environ.update({MARK: before})
-
-
-def _kill_marked(directory: Path) -> None:
-    for pid in marked_processes(directory):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait.until(
-        lambda: marked_processes(directory), lambda left: not left, what="the lab's processes to end", timeout=20
-    )
 
 
 @contextlib.contextmanager

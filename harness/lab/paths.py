@@ -48,12 +48,17 @@ class LabPaths:
 
     @property
     def description(self) -> Path:
-        """The lab's network and addresses."""
+        """The lab's provider."""
         return self.directory / "lab.json"
 
     @property
+    def network(self) -> Path:
+        """The lab's network and addresses."""
+        return self.directory / "network.json"
+
+    @property
     def aws(self) -> Path:
-        """Directory of the AWS sandbox."""
+        """Directory of AWS."""
         return self.directory / "aws"
 
     def cluster(self, name: str) -> Path:

@@ -6,16 +6,37 @@ DNS answers for AWS, trust in the lab's CA, rights of EKS's control plane, and t
 from __future__ import annotations
 
 import base64
+import hashlib
 from pathlib import Path
 
 import yaml
 
 from harness.cluster.base import ClusterSpec
+from harness.images import ImageSpec
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab.paths import CHECKOUT
 from harness.pki import Authority, KeyPair
 
-__all__ = ["agent_manifests", "apply_wiring", "install_webhook", "trust_bundle"]
+__all__ = [
+    "IMAGES",
+    "LAB_IMAGES",
+    "agent_manifests",
+    "apply_dns",
+    "apply_pull_rule",
+    "apply_wiring",
+    "install_webhook",
+    "replace_corefile",
+    "trust_bundle",
+]
+
+IMAGES = CHECKOUT / "fixtures" / "images"
+"""Directory of images that are of the lab, not under test."""
+LAB_IMAGES = (
+    ImageSpec("docker.io/podid/pod-identity-webhook:0.1.0", CHECKOUT / "webhook"),
+    ImageSpec("docker.io/podid/eks-pod-identity-agent:0.1.0", CHECKOUT / "agent"),
+    ImageSpec("docker.io/amazon/aws-cli:latest", IMAGES / "aws-cli"),
+)
+"""Images that every cluster of a lab can use."""
 
 _LAB = CHECKOUT / "fixtures" / "lab"
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -27,11 +48,30 @@ def trust_bundle(lab_authority: str) -> str:
     return system + lab_authority
 
 
-def apply_wiring(kube: Kube, *, aws_address: str, trust_bundle_path: Path) -> None:
-    """Apply DNS, trust and rights to a cluster whose API server is ready."""
+def apply_wiring(kube: Kube, *, trust_bundle_path: str) -> None:
+    """Apply trust and rights to a cluster whose API server is ready."""
     kube.apply(load_manifests(_LAB / "eks-control-plane.yaml"))
-    kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": str(trust_bundle_path)}))
+    kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": trust_bundle_path}))
+
+
+def apply_dns(kube: Kube, *, aws_address: str) -> None:
+    """Apply cluster DNS to a cluster that has none."""
     kube.apply(load_manifests(_LAB / "coredns.yaml", {"AWS_ADDRESS": aws_address}))
+
+
+def apply_pull_rule(kube: Kube) -> None:
+    """Make pods use the images that were loaded into their node, where there is no lab registry to pull from."""
+    kube.apply(load_manifests(_LAB / "kind-images.yaml"))
+
+
+def replace_corefile(kube: Kube, corefile: str) -> None:
+    """Give a cluster's own CoreDNS another configuration, and a pod that starts with it."""
+    digest = hashlib.sha256(corefile.encode()).hexdigest()
+    manifests = load_manifests(_LAB / "kind-coredns.yaml", {"COREFILE_DIGEST": digest})
+    for manifest in manifests:
+        if manifest["kind"] == "ConfigMap":
+            manifest["data"] = {"Corefile": corefile}
+    kube.apply(manifests)
 
 
 def agent_manifests(spec: ClusterSpec, deploy: Path = CHECKOUT / "agent" / "deploy") -> list[Manifest]:

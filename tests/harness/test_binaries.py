@@ -264,7 +264,9 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
 
 
 def test_every_directory_of_tools_is_a_group() -> None:
-    assert {group.name for group in binaries.GROUPS} == {path.name for path in TOOLS.iterdir() if path.is_dir()}
+    assert {group.name for group in (*binaries.GROUPS, binaries.KIND)} == {
+        path.name for path in TOOLS.iterdir() if path.is_dir()
+    }
 
 
 @pytest.mark.skipif(not shutil.which("go"), reason="no Go on PATH: the lab would download one")

@@ -20,7 +20,7 @@ from harness.cloud.localstack.control import Control
 from harness.cloud.localstack.environment import Environment
 from harness.errors import HarnessFault
 
-__all__ = ["LOCAL_LISTEN", "start_command", "wait_until_ready"]
+__all__ = ["LOCAL_LISTEN", "start_command", "variables", "wait_until_ready"]
 
 LOCAL_LISTEN = "127.0.0.1:4566"
 SERVICES = ("cloudtrail", "ec2", "eks", "eks-auth", "iam", "s3", "secretsmanager", "sts")
@@ -42,22 +42,59 @@ def start_command(
 ) -> tuple[list[str], dict[str, str]]:
     """Return command and complete environment of the process, which stays in the foreground until SIGTERM.
 
+    The state directory is created; the other arguments are those of :func:`variables`.
+
     Args:
         environment: LocalStack's Python environment.
+        listen: See there.
+        certificate: See there.
+        state_directory: See there.
+        bootstrap_file: See there.
+        imds_listen: See there.
+        publication_delay: See there.
+        auth_delay: See there.
+        event_delay: See there.
+    """
+    complete = variables(
+        listen=listen,
+        certificate=certificate,
+        state_directory=state_directory,
+        bootstrap_file=bootstrap_file,
+        imds_listen=imds_listen,
+        publication_delay=publication_delay,
+        auth_delay=auth_delay,
+        event_delay=event_delay,
+    )
+    Path(complete["TMPDIR"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [str(environment.python), "-m", "harness.cloud.localstack.serve"], complete
+
+
+def variables(
+    *,
+    listen: Sequence[str],
+    certificate: Path,
+    state_directory: Path,
+    bootstrap_file: Path,
+    imds_listen: str = "",
+    publication_delay: float = 0,
+    auth_delay: float = 0,
+    event_delay: float = 0,
+) -> dict[str, str]:
+    """Return the complete environment of the process; paths are as the process sees them.
+
+    Args:
         listen: ``address:port`` each; HTTP and TLS share all of them. ``127.0.0.1:4566`` is added in front unless the
             first is one of 127.0.0.1: LocalStack watches that one to see that it is up.
         certificate: PEM with key, certificate and chain; its directory must be writable.
-        state_directory: Directory for everything it writes; created.
+        state_directory: Directory for everything it writes, with ``tmp`` in it.
         bootstrap_file: From :meth:`Bootstrap.write`.
         imds_listen: ``address:port`` of the metadata service; none when empty.
         publication_delay: Seconds until admission learns of a change of associations.
         auth_delay: Seconds until EKS Auth acts on such a change.
         event_delay: Seconds until CloudTrail shows an event.
     """
-    temporary = state_directory / "tmp"
-    temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
     addresses = list(listen) if listen and listen[0].startswith("127.0.0.1:") else [LOCAL_LISTEN, *listen]
-    variables = {
+    return {
         "CUSTOM_SSL_CERT_PATH": str(certificate),
         "DISABLE_EVENTS": "1",
         "DNS_ADDRESS": "0",
@@ -80,10 +117,9 @@ def start_command(
         "PYTHONUNBUFFERED": "1",
         "SERVICES": ",".join(SERVICES),
         "SKIP_SSL_CERT_DOWNLOAD": "1",
-        "TMPDIR": str(temporary),
+        "TMPDIR": str(state_directory / "tmp"),
         "TZ": "UTC",
     }
-    return [str(environment.python), "-m", "harness.cloud.localstack.serve"], variables
 
 
 def wait_until_ready(

@@ -17,6 +17,8 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def _hierarchies() -> list[Path]:
+    if not _ROOT.exists():
+        return []
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
     # Debian's v1 layout has links such as cpu -> cpu,cpuacct: follow each tree once.

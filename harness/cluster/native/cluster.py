@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.binaries import KUBERNETES
 from harness.cluster.base import Access, ClusterSpec, Completed, Node
 from harness.cluster.native import cgroups
 from harness.cluster.native.control_plane import Credentials, control_plane, issue_credentials
@@ -64,6 +65,11 @@ class NativeCluster:
     def index(self) -> int:
         """Number of the cluster in its lab; its node's address follows from it."""
         return self._read()["index"]
+
+    @property
+    def kubernetes_minor(self) -> str:
+        """Kubernetes version without the patch, such as ``1.34``."""
+        return ".".join(KUBERNETES.removeprefix("v").split(".")[:2])
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -220,6 +226,10 @@ contexts:
         )
         if done.returncode != 0:
             raise HarnessFault(f"cannot load {reference} from {archive}: {done.stderr.strip()}")
+
+    def programs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return name → ``running`` and the latest ``exits`` of every program."""
+        return self.sandbox.report()
 
     def logs(self) -> Mapping[str, Path]:
         """Return log files by program name."""

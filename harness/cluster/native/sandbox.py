@@ -142,6 +142,14 @@ class Sandbox:
         except FileNotFoundError:
             return {}
 
+    def report(self) -> dict[str, dict[str, object]]:
+        """Return name → ``running`` and the latest ``exits`` codes, seen together with whether the sandbox runs."""
+        is_alive = self.pid is not None
+        return {
+            name: {"running": is_alive and bool(state["running"]), "exits": state["exits"]}
+            for name, state in self.programs().items()
+        } or {"sandbox": {"running": False, "exits": []}}
+
     def enter(self) -> list[str]:
         """Return the command prefix that runs a program in the sandbox's network and mounts.
 
@@ -172,7 +180,11 @@ def marked_processes(directory: Path) -> list[int]:
 
 
 def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    proc = Path("/proc")
+    if not proc.exists():
+        # Not Linux: no sandbox can be there.
+        return []
+    return [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
 
 
 def _is_below(mark: str | None, directory: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The kind provider: Kubernetes clusters whose nodes are containers of a Docker engine."""

@@ -1,0 +1,102 @@
+"""A cluster's kind configuration: ``kind-config.yaml`` of the checkout, and over it what differs. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from harness.cluster.base import ClusterSpec
+
+__all__ = ["NodeTraits", "patched_corefile", "render"]
+
+_ISSUER = "@ISSUER@"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTraits:
+    """What a node image needs, read from the image itself."""
+
+    kubernetes: str
+    """Version, such as ``v1.34.4``."""
+    uses_systemd_cgroups: bool
+    """Whether its containerd leaves cgroups to systemd; kubelet must do the same."""
+    brings_network: bool
+    """Whether it has a CNI configuration of its own, so that kind must not install its default."""
+
+    @property
+    def minor(self) -> str:
+        """Version without the patch, such as ``1.34``."""
+        return ".".join(self.kubernetes.removeprefix("v").split(".")[:2])
+
+
+def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str) -> str:
+    """Return the configuration of one cluster.
+
+    Args:
+        base: Text of ``kind-config.yaml``.
+        spec: The cluster; its issuer takes the place of ``@ISSUER@``.
+        traits: What the node image needs.
+        cgroup_version: The engine's, ``1`` or ``2``.
+    """
+    configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
+    kubelet: dict[str, Any] = {}
+    if not traits.uses_systemd_cgroups:
+        kubelet["cgroupDriver"] = "cgroupfs"
+    if cgroup_version == "1":
+        # From 1.35 on kubelet does not start there unless it is told to; earlier ones know the field from 1.31 on.
+        kubelet["failCgroupV1"] = False
+    if kubelet:
+        patch = yaml.safe_dump({"kind": "KubeletConfiguration", **kubelet})
+        configuration.setdefault("kubeadmConfigPatches", []).append(patch)
+    if traits.brings_network:
+        configuration.setdefault("networking", {})["disableDefaultCNI"] = True
+    return yaml.safe_dump(configuration, sort_keys=False)
+
+
+def patched_corefile(corefile: str, aws_address: str) -> str:
+    """Return kind's Corefile with the lab's answers: AWS's names lead to the lab's AWS, all unknown names nowhere.
+
+    Server blocks of their own, because CoreDNS asks ``template`` before ``kubernetes`` whatever the order in a block.
+
+    Args:
+        corefile: The Corefile as kubeadm wrote it; patched again it stays the same.
+        aws_address: Address of the lab's AWS.
+    """
+    if _CLUSTER_ZONES in corefile:
+        return corefile
+    kept: list[str] = []
+    depth, skipped_depth = 0, None
+    for line in corefile.splitlines():
+        # ``loop`` looks for a forwarder that leads back; without one it has nothing to find.
+        if depth == 1 and skipped_depth is None and line.split()[:1] in (["forward"], ["loop"]):
+            skipped_depth = depth
+        is_kept = skipped_depth is None
+        depth += line.count("{") - line.count("}")
+        if is_kept:
+            kept.append(_CLUSTER_ZONES + " {" if line.startswith(".:53") else line)
+        if skipped_depth == depth:
+            skipped_depth = None
+    return "\n".join([*kept, _ANSWERS.replace("AWS_ADDRESS", aws_address)])
+
+
+_CLUSTER_ZONES = "cluster.local:53 in-addr.arpa:53 ip6.arpa:53"
+_ANSWERS = """\
+amazonaws.com:53 api.aws:53 {
+    errors
+    template IN A amazonaws.com api.aws {
+        answer "{{ .Name }} 30 IN A AWS_ADDRESS"
+    }
+    template IN AAAA amazonaws.com api.aws {
+        rcode NOERROR
+    }
+    cache 30
+}
+.:53 {
+    errors
+    template IN ANY . {
+        rcode NXDOMAIN
+    }
+}
+"""

@@ -1,0 +1,250 @@
+"""kind labs: AWS and clusters as containers of a Docker engine, on one network of their own. Needs no root."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from harness import doctor
+from harness.cloud.localstack import process
+from harness.cluster.base import ClusterSpec
+from harness.cluster.kind import configuration
+from harness.cluster.kind.binary import ensure_kind
+from harness.cluster.kind.cluster import KindCluster, Tool
+from harness.cluster.kind.engine import LabEngine, connect, explained
+from harness.cluster.kind.node_image import ensure_node_image, read_traits
+from harness.docker_images import Archive, DockerImages
+from harness.errors import HarnessFault
+from harness.images import ImageSpec
+from harness.kube import Kube
+from harness.lab import wiring
+from harness.lab.aws import LabAws
+from harness.lab.native import kill_marked
+from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
+from harness.lab.provider import LabCluster, Started
+from harness.pki import new_client_request
+from harness.progress import Progress
+
+__all__ = ["KindProvider"]
+
+_AWS_DIRECTORY = "/etc/podid"
+_HOME = "/var/lib/podid"
+_CONTROL_PLANE_USER = "podid:eks-control-plane"
+
+
+class KindProvider:
+    """Containers of a Docker engine; implements :class:`harness.lab.provider.Provider`."""
+
+    def __init__(self, lab: str, paths: LabPaths, aws: LabAws) -> None:
+        """Attach to a lab; the engine is not asked yet."""
+        self._lab = lab
+        self._paths = paths
+        self._aws = aws
+        self._loads: dict[str, Future[None]] = {}
+        self._cancelled = threading.Event()
+
+    @cached_property
+    def engine(self) -> LabEngine:
+        """The engine.
+
+        Raises:
+            MissingPrerequisite: It does not answer.
+        """
+        return LabEngine(connect(timeout=300), self._lab, self._paths.directory)
+
+    @property
+    def name(self) -> Literal["kind"]:
+        """Its name."""
+        return "kind"
+
+    @property
+    def _aws_container(self) -> str:
+        return f"podid-{self._lab}-aws"
+
+    @property
+    def _aws_address(self) -> str:
+        """AWS's address on the lab's network: the last one, as the engine gives addresses from the first on."""
+        return str(ipaddress.ip_network(json.loads(self._paths.network.read_text())["subnet"])[-2])
+
+    @property
+    def aws_endpoint(self) -> str:
+        """URL at which AWS answers for all services on this machine."""
+        with explained("looking for the lab's AWS"):
+            ports = self.engine.engine.client.containers.get(self._aws_container).ports
+        (published,) = ports["80/tcp"]
+        return f"http://127.0.0.1:{published['HostPort']}"
+
+    def require(self) -> None:
+        """Refuse where a kind lab cannot work."""
+        doctor.require("kind")
+
+    # --- up ---------------------------------------------------------------------------------------------------------
+
+    def start(
+        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+    ) -> Started:
+        """Build what is missing and start AWS and the clusters."""
+        engine, cache = self.engine, cache_directory()
+        builder = DockerImages(engine.engine, cache, self._cancelled)
+        archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
+        kind = builds.submit(ensure_kind, cache, progress)
+        started: Future[None] | None = None
+        if is_new:
+            self._paths.network.write_text(json.dumps({"subnet": engine.create_network()}))
+            self._aws.prepare([self._aws_address, "127.0.0.1"])
+            started = builds.submit(self._start_aws, builder, progress)
+        image = ensure_node_image(engine.engine, progress)
+        with progress.phase("kind", total=2) as phase:
+            phase.step(f"looking into {image.reference.partition('@')[0]}")
+            traits = read_traits(engine, image)
+            phase.step(f"starting {', '.join(spec.name for spec in specs)}, Kubernetes {traits.kubernetes}")
+            tool = Tool(kind.result(), engine.network_name)
+            cgroup_version = engine.engine.cgroup_version
+            clusters: list[KindCluster] = []
+            for spec in specs:
+                taken = {cluster.index for cluster in self.clusters()}
+                cluster = KindCluster(self._paths.cluster(spec.name), engine)
+                index = min(set(range(len(taken) + 1)) - taken)
+                cluster.start(spec, index=index, tool=tool, image=image, traits=traits, cgroup_version=cgroup_version)
+                clusters.append(cluster)
+                self._loads[spec.name] = builds.submit(_load_images, cluster, archive)
+        return Started(clusters, started)
+
+    def _start_aws(self, builder: DockerImages, progress: Progress) -> None:
+        image = builder.ensure_image(_aws_image(), progress, phase_name="aws image")
+        with progress.phase("aws start"), explained("starting the lab's AWS"):
+            client, address = self.engine.engine.client, self._aws_address
+            variables = process.variables(
+                listen=[f"{address}:80", f"{address}:443"],
+                certificate=Path(_AWS_DIRECTORY, "tls", "aws.pem"),
+                state_directory=Path(_HOME),
+                bootstrap_file=Path(_AWS_DIRECTORY, "bootstrap.json"),
+                imds_listen="169.254.169.254:80",
+            )
+            network = client.api.create_networking_config(
+                {self.engine.network_name: client.api.create_endpoint_config(ipv4_address=address)}
+            )
+            host = client.api.create_host_config(
+                cap_add=["NET_ADMIN"],
+                port_bindings={80: ("127.0.0.1", None)},
+                network_mode=self.engine.network_name,
+                security_opt=["no-new-privileges"],
+            )
+            client.api.create_container(
+                image,
+                name=self._aws_container,
+                hostname="aws",
+                environment=variables,
+                ports=[80],
+                labels=self.engine.labels,
+                host_config=host,
+                networking_config=network,
+            )
+            files = {
+                f"{_AWS_DIRECTORY}/tls/aws.pem": self._aws.certificate_file.read_text(),
+                f"{_AWS_DIRECTORY}/bootstrap.json": self._aws.bootstrap_file.read_text(),
+            }
+            self.engine.put_files(self._aws_container, files)
+            client.api.start(self._aws_container)
+
+    def interrupt(self) -> None:
+        """End builds in the engine."""
+        self._cancelled.set()
+
+    def wait_until_created(self, cluster: LabCluster) -> None:
+        """Wait for kind."""
+        ours = _ours(cluster)
+        ours.wait_until_created(cache_directory() / "logs" / ours.kind_name)
+
+    def wire(self, cluster: LabCluster, kube: Kube) -> None:
+        """Attach the node, apply trust and the rule about pulls, and make CoreDNS answer for AWS."""
+        ours = _ours(cluster)
+        trust = wiring.trust_bundle(self._aws.authority_file.read_text())
+        ours.join_lab(aws_address=self._aws_address, trust_bundle=trust)
+        wiring.apply_wiring(kube, trust_bundle_path=ours.trust_bundle)
+        wiring.apply_pull_rule(kube)
+        corefile = kube.read("v1", "ConfigMap", "coredns", "kube-system")["data"]["Corefile"]
+        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self._aws_address))
+
+    def deliver_images(self, cluster: LabCluster) -> None:
+        """Wait until the images are in the node; they are loaded while kind still works on it."""
+        self._loads[cluster.spec.name].result()
+
+    def hand_over_keys(self, cluster: LabCluster) -> None:
+        """Get a client certificate from the cluster, and put it where AWS reads it."""
+        access = cluster.control_plane_access
+        key, request = new_client_request(_CONTROL_PLANE_USER)
+        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            certificate = kube.sign_client_request("podid-eks-control-plane", request)
+        files = {str(access.client_certificate): certificate, str(access.client_key): key}
+        self.engine.put_files(self._aws_container, files)
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def clusters(self) -> Sequence[KindCluster]:
+        """Return the clusters in the order of their numbers."""
+        if not self._paths.clusters.exists():
+            return []
+        found = [KindCluster(directory, self.engine) for directory in self._paths.clusters.iterdir()]
+        return sorted((cluster for cluster in found if cluster.exists), key=lambda cluster: cluster.index)
+
+    def aws_programs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return AWS's one program."""
+        return {"localstack": {"running": self.aws_stopped() is None, "exits": []}}
+
+    def aws_logs(self) -> Mapping[str, Path]:
+        """Return AWS's log, freshly copied from the engine."""
+        path = self._paths.aws / "localstack.log"
+        with explained("reading the log of the lab's AWS"):
+            path.write_bytes(self.engine.engine.client.containers.get(self._aws_container).logs())
+        return {"localstack": path}
+
+    def aws_stopped(self) -> str | None:
+        """Return why AWS does not run, None when it does."""
+        return None if self.engine.is_running(self._aws_container) else "the AWS container ended"
+
+    # --- down -------------------------------------------------------------------------------------------------------
+
+    def remove_cluster(self, name: str) -> None:
+        """Remove a cluster, also a half-made one."""
+        KindCluster(self._paths.cluster(name), self.engine).delete()
+
+    def remove(self) -> bool:
+        """End commands of the lab that still run, then remove its containers, volumes and network."""
+        kill_marked(self._paths.directory)
+        return self.engine.remove()
+
+
+def _load_images(cluster: KindCluster, archive: Future[Archive]) -> None:
+    """Load the images, and check that the node has these and no others under their names."""
+    wanted = archive.result()
+    cluster.wait_until_images_can_be_loaded()
+    cluster.load_images(wanted.path, list(wanted.ids))
+    there = cluster.image_ids()
+    if stale := [name for name, identifier in wanted.ids.items() if there.get(name) != identifier]:
+        raise HarnessFault(
+            f"node {cluster.container} has other images than were loaded under {', '.join(stale)}: "
+            f"{[there.get(name) for name in stale]}",
+            hint="start afresh with: podid down",
+        )
+
+
+def _ours(cluster: LabCluster) -> KindCluster:
+    return cast("KindCluster", cluster)
+
+
+def _aws_image() -> ImageSpec:
+    """Return the image of AWS: of the harness, only what runs in LocalStack's process."""
+    package = CHECKOUT / "harness"
+    modules = [package / "__init__.py", package / "errors.py", *(package / "cloud").rglob("*.py")]
+    files = {str(path.relative_to(CHECKOUT)): path for path in modules}
+    files |= {name: CHECKOUT / name for name in ("LICENSE", "pyproject.toml")}
+    files["requirements.txt"] = package / "cloud" / "localstack" / "requirements.txt"
+    return ImageSpec("docker.io/podid/aws:latest", wiring.IMAGES / "aws", files)

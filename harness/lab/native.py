@@ -1,0 +1,204 @@
+"""Native labs: AWS and clusters as sandboxed processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from harness import binaries, doctor, images, packages, wait
+from harness.cloud.localstack import environment as localstack_environment
+from harness.cloud.localstack import process
+from harness.cloud.localstack.environment import Environment
+from harness.cluster.base import ClusterSpec
+from harness.cluster.native import cgroups
+from harness.cluster.native.cluster import NativeCluster
+from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
+from harness.cluster.native.node import PAUSE_IMAGE, REGISTRY_PORT
+from harness.cluster.native.sandbox import Program, Sandbox, marked_processes
+from harness.errors import HarnessFault
+from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration
+from harness.kube import Kube
+from harness.lab import wiring
+from harness.lab.aws import LabAws
+from harness.lab.paths import LabPaths, cache_directory
+from harness.lab.provider import LabCluster, Started
+from harness.progress import Progress
+
+__all__ = ["NativeProvider", "kill_marked"]
+
+
+class NativeProvider:
+    """Sandboxes on a bridge; implements :class:`harness.lab.provider.Provider`."""
+
+    def __init__(self, lab: str, paths: LabPaths, aws: LabAws) -> None:
+        """Attach to a lab; nothing is created or started."""
+        self._lab = lab
+        self._paths = paths
+        self._aws = aws
+        self._sandbox = Sandbox(paths.aws)
+        self._images: Future[None] | None = None
+
+    @property
+    def name(self) -> Literal["native"]:
+        """Its name."""
+        return "native"
+
+    @property
+    def _network(self) -> LabNetwork:
+        return LabNetwork(**json.loads(self._paths.network.read_text()))
+
+    @property
+    def aws_endpoint(self) -> str:
+        """URL at which AWS answers for all services."""
+        return f"http://{self._network.aws_address}"
+
+    def require(self) -> None:
+        """Refuse where a native lab cannot work."""
+        doctor.require("native")
+
+    # --- up ---------------------------------------------------------------------------------------------------------
+
+    def start(
+        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+    ) -> Started:
+        """Build what is missing and start AWS and the clusters."""
+        cache = cache_directory()
+        packages.install(progress)
+        environment = builds.submit(localstack_environment.ensure, cache, progress)
+        programs = binaries.ensure(cache, progress)
+        self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
+        started: Future[None] | None = None
+        if is_new:
+            self._start_aws(environment.result(), programs["registry"], cache, progress)
+            started = Future()
+            started.set_result(None)
+        return Started([self._start_cluster(spec, programs, cache) for spec in specs], started)
+
+    def _start_aws(self, environment: Environment, registry: Path, cache: Path, progress: Progress) -> None:
+        network = LabNetwork(self._lab, choose_subnet())
+        self._paths.network.write_text(json.dumps({"lab": network.lab, "subnet": network.subnet}))
+        with progress.phase("aws start"):
+            self._aws.prepare([network.aws_address])
+            listen = [f"{network.aws_address}:{port}" for port in (80, 443)]
+            argv, variables = process.start_command(
+                environment,
+                listen=listen,
+                certificate=self._aws.certificate_file,
+                state_directory=self._paths.aws / "state",
+                bootstrap_file=self._aws.bootstrap_file,
+                imds_listen=f"{IMDS_ADDRESS}:80",
+            )
+            registry_file = self._paths.aws / "registry.json"
+            address = f"{network.aws_address}:{REGISTRY_PORT}"
+            registry_file.write_text(registry_configuration(cache, address, read_only=True))
+            programs = [
+                Program("localstack", argv, variables),
+                Program("registry", [str(registry), "serve", str(registry_file)], REGISTRY_ENVIRONMENT),
+            ]
+            with self._sandbox.starting(programs, hostname="aws", mounts={}, keep=[]) as pid:
+                network.wire_aws(pid)
+
+    def _start_cluster(self, spec: ClusterSpec, programs: Mapping[str, Path], cache: Path) -> NativeCluster:
+        taken = {cluster.index for cluster in self.clusters()}
+        cluster = NativeCluster(self._paths.cluster(spec.name))
+        aws_pid = self._sandbox.pid
+        if aws_pid is None:
+            raise HarnessFault(
+                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
+            )
+        cluster.start(
+            spec,
+            index=min(set(range(len(taken) + 1)) - taken),
+            lab=self._network,
+            aws_pid=aws_pid,
+            binaries=programs,
+            trust_bundle=wiring.trust_bundle(self._aws.authority_file.read_text()),
+            keep=[cache],
+        )
+        return cluster
+
+    def interrupt(self) -> None:
+        """Do nothing: all work has processes, which carry the lab's mark."""
+
+    def wait_until_created(self, cluster: LabCluster) -> None:
+        """Do nothing: the kubeconfig is written first."""
+
+    def wire(self, cluster: LabCluster, kube: Kube) -> None:
+        """Apply DNS and trust."""
+        trust_bundle = cast("NativeCluster", cluster).trust_bundle
+        wiring.apply_wiring(kube, trust_bundle_path=str(trust_bundle))
+        wiring.apply_dns(kube, aws_address=self._network.aws_address)
+
+    def deliver_images(self, cluster: LabCluster) -> None:
+        """Wait for the images; nodes pull them from the lab's registry."""
+        del cluster
+        if self._images:
+            self._images.result()
+
+    def hand_over_keys(self, cluster: LabCluster) -> None:
+        """Do nothing: AWS reads the files where they are."""
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def clusters(self) -> Sequence[NativeCluster]:
+        """Return the clusters in the order of their numbers."""
+        if not self._paths.clusters.exists():
+            return []
+        found = [NativeCluster(directory) for directory in self._paths.clusters.iterdir()]
+        return sorted((cluster for cluster in found if cluster.exists), key=lambda cluster: cluster.index)
+
+    def aws_programs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return AWS's programs."""
+        return self._sandbox.report()
+
+    def aws_logs(self) -> Mapping[str, Path]:
+        """Return AWS's log files."""
+        return {path.stem: path for path in sorted(self._sandbox.logs.glob("*.log"))}
+
+    def aws_stopped(self) -> str | None:
+        """Return why AWS does not run, None when it does."""
+        return None if self._sandbox.pid is not None else "the AWS sandbox ended"
+
+    # --- down -------------------------------------------------------------------------------------------------------
+
+    def remove_cluster(self, name: str) -> None:
+        """Remove a cluster, also a half-made one."""
+        directory = self._paths.cluster(name)
+        kill_marked(directory)
+        NativeCluster(directory).delete()
+
+    def remove(self) -> bool:
+        """End the lab's processes (their namespaces, mounts and links go with them), then remove its groups."""
+        directory = self._paths.directory
+        prefix = f"podid.{self._lab}."
+        found = bool(marked_processes(directory)) or bool(cgroups.names_with_prefix(prefix))
+        kill_marked(directory)
+        for group in cgroups.names_with_prefix(prefix):
+            cgroups.remove(group)
+        return found
+
+
+def kill_marked(directory: Path) -> None:
+    """End all processes that carry the mark of a directory or of one below it, and wait until they are gone."""
+    for pid in marked_processes(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait.until(
+        lambda: marked_processes(directory), lambda left: not left, what="the lab's processes to end", timeout=20
+    )
+
+
+def _image_specs(programs: Mapping[str, Path]) -> list[ImageSpec]:
+    return [
+        ImageSpec(PAUSE_IMAGE, wiring.IMAGES / "pause", {"pause": programs["pause"]}),
+        ImageSpec(
+            "registry.k8s.io/coredns/coredns:v1.13.1", wiring.IMAGES / "coredns", {"coredns": programs["coredns"]}
+        ),
+        *wiring.LAB_IMAGES,
+    ]

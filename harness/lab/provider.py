@@ -1,0 +1,233 @@
+"""What a lab stands on, and which one to take: native sandboxes, or containers of a Docker engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from harness.cluster.base import Cluster, ClusterSpec
+from harness.errors import MissingPrerequisite, UsageError
+from harness.kube import Kube
+from harness.progress import Progress
+
+__all__ = [
+    "Choice",
+    "Finding",
+    "LabCluster",
+    "Provider",
+    "ProviderName",
+    "Started",
+    "choose",
+    "find_kind",
+    "find_native",
+    "parse_request",
+]
+
+ProviderName = Literal["native", "kind"]
+Programs = Mapping[str, Mapping[str, Any]]
+
+
+class LabCluster(Cluster, Protocol):
+    """A cluster that a lab raised."""
+
+    @property
+    def index(self) -> int:
+        """Number of the cluster in its lab, 0 for the first."""
+        ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its node runs."""
+        ...
+
+    def programs(self) -> Programs:
+        """Return program → ``running`` and the latest ``exits``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Clusters that are starting, and the AWS that is; done when its process was started."""
+
+    clusters: Sequence[LabCluster]
+    aws: Future[None] | None
+    """None when AWS ran before."""
+
+
+class Provider(Protocol):
+    """Raises the AWS and the clusters of one lab, and finds and removes everything of it, also after a crash.
+
+    A lab uses it in this order: :meth:`require`, :meth:`start`, for each cluster :meth:`wait_until_created`,
+    :meth:`wire`, :meth:`deliver_images` and, once AWS is ready, :meth:`hand_over_keys`.
+    """
+
+    @property
+    def name(self) -> ProviderName:
+        """Its name."""
+        ...
+
+    @property
+    def aws_endpoint(self) -> str:
+        """URL at which AWS answers for all services on this machine."""
+        ...
+
+    def require(self) -> None:
+        """Refuse where a lab cannot work.
+
+        Raises:
+            MissingPrerequisite: Lists everything that is missing, with the ways out.
+        """
+        ...
+
+    def start(
+        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+    ) -> Started:
+        """Begin to build what is missing and to start everything; does not wait for clusters or AWS to be ready.
+
+        Args:
+            specs: Clusters to add.
+            builds: Runs what can overlap.
+            progress: Where to report.
+            is_new: Whether AWS must be started too.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Make work in ``builds`` that has no process of its own end soon."""
+        ...
+
+    def wait_until_created(self, cluster: LabCluster) -> None:
+        """Wait until the cluster's kubeconfig is there."""
+        ...
+
+    def wire(self, cluster: LabCluster, kube: Kube) -> None:
+        """Make a cluster whose API server is ready look like one on EKS: DNS, trust, metadata service."""
+        ...
+
+    def deliver_images(self, cluster: LabCluster) -> None:
+        """Wait until the lab's images are built, and until the cluster can use them."""
+        ...
+
+    def hand_over_keys(self, cluster: LabCluster) -> None:
+        """Make the keys of the cluster's ``control_plane_access`` readable for AWS, which runs."""
+        ...
+
+    def clusters(self) -> Sequence[LabCluster]:
+        """Return the clusters that were begun, in the order of their numbers."""
+        ...
+
+    def aws_programs(self) -> Programs:
+        """Return AWS's programs as :meth:`LabCluster.programs` does."""
+        ...
+
+    def aws_logs(self) -> Mapping[str, Path]:
+        """Return AWS's log files by program."""
+        ...
+
+    def aws_stopped(self) -> str | None:
+        """Return why AWS does not run, None when it does."""
+        ...
+
+    def remove_cluster(self, name: str) -> None:
+        """Remove a cluster, also a half-made one."""
+        ...
+
+    def remove(self) -> bool:
+        """Remove everything of the lab but its files; return whether there was anything."""
+        ...
+
+
+# --- choice ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Whether a provider can be used here, and why, as one clause."""
+
+    is_usable: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The provider to use, and why."""
+
+    name: ProviderName
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """The choice in one line."""
+        return f"provider {self.name}: {self.reason}"
+
+
+def parse_request(text: str) -> ProviderName | Literal["auto"]:
+    """Read the value of ``--provider``.
+
+    Raises:
+        UsageError: There is no such provider.
+    """
+    for name in (*get_args(ProviderName), "auto"):
+        if text == name:
+            return name
+    raise UsageError(f"there is no provider {text!r}", hint="use --provider auto, native or kind")
+
+
+def choose(kind: Finding, native: Finding) -> Choice:
+    """Return what ``auto`` takes: kind where it can work, else native.
+
+    Raises:
+        MissingPrerequisite: Neither can; the text has both ways out.
+    """
+    if kind.is_usable:
+        return Choice("kind", kind.reason)
+    if native.is_usable:
+        return Choice("native", f"{native.reason}; kind not: {kind.reason}")
+    raise MissingPrerequisite(
+        f"this machine can raise no lab:\n  kind: {kind.reason}\n  native: {native.reason}",
+        hint="start a Docker engine, with the node image or a registry in reach; or run on Linux as root. "
+        "podid doctor --provider kind and --provider native say more",
+    )
+
+
+def find_native() -> Finding:
+    """Tell whether a native lab can be raised, as far as a glance shows."""
+    if platform.system() != "Linux":
+        return Finding(False, f"{platform.system()} is not Linux")
+    if os.geteuid() != 0:
+        return Finding(False, "not root")
+    return Finding(True, "Linux, root")
+
+
+def find_kind() -> Finding:
+    """Tell whether a kind lab can be raised: quick where no engine answers, seconds where a registry must be asked."""
+    # Here, because a machine without Docker need not wait for the SDK to be imported twice.
+    from harness.cluster.kind import engine, node_image  # noqa: PLC0415
+
+    if problem := client_problem():
+        return Finding(False, problem)
+    try:
+        connected = engine.connect(timeout=5)
+    except MissingPrerequisite as error:
+        return Finding(False, error.message)
+    try:
+        version = connected.version
+        if image := node_image.find_node_image(connected):
+            return Finding(True, f"Docker {version} answers and has {image.reference.partition('@')[0]}")
+        wanted = node_image.wanted()
+        if node_image.is_pullable(connected):
+            return Finding(True, f"Docker {version} answers and can pull {wanted.partition('@')[0]}")
+        return Finding(False, f"Docker {version} answers, but {wanted} is neither there nor can it be pulled")
+    finally:
+        connected.close()
+
+
+def client_problem() -> str:
+    """Return what is wrong with the ``docker`` command, which kind calls; empty if nothing is."""
+    return "" if shutil.which("docker") else "there is no docker command, which kind needs"

@@ -1,0 +1,165 @@
+"""What of the kind provider is pure: the rendered configuration, DNS, node images, ownership, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.cluster.base import ClusterSpec
+from harness.cluster.kind.binary import is_supported, version_of
+from harness.cluster.kind.cluster import BASE_CONFIGURATION
+from harness.cluster.kind.configuration import NodeTraits, patched_corefile, render
+from harness.cluster.kind.engine import is_lab_node, refusal
+from harness.cluster.kind.node_image import traits_of
+from harness.errors import HarnessFault, MissingPrerequisite
+
+OFFICIAL = NodeTraits("v1.34.11", uses_systemd_cgroups=True, brings_network=False)
+STATIC = NodeTraits("v1.34.4", uses_systemd_cgroups=False, brings_network=True)
+COREFILE = """\
+.:53 {
+    errors
+    health {
+       lameduck 5s
+    }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }
+    prometheus :9153
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30
+    loop
+    reload
+    loadbalance
+}
+"""
+
+
+def rendered(traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", name: str = "two") -> dict[str, Any]:
+    text = render(BASE_CONFIGURATION.read_text(), ClusterSpec.named(name), traits, cgroup_version=cgroup_version)
+    return yaml.safe_load(text)
+
+
+def test_both_forms_of_kubeadm_s_configuration_get_the_cluster_s_issuer() -> None:
+    issuer = ClusterSpec.named("two").issuer
+
+    patches = {patch["version"]: yaml.safe_load(patch["patch"]) for patch in rendered()["kubeadmConfigPatchesJSON6902"]}
+
+    assert patches["v1beta3"] == [
+        {"op": "add", "path": "/apiServer/extraArgs/service-account-issuer", "value": issuer},
+        {"op": "add", "path": "/apiServer/extraArgs/service-account-jwks-uri", "value": f"{issuer}/keys"},
+    ]
+    assert [entry["value"] for entry in patches["v1beta4"]] == [
+        {"name": "service-account-issuer", "value": issuer},
+        {"name": "service-account-jwks-uri", "value": f"{issuer}/keys"},
+    ]
+
+
+def test_kind_s_own_node_image_gets_nothing_but_the_base() -> None:
+    assert "kubeadmConfigPatches" not in rendered()
+    assert "disableDefaultCNI" not in rendered()["networking"]
+
+
+def test_a_node_image_with_its_own_network_and_cgroupfs_gets_both() -> None:
+    configuration = rendered(STATIC, cgroup_version="1")
+
+    (patch,) = configuration["kubeadmConfigPatches"]
+    assert yaml.safe_load(patch) == {
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+    }
+    assert configuration["networking"]["disableDefaultCNI"] is True
+
+
+def test_unknown_names_are_unknown_at_once_and_aws_is_the_lab_s() -> None:
+    """CoreDNS asks template before kubernetes: in one block the catch-all would hide the cluster's own names."""
+    patched = patched_corefile(COREFILE, "172.18.255.254")
+
+    cluster, aws, rest = patched.split("}\n\n")[0].split("\namazonaws.com:53", 1)[0], *patched.split("\n.:53 {", 1)
+    assert cluster.startswith("cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {\n    errors\n")
+    assert "kubernetes cluster.local" in cluster
+    assert "forward" not in patched
+    assert "max_concurrent" not in patched
+    assert "loop\n" not in patched
+    assert 'answer "{{ .Name }} 30 IN A 172.18.255.254"' in aws
+    assert "rcode NXDOMAIN" in rest
+    assert patched.count("{") == patched.count("}")
+
+
+def test_patching_twice_changes_nothing() -> None:
+    once = patched_corefile(COREFILE, "172.18.255.254")
+
+    assert patched_corefile(once, "172.18.255.254") == once
+
+
+def test_traits_are_read_from_the_image_s_own_files() -> None:
+    official = "v1.34.11\n--podid--\n  SystemdCgroup = true\n--podid--\n"
+    static = "v1.34.4\n--podid--\n  SystemdCgroup = false\n--podid--\n10-bridge.conflist\n"
+
+    assert traits_of("kindest/node:v1.34.11", official) == OFFICIAL
+    assert traits_of("kindest/node:v1.34.4", static) == STATIC
+    assert STATIC.minor == "1.34"
+
+
+def test_an_image_that_is_no_node_image_is_refused() -> None:
+    with pytest.raises(HarnessFault, match=r"busybox is no node image of kind: /kind/version says ''"):
+        traits_of("busybox", "")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_ours"),
+    [
+        ({"Labels": {"io.x-k8s.kind.cluster": "a"}, "NetworkSettings": {"Networks": {"podid-a": {}}}}, True),
+        ({"Labels": {"io.x-k8s.kind.cluster": "a"}, "HostConfig": {"NetworkMode": "podid-a"}}, True),
+        ({"Labels": {"io.x-k8s.kind.cluster": "a"}, "NetworkSettings": {"Networks": {"kind": {}}}}, False),
+        ({"Labels": {}, "NetworkSettings": {"Networks": {"podid-a": {}}}}, False),
+        ({"Labels": None, "NetworkSettings": None, "HostConfig": None}, False),
+    ],
+    ids=["running", "created", "on another network", "not a node", "bare"],
+)
+def test_a_node_is_the_lab_s_when_kind_put_it_on_the_lab_s_network(attributes: dict[str, Any], is_ours: bool) -> None:
+    assert is_lab_node(attributes, "podid-a") is is_ours
+
+
+def test_an_engine_that_refuses_privileged_containers_is_said_exactly() -> None:
+    error = refusal("creating a cluster", "OCI runtime create failed: unable to apply caps: operation not permitted")
+
+    assert isinstance(error, MissingPrerequisite)
+    assert "the Docker engine refuses docker run --privileged, which kind's nodes need" in str(error)
+
+
+def test_a_full_disk_of_the_engine_is_a_missing_prerequisite() -> None:
+    error = refusal("loading images", "write /var/lib/docker/x: no space left on device")
+
+    assert isinstance(error, MissingPrerequisite)
+    assert "docker system prune" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_good"),
+    [
+        ("kind v0.33.0 go1.26.6 linux/amd64", True),
+        ("kind v0.29.0 go1.24 darwin/arm64", True),
+        ("kind v0.28.0 go1.24 linux/amd64", False),
+        ("kind v0.34.0 go1.27 linux/amd64", False),
+        ("hello", False),
+    ],
+)
+def test_kind_is_used_only_in_versions_that_we_know(tmp_path: Path, printed: str, is_good: bool) -> None:
+    program = tmp_path / "kind"
+    program.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    program.chmod(0o755)
+
+    assert is_supported(version_of(program)) is is_good
+
+
+def test_a_kind_that_does_not_run_is_not_used(tmp_path: Path) -> None:
+    assert version_of(tmp_path / "kind") is None
