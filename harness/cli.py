@@ -15,6 +15,7 @@ import typer
 from harness import doctor as doctor_checks
 from harness.cluster.base import ClusterSpec
 from harness.errors import PodidError, UsageError
+from harness.iam_commands import app as iam_app
 from harness.lab import Lab
 from harness.progress import Progress
 from harness.runner import how_to_continue, podid_command, run_suites
@@ -28,6 +29,8 @@ app = typer.Typer(
     help="Conformance harness and laptop lab for Amazon EKS Pod Identity.",
     epilog="Exit codes: 0 fine, 1 the subject does not conform, 2 not everything could run, 3 harness or usage error.",
 )
+
+app.add_typer(iam_app, name="iam")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[

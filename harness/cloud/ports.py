@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-PrincipalKind = Literal["root", "user", "role-session", "service", "web-identity", "anonymous"]
+PrincipalKind = Literal["root", "user", "role-session", "federated-user", "service", "web-identity", "anonymous"]
 
 
 class Refusal(Exception):  # noqa: N818 - AWS refuses; the word is the domain's

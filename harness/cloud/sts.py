@@ -129,8 +129,9 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     role = iam.role(credential.principal.role_arn)
     if role is None or role.role_id != credential.principal.user_id.partition(":")[0]:
         # Absent identity policies are not enough: a resource policy that names the role's ARN needs none.
-        return PolicySet(boundary=NamedPolicy("", ""), session=session)
-    return PolicySet(identity=role.identity_policies, boundary=role.boundary, session=session)
+        return PolicySet(boundaries=(NamedPolicy("", ""),), session=session)
+    boundaries = (role.boundary,) if role.boundary else ()
+    return PolicySet(identity=role.identity_policies, boundaries=boundaries, session=session)
 
 
 def _caller_policies(caller: Credential | Principal, iam: IamStore) -> PolicySet:

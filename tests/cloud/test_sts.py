@@ -674,7 +674,7 @@ def test_policies_of_a_session_are_those_of_its_role_now(lab: Lab) -> None:
 
     policies = role_policies(pod_session(), lab.iam)
 
-    assert (policies.identity, policies.boundary, policies.session) == ((allow("s3:*"),), boundary, None)
+    assert (policies.identity, policies.boundaries, policies.session) == ((allow("s3:*"),), (boundary,), None)
 
 
 def test_session_of_a_role_that_was_made_again_has_no_permissions(lab: Lab) -> None:

@@ -26,7 +26,19 @@ _NEED_CONSENT = {
 """Actions on a role that nobody may do without its trust policy's consent (IAM-EVAL-05)."""
 _ACCOUNT = re.compile(r"(?:[^:]*:){4}([0-9]{12}):")
 _ROOTS_BUCKET_POLICY = {"s3:deletebucketpolicy", "s3:getbucketpolicy", "s3:putbucketpolicy"}
-_WITH_IDENTITY = {"root", "user", "role-session"}
+_AWS_OWN: Sequence[tuple[re.Pattern[str], re.Pattern[str]]] = (
+    (
+        re.compile(r"iam:(create|delete|setdefault|tag|untag)policy(version)?"),
+        re.compile(r"arn:[^:]*:iam::aws:policy/.*", re.DOTALL),
+    ),
+    (
+        re.compile(r"iam:(?!get|list|generate|simulate).*role.*"),
+        re.compile(r"arn:[^:]*:iam::\d*:role/aws-reserved/.*", re.DOTALL),
+    ),
+    (re.compile(r"kms:(create|delete|update)alias"), re.compile(r"arn:[^:]*:kms:[^:]*:\d*:alias/aws/.*", re.DOTALL)),
+)
+"""Actions, lower-cased, and resources that AWS keeps for itself: no policy grants them to anybody else."""
+_WITH_IDENTITY = {"root", "user", "role-session", "federated-user"}
 """Principals of an account, which its policies limit; all others depend on the resource's side alone."""
 _BEST_LAST: Sequence[Grade] = ("none", "account", "role", "federated", "service", "direct")
 _DIRECT: frozenset[Grade] = frozenset({"direct", "service", "federated"})
@@ -81,6 +93,7 @@ class _Evaluation:
         self._context = _context(request)
         self._is_cross_account = _is_cross_account(request)
         self._consenting: Layer = "trust" if policies.trust or self._action in _NEED_CONSENT else "resource"
+        self._fault: PolicyFault | None = None
         self._layers = self._loaded()
 
     @cached_property
@@ -88,7 +101,7 @@ class _Evaluation:
         return Caller.of(
             self._request.principal,
             provider=_trusted_provider(self._request, self._context),
-            has_boundary=self._request.policies.boundary is not None,
+            has_boundary=bool(self._request.policies.boundaries),
         )
 
     def _loaded(self) -> Mapping[Layer, tuple[_Level, ...]]:
@@ -96,22 +109,32 @@ class _Evaluation:
         policies, kind = self._request.policies, self._request.principal.kind
         layers: dict[Layer, tuple[_Level, ...]] = {}
         if policies.scp and kind in _WITH_IDENTITY:
-            layers["scp"] = tuple(_level(level, "scp") for level in policies.scp)
+            layers["scp"] = tuple(self._level(level, "scp") for level in policies.scp)
         if policies.rcp:
-            layers["rcp"] = tuple(_level(level, "rcp") for level in policies.rcp)
+            layers["rcp"] = tuple(self._level(level, "rcp") for level in policies.rcp)
         if policies.endpoint:
-            layers["endpoint"] = (_level((policies.endpoint,), "endpoint"),)
+            layers["endpoint"] = (self._level(policies.endpoint, "endpoint"),)
         if policies.resource and not self._is_roots_bucket_policy():
-            layers["resource"] = (_level((policies.resource,), "resource"),)
+            layers["resource"] = (self._level((policies.resource,), "resource"),)
         if policies.trust:
-            layers["trust"] = (_level((policies.trust,), "trust"),)
+            layers["trust"] = (self._level((policies.trust,), "trust"),)
         if kind in _WITH_IDENTITY and kind != "root":
-            layers["identity"] = (_level(policies.identity, "identity-inline"),)
-            if policies.boundary:
-                layers["boundary"] = (_level((policies.boundary,), "boundary"),)
+            layers["identity"] = (self._level(policies.identity, "identity-inline"),)
+            if policies.boundaries:
+                layers["boundary"] = (self._level(policies.boundaries, "boundary"),)
             if policies.session is not None:
-                layers["session"] = (_level(policies.session, "session"),)
+                layers["session"] = (self._level(policies.session, "session"),)
         return layers
+
+    def _level(self, policies: Sequence[NamedPolicy], kind: PolicyKind) -> _Level:
+        """Compile what can be read; the first that cannot be denies, unless another policy denies explicitly."""
+        readable: list[_Policy] = []
+        for policy in policies:
+            try:
+                readable.append(_Policy(policy.name, compile_policy(policy.document, kind)))
+            except PolicyFault as fault:
+                self._fault = self._fault or PolicyFault(f'policy "{policy.name}": {fault}', kind)
+        return tuple(readable)
 
     def _is_roots_bucket_policy(self) -> bool:
         """Tell whether root asks for its own bucket's policy, which no bucket policy can deny it (IAM-S3-12)."""
@@ -123,6 +146,10 @@ class _Evaluation:
             for level in levels:
                 if denying := self._denying(layer, level):
                     return self._denied(layer, denying)
+        if self._fault:
+            raise self._fault
+        if self._is_aws_own():
+            return self._denied("resource")
         if silent := self._silent("scp", "endpoint"):
             return self._denied(silent)
         consent = self._consent()
@@ -155,8 +182,15 @@ class _Evaluation:
         return self._denied(silent, consent) if silent else self._allowed(allowing, consent)
 
     def _needs_consent(self) -> bool:
-        is_key_policy = self._action.startswith("kms:") and "resource" in self._layers
-        return self._consenting == "trust" or is_key_policy
+        """Tell whether the resource has a policy of its own in any case, without which nobody gets in (IAM-EVAL-05)."""
+        is_key = self._action.startswith("kms:") and ":key/" in self._request.check.resource
+        return self._consenting == "trust" or is_key
+
+    def _is_aws_own(self) -> bool:
+        kind, resource = self._request.principal.kind, self._request.check.resource
+        return kind != "service" and any(
+            action.fullmatch(self._action) and owned.fullmatch(resource) for action, owned in _AWS_OWN
+        )
 
     def _denying(self, layer: Layer, level: _Level) -> _Match | None:
         for policy in level:
@@ -256,17 +290,6 @@ def _decision(
         missing=missing,
         fault=fault,
     )
-
-
-def _level(policies: Sequence[NamedPolicy], kind: PolicyKind) -> _Level:
-    return tuple(_Policy(policy.name, _compiled(policy, kind)) for policy in policies)
-
-
-def _compiled(policy: NamedPolicy, kind: PolicyKind) -> CompiledPolicy:
-    try:
-        return compile_policy(policy.document, kind)
-    except PolicyFault as fault:
-        raise PolicyFault(f'policy "{policy.name}": {fault}', kind) from fault
 
 
 def _layer_of(kind: PolicyKind) -> Layer:

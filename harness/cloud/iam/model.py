@@ -38,7 +38,8 @@ class PolicySet:
     """Everything that may have a say. An absent layer limits nothing, an empty one denies."""
 
     identity: tuple[NamedPolicy, ...] = ()
-    boundary: NamedPolicy | None = None
+    boundaries: tuple[NamedPolicy, ...] = ()
+    """Permissions boundary; AWS knows one per principal, several are read as one that holds all their statements."""
     session: tuple[NamedPolicy, ...] | None = None
     """Session policies form a union; None when the session was issued without any."""
     resource: NamedPolicy | None = None
@@ -47,7 +48,8 @@ class PolicySet:
     scp: tuple[tuple[NamedPolicy, ...], ...] = ()
     """Service control policies, one tuple per level from the root down; no level without an organization."""
     rcp: tuple[tuple[NamedPolicy, ...], ...] = ()
-    endpoint: NamedPolicy | None = None
+    endpoint: tuple[NamedPolicy, ...] = ()
+    """Policy of the VPC endpoint; several are read as one."""
 
 
 @dataclass(frozen=True, slots=True)

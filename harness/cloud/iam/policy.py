@@ -59,7 +59,8 @@ class Statement:
     """Lower-cased."""
     not_action: bool
     resources: tuple[ArnPattern, ...] | None
-    """None in trust policies: the resource is the role that carries the policy (IAM-STMT-10)."""
+    """None in trust policies: the resource is the role that carries the policy (IAM-STMT-10). AWS stores none with a
+    Resource; one that comes from elsewhere is tested, so that it can only narrow."""
     not_resource: bool
     conditions: tuple[Condition, ...]
     keys: frozenset[str]
@@ -204,9 +205,7 @@ class _Reader:
 
     def _resources(self, body: Mapping[str, Any]) -> tuple[tuple[ArnPattern, ...] | None, bool]:
         value, inverted = self._either(body, "Resource")
-        if self._kind == "trust":
-            if value is not None:
-                raise self._fault("a trust policy has no Resource")
+        if value is None and self._kind == "trust":
             return None, False
         patterns = [
             resource_pattern(text, self._kind, has_variables=self._has_variables)
