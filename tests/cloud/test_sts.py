@@ -581,7 +581,7 @@ def test_other_arns_are_no_roles(lab: Lab, arn: str) -> None:
     assert lab.refusal(user(), arn) == (400, "ValidationError", f"{arn} is invalid")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"Statement":[{"Effect":"Allow"}]}', "[" * 2000])
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"Statement":[]}', "[" * 2000])
 def test_session_policy_must_be_a_policy(lab: Lab, text: str) -> None:
     assert lab.refusal(user(), policy=text) == (400, "MalformedPolicyDocument", "Syntax errors in policy.")
 

@@ -21,7 +21,7 @@ from harness.cloud.iam.principals import PrincipalElement
 from harness.cloud.iam.variables import literal_tokens
 from harness.cloud.iam.wildcard import Pattern
 
-__all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy"]
+__all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy", "strict_json"]
 
 _VARIABLES_VERSION = "2012-10-17"
 _VERSIONS = {_VARIABLES_VERSION, "2008-10-17"}
@@ -139,14 +139,8 @@ class _Reader:
 
     def _parsed(self, document: str) -> Any:
         try:
-            return json.loads(
-                document,
-                object_pairs_hook=_unique_members,
-                parse_float=_number,
-                parse_int=_number,
-                parse_constant=_refuse_constant,
-            )
-        except (ValueError, ArithmeticError, RecursionError) as error:
+            return strict_json(document)
+        except ValueError as error:
             raise self._fault(f"not JSON that IAM would take: {error}") from error
 
     def _object(self, value: Any, what: str, known: set[str] | None = None) -> Mapping[str, Any]:
@@ -245,6 +239,24 @@ class _Reader:
         if not isinstance(value, str):
             raise self._fault(f"a condition has the value {type(value).__name__}")
         return value
+
+
+def strict_json(document: str) -> Any:
+    """Parse JSON without what parsers disagree about; numbers are ``Decimal``.
+
+    Raises:
+        ValueError: No JSON, a member twice in one object, a number that is none or too long, nested too deeply.
+    """
+    try:
+        return json.loads(
+            document,
+            object_pairs_hook=_unique_members,
+            parse_float=_number,
+            parse_int=_number,
+            parse_constant=_refuse_constant,
+        )
+    except (ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{error}") from error
 
 
 def _listed(value: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, P
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
+from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
 from harness.cloud.sts import role_policies
 
@@ -65,6 +66,7 @@ class Gate:
         self._check_missing_object(call, wanted, parameters)
         if call.denied_keys:
             self._leave_out_denied_keys(chain, context, call, response)
+        check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)

@@ -47,6 +47,21 @@ class StoredIam:
         return tuple(policy for entity in (user, *groups) for policy in _identity_policies(entity))
 
     def managed_policy(self, arn: str) -> str | None:
+    def has_principal(self, arn: str) -> bool:
+        """Tell whether a role or user with exactly this ARN is there."""
+        return self.role(arn) is not None or self.user_policies(arn) is not None
+
+    def inline_policies(self, account: str, kind: str, name: str) -> Mapping[str, str]:
+        """Return the inline policies of a role, user or group by name; empty when it is not there."""
+        backend = internals.iam_backend(account)
+        entities: Mapping[str, Iterable[Any]] = {
+            "role": backend.roles.values(),
+            "user": backend.users.values(),
+            "group": backend.groups.values(),
+        }
+        found = next((entity for entity in list(entities[kind]) if entity.name == name), None)
+        return {str(key): _text(document) for key, document in dict(found.policies).items()} if found else {}
+
         """Return the document of a managed policy, AWS's own or an account's."""
         account = arn.split(":")[4] if arn.count(":") >= 5 else ""
         backend = internals.iam_backend(account if account.isdigit() else "000000000000")
