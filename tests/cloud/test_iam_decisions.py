@@ -342,7 +342,7 @@ def test_a_fault_of_the_engine_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> N
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("broken")
 
-    monkeypatch.setattr("harness.cloud.iam.evaluate.caller_keys", break_down)
+    monkeypatch.setattr("harness.cloud.iam.context.caller_keys", break_down)
 
     decision = ask(POD, identity=[policy(ALLOW_ALL)])
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
+from harness.cloud.iam.arns import resource_key
+from harness.cloud.iam.context import CallContext
 from harness.cloud.iam.model import Check, ContextValue, Decision, EvaluationRequest, Grade, Layer, PolicyKind
 from harness.cloud.iam.policy import CompiledPolicy, PolicyFault, Statement, compile_policy
-from harness.cloud.iam.principals import Caller, caller_keys, is_caller_key
+from harness.cloud.iam.principals import Caller
 from harness.cloud.ports import NamedPolicy
 
 __all__ = ["authorize"]
@@ -64,17 +65,19 @@ def authorize(request: EvaluationRequest) -> Decision:
         return _decision(request, "identity", fault=f"the engine failed: {error!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Policy:
+class _Policy(NamedTuple):
+    """A policy with those of its statements that can be about the question."""
+
     name: str
     compiled: CompiledPolicy
+    denies: tuple[Statement, ...]
+    allows: tuple[Statement, ...]
 
 
-_Level = tuple[_Policy, ...]
+_Level = list[_Policy]
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     """A statement that applies, or root's permission, which needs none."""
 
     layer: Layer
@@ -90,19 +93,25 @@ class _Evaluation:
         policies = request.policies
         self._request = request
         self._action = request.check.action.lower()
-        self._context = _context(request)
-        self._is_cross_account = _is_cross_account(request)
+        self._resource = request.check.resource
+        self._resource_key = resource_key(self._resource)
+        owner = _owner(request.check)
+        self._call = _call_context(request)
+        self._context = self._call.with_check(
+            request.check.context, "" if self._resource == "*" else owner or request.principal.account
+        )
+        self._is_cross_account = (
+            owner != request.principal.account and bool(owner) and request.principal.kind in _WITH_IDENTITY
+        )
         self._consenting: Layer = "trust" if policies.trust or self._action in _NEED_CONSENT else "resource"
         self._fault: PolicyFault | None = None
+        self._known_caller: Caller | None = None
         self._layers = self._loaded()
 
-    @cached_property
     def _caller(self) -> Caller:
-        return Caller.of(
-            self._request.principal,
-            provider=_trusted_provider(self._request, self._context),
-            has_boundary=bool(self._request.policies.boundaries),
-        )
+        provider = _trusted_provider(self._request, self._context)
+        names = Caller.of(self._request.principal, provider=provider).names if provider else self._call.caller.names
+        return Caller(names, bool(self._request.policies.boundaries))
 
     def _loaded(self) -> Mapping[Layer, tuple[_Level, ...]]:
         """Return the layers that have a say, in the order in which a Deny is looked for (section 7.3)."""
@@ -128,13 +137,15 @@ class _Evaluation:
 
     def _level(self, policies: Sequence[NamedPolicy], kind: PolicyKind) -> _Level:
         """Compile what can be read; the first that cannot be denies, unless another policy denies explicitly."""
-        readable: list[_Policy] = []
+        readable: _Level = []
         for policy in policies:
             try:
-                readable.append(_Policy(policy.name, compile_policy(policy.document, kind)))
+                compiled = compile_policy(policy.document, kind)
             except PolicyFault as fault:
                 self._fault = self._fault or PolicyFault(f'policy "{policy.name}": {fault}', kind)
-        return tuple(readable)
+            else:
+                readable.append(_Policy(policy.name, compiled, *compiled.candidates(self._action, self._resource_key)))
+        return readable
 
     def _is_roots_bucket_policy(self) -> bool:
         """Tell whether root asks for its own bucket's policy, which no bucket policy can deny it (IAM-S3-12)."""
@@ -187,31 +198,34 @@ class _Evaluation:
         return self._consenting == "trust" or is_key
 
     def _is_aws_own(self) -> bool:
-        kind, resource = self._request.principal.kind, self._request.check.resource
-        return kind != "service" and any(
-            action.fullmatch(self._action) and owned.fullmatch(resource) for action, owned in _AWS_OWN
-        )
+        if not self._action.startswith(("iam:", "kms:")) or self._request.principal.kind == "service":
+            return False
+        return any(action.fullmatch(self._action) and owned.fullmatch(self._resource) for action, owned in _AWS_OWN)
 
     def _denying(self, layer: Layer, level: _Level) -> _Match | None:
         for policy in level:
-            for statement in policy.compiled.candidates(self._action)[0]:
-                grade = self._grade(statement)
-                if grade is not None and statement.applies(self._request.check.resource, self._context):
-                    return _Match(layer, policy.name, statement, grade)
+            if policy.denies and (found := next(self._applying(layer, policy.name, policy.denies), None)):
+                return found
         return None
 
     def _allowing(self, layer: Layer, level: _Level) -> Iterator[_Match]:
         for policy in level:
-            for statement in policy.compiled.candidates(self._action)[1]:
-                grade = self._grade(statement)
-                if grade is not None and statement.applies(self._request.check.resource, self._context):
-                    yield _Match(layer, policy.name, statement, grade)
+            if policy.allows:
+                yield from self._applying(layer, policy.name, policy.allows)
+
+    def _applying(self, layer: Layer, name: str, statements: Sequence[Statement]) -> Iterator[_Match]:
+        for statement in statements:
+            grade: Grade | None = "none" if statement.principals is None else self._grade(statement)
+            if grade is not None and statement.applies(self._resource, self._context):
+                yield _Match(layer, name, statement, grade)
 
     def _grade(self, statement: Statement) -> Grade | None:
         """Return how a statement names the caller; None if it does not."""
         if statement.principals is None:
             return "none"
-        grade = statement.principals.grade(self._caller, is_deny=statement.is_deny)
+        if self._known_caller is None:
+            self._known_caller = self._caller()
+        grade = statement.principals.grade(self._known_caller, is_deny=statement.is_deny)
         return None if grade == "none" else grade
 
     def _silent(self, *names: Layer) -> Layer | None:
@@ -234,7 +248,9 @@ class _Evaluation:
             for level in self._layers.get(self._consenting, ())
             for match in self._allowing(self._consenting, level)
         ]
-        return max(found, key=lambda match: _BEST_LAST.index(match.grade), default=None)
+        if len(found) < 2:
+            return found[0] if found else None
+        return max(found, key=lambda match: _BEST_LAST.index(match.grade))
 
     def _allowed(self, match: _Match, consent: _Match | None = None) -> Decision:
         grade = (consent or match).grade
@@ -247,8 +263,7 @@ class _Evaluation:
             for levels in self._layers.values()
             for level in levels
             for policy in level
-            for statements in policy.compiled.candidates(self._action)
-            for statement in statements
+            for statement in policy.compiled.about(self._action)
         ]
         keys = tuple(sorted(frozenset[str]().union(*(statement.keys for statement in about))))
         is_explicit = match is not None and match.statement is not None and match.statement.is_deny
@@ -296,18 +311,13 @@ def _layer_of(kind: PolicyKind) -> Layer:
     return "identity" if kind == "identity-managed" or kind == "identity-inline" else kind  # noqa: PLR1714 - pyright narrows
 
 
-def _context(request: EvaluationRequest) -> dict[str, ContextValue]:
-    """Return all keys, lower-cased; nothing in the call can pose as a caller key."""
-    context: dict[str, ContextValue] = {}
-    owner = _owner(request.check) or request.principal.account
-    if request.check.resource != "*" and owner:
-        context["aws:resourceaccount"] = owner
-    for keys in (request.context, request.check.context):
-        for name, value in keys.items():
-            key = name.lower()
-            if not is_caller_key(key):
-                context[key] = value
-    return context | caller_keys(request.principal)
+def _call_context(request: EvaluationRequest) -> CallContext:
+    context = request.context
+    if not isinstance(context, CallContext):
+        return CallContext(request.principal, context)
+    if context.principal != request.principal:
+        raise ValueError("the context was prepared for another principal")
+    return context
 
 
 def _owner(check: Check) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.cloud.iam.context import CallContext
+from harness.cloud.iam.values import ContextValue, Grade
 from harness.cloud.ports import NamedPolicy, Principal
 
 __all__ = ["Check", "ContextValue", "Decision", "EvaluationRequest", "Grade", "Layer", "PolicyKind", "PolicySet"]
@@ -14,9 +16,6 @@ PolicyKind = Literal[
     "identity-managed", "identity-inline", "boundary", "session", "resource", "trust", "scp", "rcp", "endpoint"
 ]
 Layer = Literal["identity", "resource", "trust", "boundary", "session", "scp", "rcp", "endpoint", "root", "always"]
-Grade = Literal["none", "account", "role", "direct", "service", "federated"]
-ContextValue = str | tuple[str, ...]
-"""One text, or a tuple for a key that is declared multivalued (also with one or no value)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,9 @@ class EvaluationRequest:
     check: Check
     principal: Principal
     policies: PolicySet
-    context: Mapping[str, ContextValue] = field(default_factory=dict[str, ContextValue])
-    """Keys of the call. The caller keys that follow from the principal are filled in by the engine and win."""
+    context: Mapping[str, ContextValue] | CallContext = field(default_factory=dict[str, ContextValue])
+    """Keys of the call. The caller keys that follow from the principal are filled in by the engine and win. Who asks
+    several questions about one call prepares a ``CallContext`` of the same principal."""
 
 
 @dataclass(frozen=True, slots=True)

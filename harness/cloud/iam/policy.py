@@ -16,8 +16,9 @@ from typing import Any, cast
 
 from harness.cloud.iam.arns import ArnPattern, resource_pattern
 from harness.cloud.iam.conditions import Condition, compile_condition, parse_operator
-from harness.cloud.iam.model import ContextValue, PolicyKind
+from harness.cloud.iam.model import PolicyKind
 from harness.cloud.iam.principals import PrincipalElement
+from harness.cloud.iam.values import ContextValue
 from harness.cloud.iam.variables import literal_tokens
 from harness.cloud.iam.wildcard import Pattern
 
@@ -72,32 +73,70 @@ class Statement:
 
     def applies(self, resource: str, context: Mapping[str, ContextValue]) -> bool:
         """Tell whether resource and conditions match; action and principal are the caller's to test."""
+        # Loops instead of any() and all(): this runs for every candidate of every decision.
         if self.resources is not None:
-            found = any(pattern.matches(resource, context) for pattern in self.resources)
-            if found == self.not_resource:
+            for pattern in self.resources:
+                if pattern.matches(resource, context):
+                    if self.not_resource:
+                        return False
+                    break
+            else:
+                if not self.not_resource:
+                    return False
+        for condition in self.conditions:  # noqa: SIM110 - see above
+            if not condition.test(context):
                 return False
-        return all(condition.test(context) for condition in self.conditions)
+        return True
+
+    @property
+    def resource_keys(self) -> frozenset[str] | None:
+        """Keys of the only resources it can match; None if there is no such list."""
+        if self.resources is None or self.not_resource:
+            return None
+        keys = {pattern.resource_key for pattern in self.resources}
+        return None if None in keys else frozenset(key for key in keys if key is not None)
+
+
+Candidates = tuple[tuple[Statement, ...], tuple[Statement, ...]]
+"""Deny statements and Allow statements."""
 
 
 class CompiledPolicy:
-    """An immutable document that remembers which statements speak of an action."""
+    """An immutable document that remembers which statements speak of an action and a resource."""
 
-    __slots__ = ("_candidates", "statements")
+    __slots__ = ("_candidates", "_resource_keys", "statements")
 
     def __init__(self, statements: Sequence[Statement]) -> None:
         """Keep the statements, in the order of the document."""
         self.statements = tuple(statements)
-        self._candidates: dict[str, tuple[tuple[Statement, ...], tuple[Statement, ...]]] = {}
+        self._resource_keys = frozenset(key for statement in statements for key in statement.resource_keys or ())
+        self._candidates: dict[tuple[str, str | None], Candidates] = {}
 
-    def candidates(self, action: str) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
-        """Return the Deny statements and the Allow statements about a lower-cased action."""
-        known = self._candidates.get(action)
-        if known is None:
-            about = [statement for statement in self.statements if statement.is_about(action)]
-            known = tuple(s for s in about if s.is_deny), tuple(s for s in about if not s.is_deny)
-            if len(self._candidates) >= _REMEMBERED_ACTIONS:
-                self._candidates.clear()
-            self._candidates[action] = known
+    def about(self, action: str) -> list[Statement]:
+        """Return the statements about a lower-cased action, whatever the resource."""
+        return [statement for statement in self.statements if statement.is_about(action)]
+
+    def candidates(self, action: str, key: str) -> Candidates:
+        """Return the Deny and the Allow statements that can be about a lower-cased action on a resource.
+
+        Args:
+            action: The action.
+            key: :func:`~harness.cloud.iam.arns.resource_key` of the resource.
+        """
+        # Keys that no statement names are one entry: a stream of them does not grow memory.
+        question = action, key if key in self._resource_keys else None
+        return self._candidates.get(question) or self._remembered(*question)
+
+    def _remembered(self, action: str, key: str | None) -> Candidates:
+        about = [
+            statement
+            for statement in self.about(action)
+            if statement.resource_keys is None or key in statement.resource_keys
+        ]
+        known = tuple(s for s in about if s.is_deny), tuple(s for s in about if not s.is_deny)
+        if len(self._candidates) >= _REMEMBERED_ACTIONS:
+            self._candidates.clear()
+        self._candidates[action, key] = known
         return known
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.cloud.iam.model import ContextValue, Grade
+from harness.cloud.iam.values import ContextValue, Grade
 from harness.cloud.ports import Principal
 
 __all__ = ["Caller", "PrincipalElement", "caller_keys", "is_caller_key"]

@@ -11,7 +11,7 @@ from typing import Any
 from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
-from harness.cloud.iam import authorize
+from harness.cloud.iam import CallContext, authorize
 from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
@@ -70,7 +70,7 @@ class Gate:
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)
-        context = caller_context(call)
+        context = CallContext(call.principal, caller_context(call))
         for planned in wanted.checks:
             decision = self._ask(call, planned, policies, context)
             if decision.allowed:
@@ -85,13 +85,12 @@ class Gate:
         listing = wanted.if_object_is_missing
         if listing is None or internals.s3_has_object(str(parameters.get("Bucket")), str(parameters.get("Key"))):
             return
-        decision = self._ask(call, listing, self._policies(call), caller_context(call))
+        context = CallContext(call.principal, caller_context(call))
+        decision = self._ask(call, listing, self._policies(call), context)
         if not decision.allowed:
             raise access_denied(call.service, call.principal, decision, listing.shown)
 
-    def _ask(
-        self, call: Call, planned: PlannedCheck, policies: PolicySet, context: Mapping[str, ContextValue]
-    ) -> Decision:
+    def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
         request = EvaluationRequest(
             check=planned.check,
             principal=call.principal,
