@@ -73,7 +73,9 @@ class Credential:
     session_name: str = ""
     chained: bool = False
     origin: str = "assume-role"
-    """``assume-role``, ``web-identity``, ``pod-identity``, ``imds``, ``bootstrap``, ``iam-user``."""
+    """``assume-role``, ``web-identity``, ``pod-identity``, ``session-token``, ``imds``, ``bootstrap``, ``iam-user``."""
+    federated_provider: str = ""
+    """ARN of the OIDC provider behind a web identity's session."""
 
 
 @dataclass(frozen=True, slots=True)

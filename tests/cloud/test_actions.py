@@ -278,7 +278,6 @@ def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
         ("s3", "SelectObjectContent"),
         ("iam", "SimulatePrincipalPolicy"),
         ("iam", "CreateLoginProfile"),
-        ("sts", "GetSessionToken"),
         ("sts", "GetFederationToken"),
         ("eks", "CreateNodegroup"),
         ("eks-auth", "Other"),

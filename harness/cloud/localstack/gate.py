@@ -19,6 +19,7 @@ from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
 from harness.cloud.sts import role_policies
+from harness.cloud.sts_sessions import check_session_limits
 
 __all__ = ["Gate", "caller_context"]
 
@@ -53,6 +54,8 @@ class Gate:
     def _decide(self, chain: Any, context: Any, call: Call, response: Any) -> None:
         operation = str(context.operation.name)
         call.entry.layer, call.entry.operation = "gate", operation
+        if call.credential:
+            check_session_limits(call.credential, call.service, operation)
         if call.service == "iam" and operation in _CALLERS_OWN:
             _name_caller(context, call)
         parameters = members(context.service_request)
@@ -63,10 +66,10 @@ class Gate:
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
+        check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
         if call.denied_keys:
             self._leave_out_denied_keys(chain, context, call, response)
-        check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)
@@ -168,6 +171,8 @@ def caller_context(call: Call) -> dict[str, ContextValue]:
             context["aws:MultiFactorAuthPresent"] = "false"
         if credential.source_identity:
             context["aws:SourceIdentity"] = credential.source_identity
+        if credential.federated_provider:
+            context["aws:FederatedProvider"] = credential.federated_provider
     if call.service == "s3":
         context |= _s3_context(call)
     return context
