@@ -64,6 +64,13 @@ def lint(session: nox.Session) -> None:
     session.run("pyright")
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure decisions a second of the policy engine, as ratios to a loop of the same run."""
+    sync(session)
+    session.run("python", "tests/bench/bench_iam.py", *session.posargs)
+
+
 @nox.session
 def doctor(session: nox.Session) -> None:
     """Check whether this machine can raise a lab."""

@@ -23,6 +23,7 @@ from harness.conformance.record import read_run
 from harness.conformance.selection import select
 from harness.conformance.store import rewrite
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
+from harness.iam_commands import app as iam_app
 from harness.lab import Lab
 from harness.lab.paths import CHECKOUT
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
@@ -38,6 +39,8 @@ app = typer.Typer(
     help="Conformance harness and laptop lab for Amazon EKS Pod Identity.",
     epilog="Exit codes: 0 fine, 1 the subject does not conform, 2 not everything could run, 3 harness or usage error.",
 )
+
+app.add_typer(iam_app, name="iam")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[

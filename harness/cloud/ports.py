@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-PrincipalKind = Literal["root", "user", "role-session", "service", "web-identity", "anonymous"]
+PrincipalKind = Literal["root", "user", "role-session", "federated-user", "service", "web-identity", "anonymous"]
 
 
 class Refusal(Exception):  # noqa: N818 - AWS refuses; the word is the domain's
@@ -73,7 +73,9 @@ class Credential:
     session_name: str = ""
     chained: bool = False
     origin: str = "assume-role"
-    """``assume-role``, ``web-identity``, ``pod-identity``, ``imds``, ``bootstrap``, ``iam-user``."""
+    """``assume-role``, ``web-identity``, ``pod-identity``, ``session-token``, ``imds``, ``bootstrap``, ``iam-user``."""
+    federated_provider: str = ""
+    """ARN of the OIDC provider behind a web identity's session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ def assume_role(
     Args:
         request: What is asked for.
         caller: A credential, or the principal of an AWS service that acts for itself: its role's trust policy decides
-            alone, and the role's maximum duration does not count (IAM-STS-17).
+            alone, and the role's maximum duration does not count (IAM-STS-17). Or a web identity, whose token was
+            verified and whose keys are in ``context``.
         iam: Roles and users as they are now.
         ids: Source of keys.
         clock: The lab's time.
@@ -129,8 +130,9 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     role = iam.role(credential.principal.role_arn)
     if role is None or role.role_id != credential.principal.user_id.partition(":")[0]:
         # Absent identity policies are not enough: a resource policy that names the role's ARN needs none.
-        return PolicySet(boundary=NamedPolicy("", ""), session=session)
-    return PolicySet(identity=role.identity_policies, boundary=role.boundary, session=session)
+        return PolicySet(boundaries=(NamedPolicy("", ""),), session=session)
+    boundaries = (role.boundary,) if role.boundary else ()
+    return PolicySet(identity=role.identity_policies, boundaries=boundaries, session=session)
 
 
 def _caller_policies(caller: Credential | Principal, iam: IamStore) -> PolicySet:
@@ -157,6 +159,11 @@ class _Attempt:
         self.source_identity = request.source_identity or self.former_identity
 
     @property
+    def action(self) -> str:
+        """What is done: a web identity has an action of its own."""
+        return "sts:AssumeRoleWithWebIdentity" if self.principal.kind == "web-identity" else "sts:AssumeRole"
+
+    @property
     def session_tags(self) -> dict[str, str]:
         """All tags that the new session gets beside its role's own."""
         return overlaid(dict(self.request.tags), self.inherited)
@@ -164,7 +171,7 @@ class _Attempt:
     @property
     def actions(self) -> Iterable[str]:
         """What must be allowed, in the order in which it is refused (IAM-STS-11, IAM-STS-12)."""
-        yield "sts:AssumeRole"
+        yield self.action
         if self.session_tags:
             yield "sts:TagSession"
         if self.source_identity:
@@ -238,6 +245,8 @@ def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapp
         if action == "sts:SetSourceIdentity" and attempt.former_identity not in {"", attempt.source_identity}:
             # No policy can allow it: a source identity stays the same along the chain.
             decision = replace(decision, allowed=False, explicit=True, layer="trust")
+        if not decision.allowed and attempt.principal.kind == "web-identity":
+            raise Refusal("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", 403)
         if not decision.allowed:
             raise access_denied("sts", attempt.principal, decision)
 

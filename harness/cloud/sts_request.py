@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from harness.cloud.iam.policy import PolicyFault, compile_policy
+from harness.cloud.iam.validation import check_document
 from harness.cloud.ports import Refusal
 
 __all__ = ["AssumeRoleRequest", "check_request", "validation_error"]
@@ -56,21 +56,13 @@ def check_request(request: AssumeRoleRequest) -> None:
         policy = _POLICY_ARN.fullmatch(arn)
         if not policy or policy[1] not in {role[1], "aws"}:
             raise validation_error(f"{arn} is invalid")
-    if request.policy is not None and not _is_policy(request.policy):
-        raise Refusal("MalformedPolicyDocument", "Syntax errors in policy.", 400)
+    if request.policy is not None:
+        check_document(request.policy, "session")
 
 
 def validation_error(message: str) -> Refusal:
     """Return STS's answer to a parameter that cannot be."""
     return Refusal("ValidationError", message, 400)
-
-
-def _is_policy(text: str) -> bool:
-    try:
-        compile_policy(text, "session")
-    except PolicyFault:
-        return False
-    return True
 
 
 # --- constraints ----------------------------------------------------------------------------------------------------

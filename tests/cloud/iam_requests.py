@@ -30,8 +30,9 @@ def policy(*statements: Mapping[str, Any], name: str = "inline:test", version: s
 
 def alone(layer: str, document: NamedPolicy) -> dict[str, Any]:
     """Return a layer of one document in the form in which PolicySet has it."""
-    as_levels = {"identity": (document,), "session": (document,), "scp": ((document,),), "rcp": ((document,),)}
-    return {layer: as_levels.get(layer, document)}
+    as_levels = {"scp": ((document,),), "rcp": ((document,),), "resource": document, "trust": document}
+    names = {"boundary": "boundaries"}
+    return {names.get(layer, layer): as_levels.get(layer, (document,))}
 
 
 def ask(

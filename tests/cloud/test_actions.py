@@ -266,6 +266,29 @@ def test_absent_secret_is_checked_under_its_name() -> None:
     ]
 
 
+def test_tags_that_are_put_on_an_object_are_keys_of_the_request() -> None:
+    tags = {"TagSet": [{"Key": "team", "Value": "a"}, {"Key": "empty", "Value": ""}]}
+
+    found = context("s3", "PutObjectTagging", Bucket="notes", Key="k", Tagging=tags)
+
+    assert found["s3:RequestObjectTag/team"] == "a"
+    assert found["s3:RequestObjectTag/empty"] == ""
+    assert found["s3:RequestObjectTagKeys"] == ("team", "empty")
+
+
+def test_unsigned_callers_may_ask_sts_for_a_web_identity_s_role_only() -> None:
+    anonymous = Principal("anonymous", "", "", "")
+
+    def asked(operation: str, caller: Principal = CALLER) -> Plan | None:
+        return plan(ParsedCall("sts", operation, {}, caller, "eu-west-1"), Stored())
+
+    assert asked("AssumeRoleWithWebIdentity", anonymous) == Plan()
+    assert asked("AssumeRole", anonymous) is None
+    assert asked("GetCallerIdentity", anonymous) is None
+    assert asked("GetSessionToken") == Plan()
+    assert checks("sts", "GetAccessKeyInfo") == [("sts:GetAccessKeyInfo", "*")]
+
+
 @pytest.mark.parametrize(("service", "operation"), [("sts", "GetCallerIdentity"), ("sts", "AssumeRole")])
 def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
     assert planned(service, operation) == Plan()
@@ -278,7 +301,6 @@ def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
         ("s3", "SelectObjectContent"),
         ("iam", "SimulatePrincipalPolicy"),
         ("iam", "CreateLoginProfile"),
-        ("sts", "GetSessionToken"),
         ("sts", "GetFederationToken"),
         ("eks", "CreateNodegroup"),
         ("eks-auth", "Other"),

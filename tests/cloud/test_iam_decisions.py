@@ -58,6 +58,8 @@ def layers(example: dict[str, Any]) -> dict[str, Any]:
     }
     if "session" in documents:
         documents["session"] = (documents["session"],)
+    if "boundary" in documents:
+        documents["boundaries"] = (documents.pop("boundary"),)
     documents["identity"] = [policy(*example["identity"], version=version)] if "identity" in example else []
     documents["scp"] = tuple((policy(*level, name="scp"),) for level in example.get("scp", ()))
     return documents
@@ -99,7 +101,7 @@ def test_an_explicit_deny_of_any_layer_wins(layer: str) -> None:
 
 
 def test_an_endpoint_policy_that_is_silent_denies() -> None:
-    decision = ask(POD, identity=[policy(ALLOW_ALL)], endpoint=policy(ALLOW_ALL | {"Action": "eks:*"}))
+    decision = ask(POD, identity=[policy(ALLOW_ALL)], endpoint=(policy(ALLOW_ALL | {"Action": "eks:*"}),))
 
     assert (answer(decision), decision.layer) == ("Deny-implicit", "endpoint")
 
@@ -114,7 +116,9 @@ def test_session_policies_are_a_union() -> None:
 
 
 def test_a_boundary_whose_policy_is_gone_denies() -> None:
-    decision = ask(POD, identity=[policy(ALLOW_ALL)], boundary=NamedPolicy("arn:aws:iam::123456789012:policy/gone", ""))
+    gone = NamedPolicy("arn:aws:iam::123456789012:policy/gone", "")
+
+    decision = ask(POD, identity=[policy(ALLOW_ALL)], boundaries=(gone,))
 
     assert (answer(decision), decision.layer, decision.fault) == ("Deny-implicit", "boundary", "")
 
@@ -304,7 +308,7 @@ CALLER = st.sampled_from([POD, USER, ROOT, EKS, ANONYMOUS])
 def test_no_stored_document_makes_the_engine_fail(documents: list[str], caller: Principal, target: str) -> None:
     first, second, third = (NamedPolicy(f"inline:{index}", text) for index, text in enumerate(documents))
 
-    decision = ask(caller, target=target, identity=[first], boundary=second, resource=third)
+    decision = ask(caller, target=target, identity=[first], boundaries=(second,), resource=third)
 
     assert not (decision.allowed and decision.fault)
     assert "engine failed" not in decision.fault
@@ -338,7 +342,7 @@ def test_a_fault_of_the_engine_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> N
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("broken")
 
-    monkeypatch.setattr("harness.cloud.iam.evaluate.caller_keys", break_down)
+    monkeypatch.setattr("harness.cloud.iam.context.caller_keys", break_down)
 
     decision = ask(POD, identity=[policy(ALLOW_ALL)])
 

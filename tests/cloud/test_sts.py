@@ -581,7 +581,7 @@ def test_other_arns_are_no_roles(lab: Lab, arn: str) -> None:
     assert lab.refusal(user(), arn) == (400, "ValidationError", f"{arn} is invalid")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"Statement":[{"Effect":"Allow"}]}', "[" * 2000])
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"Statement":[]}', "[" * 2000])
 def test_session_policy_must_be_a_policy(lab: Lab, text: str) -> None:
     assert lab.refusal(user(), policy=text) == (400, "MalformedPolicyDocument", "Syntax errors in policy.")
 
@@ -674,7 +674,7 @@ def test_policies_of_a_session_are_those_of_its_role_now(lab: Lab) -> None:
 
     policies = role_policies(pod_session(), lab.iam)
 
-    assert (policies.identity, policies.boundary, policies.session) == ((allow("s3:*"),), boundary, None)
+    assert (policies.identity, policies.boundaries, policies.session) == ((allow("s3:*"),), (boundary,), None)
 
 
 def test_session_of_a_role_that_was_made_again_has_no_permissions(lab: Lab) -> None:

@@ -17,8 +17,14 @@ __all__ = ["Bucket", "ParsedCall", "Plan", "PlannedCheck", "Resources", "plan"]
 
 
 def _plan_sts(call: ParsedCall, _: Resources) -> Plan | None:
-    """Ask nothing: GetCallerIdentity is everybody's, and AssumeRole is decided on both sides by the STS domain."""
-    return Plan() if call.operation in {"AssumeRole", "GetCallerIdentity"} else None
+    """Ask nothing: GetCallerIdentity is everybody's, and roles are given by the STS domain, which asks both sides."""
+    if call.operation == "AssumeRoleWithWebIdentity":
+        return Plan()
+    if call.caller.kind == "anonymous":
+        return None
+    if call.operation == "GetAccessKeyInfo":
+        return Plan((planned(call, "*"),))
+    return Plan() if call.operation in {"AssumeRole", "GetCallerIdentity", "GetSessionToken"} else None
 
 
 def _plan_cloudtrail(call: ParsedCall, _: Resources) -> Plan | None:

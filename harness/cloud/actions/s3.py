@@ -179,6 +179,7 @@ def _object_checks(call: ParsedCall, bucket: Bucket, resources: Resources) -> tu
         actions.append("GetObjectVersionAttributes" if versioned else "GetObjectAttributes")
     if operation in _WRITES:
         actions += _write_extras(call)
+    if operation in _WRITES or operation == "PutObjectTagging":
         context |= _request_object_tags(call)
     checks = tuple(_on(call, bucket, each, key=key, context=context) for each in actions)
     return checks + _source_checks(call, resources)
@@ -200,7 +201,10 @@ def _has_acl(call: ParsedCall) -> bool:
 
 
 def _request_object_tags(call: ParsedCall) -> dict[str, ContextValue]:
+    """Return the keys of the tags in a request: a header of the writes, a document of PutObjectTagging."""
+    listed = map(members, entries(members(call.parameters.get("Tagging")).get("TagSet")))
     tags = dict(parse_qsl(call.text("Tagging"), keep_blank_values=True))
+    tags |= {str(tag.get("Key", "")): str(tag.get("Value", "")) for tag in listed}
     if not tags:
         return {}
     keys: dict[str, ContextValue] = {f"s3:RequestObjectTag/{key}": value for key, value in tags.items()}

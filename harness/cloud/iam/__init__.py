@@ -6,6 +6,7 @@ call raises is :mod:`harness.cloud.actions`, what a denied caller is told is :mo
 
 from __future__ import annotations
 
+from harness.cloud.iam.context import CallContext
 from harness.cloud.iam.evaluate import authorize
 from harness.cloud.iam.model import (
     Check,
@@ -19,6 +20,7 @@ from harness.cloud.iam.model import (
 )
 
 __all__ = [
+    "CallContext",
     "Check",
     "ContextValue",
     "Decision",

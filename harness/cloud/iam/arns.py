@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.cloud.iam.model import ContextValue, PolicyKind
+from harness.cloud.iam.model import PolicyKind
+from harness.cloud.iam.values import ContextValue
 from harness.cloud.iam.variables import literal_tokens, template_tokens
 from harness.cloud.iam.wildcard import STAR, Pattern, Token, Variable
 
-__all__ = ["ArnPattern", "arn_condition_pattern", "resource_pattern"]
+__all__ = ["ArnPattern", "arn_condition_pattern", "resource_key", "resource_pattern"]
 
 _PARTS = 6
 
@@ -16,7 +17,7 @@ _PARTS = 6
 class ArnPattern:
     """A pattern that never lets a wildcard or a variable cross one of the first five colons."""
 
-    __slots__ = ("_everything", "_literal_head", "_parts", "variables")
+    __slots__ = ("_everything", "_literal_head", "_parts", "resource_key", "variables")
 
     def __init__(self, parts: Sequence[Sequence[Token]], *, everything: bool = False) -> None:
         """Compile the tokens of each part; fewer than six parts match nothing unless ``everything``."""
@@ -24,7 +25,17 @@ class ArnPattern:
         self._everything = everything
         self._parts = patterns if len(patterns) == _PARTS else []
         self._literal_head = _literal_head(parts) if self._parts else None
+        self.resource_key = self._own_key(parts)
+        """:func:`resource_key` of every ARN that can match; None if there are several."""
         self.variables: tuple[Variable, ...] = tuple(variable for pattern in patterns for variable in pattern.variables)
+
+    def _own_key(self, parts: Sequence[Sequence[Token]]) -> str | None:
+        if self._literal_head is None:
+            return None
+        head = self._parts[5].literal_head
+        key = resource_key(self._literal_head + head)
+        is_whole = all(isinstance(token, str) for token in parts[5])
+        return key if is_whole or len(key) < len(self._literal_head + head) else None
 
     def matches(self, arn: str, context: Mapping[str, ContextValue]) -> bool:
         """Tell whether the pattern matches an ARN; only a pattern of stars matches a text that is none."""
@@ -40,6 +51,15 @@ class ArnPattern:
         if len(texts) != _PARTS:
             return False
         return all(pattern.matches(text, context) for pattern, text in zip(self._parts, texts, strict=True))
+
+
+def resource_key(arn: str) -> str:
+    """Return an ARN up to the first slash or colon of its sixth part: what statements are indexed by."""
+    parts = arn.split(":", _PARTS)
+    if len(parts) < _PARTS:
+        return arn
+    head, slash, _ = parts[5].partition("/")
+    return ":".join([*parts[:5], head]) if slash or len(parts) > _PARTS else arn
 
 
 def _literal_head(parts: Sequence[Sequence[Token]]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from harness.cloud.iam import values as typed
 from harness.cloud.iam.arns import ArnPattern, arn_condition_pattern
-from harness.cloud.iam.model import ContextValue
+from harness.cloud.iam.values import ContextValue
 from harness.cloud.iam.variables import literal_tokens, template_tokens
 from harness.cloud.iam.wildcard import Pattern, Token, Variable
 
@@ -138,6 +138,8 @@ def _string_equals(values: Sequence[str], has_variables: bool) -> _Values:
             "".join(map(str, _tokens(v, has_variables=has_variables, has_wildcards=False))) for v in values
         )
         return _Values(lambda value, _: value in texts)
+    if len(patterns) == 1:
+        return _Values(patterns[0].matches, variables)
     return _Values(lambda value, context: any(pattern.matches(value, context) for pattern in patterns), variables)
 
 
@@ -174,6 +176,10 @@ def _arn_like(values: Sequence[str], has_variables: bool) -> _Values:
 def _bool(values: Sequence[str], has_variables: bool) -> _Values:
     templates = [_tokens(value, has_variables=has_variables, has_wildcards=False) for value in values]
     variables = tuple(token for tokens in templates for token in tokens if isinstance(token, Variable))
+
+    if not variables:
+        wanted = {typed.parse_bool(_filled(tokens, {}) or "") for tokens in templates} - {None}
+        return _Values(lambda value, _: typed.parse_bool(value) in wanted)
 
     def matches(value: str, context: Context) -> bool:
         sent = typed.parse_bool(value)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
+from harness.cloud.iam.arns import resource_key
+from harness.cloud.iam.context import CallContext
 from harness.cloud.iam.model import Check, ContextValue, Decision, EvaluationRequest, Grade, Layer, PolicyKind
 from harness.cloud.iam.policy import CompiledPolicy, PolicyFault, Statement, compile_policy
-from harness.cloud.iam.principals import Caller, caller_keys, is_caller_key
+from harness.cloud.iam.principals import Caller
 from harness.cloud.ports import NamedPolicy
 
 __all__ = ["authorize"]
@@ -26,7 +27,19 @@ _NEED_CONSENT = {
 """Actions on a role that nobody may do without its trust policy's consent (IAM-EVAL-05)."""
 _ACCOUNT = re.compile(r"(?:[^:]*:){4}([0-9]{12}):")
 _ROOTS_BUCKET_POLICY = {"s3:deletebucketpolicy", "s3:getbucketpolicy", "s3:putbucketpolicy"}
-_WITH_IDENTITY = {"root", "user", "role-session"}
+_AWS_OWN: Sequence[tuple[re.Pattern[str], re.Pattern[str]]] = (
+    (
+        re.compile(r"iam:(create|delete|setdefault|tag|untag)policy(version)?"),
+        re.compile(r"arn:[^:]*:iam::aws:policy/.*", re.DOTALL),
+    ),
+    (
+        re.compile(r"iam:(?!get|list|generate|simulate).*role.*"),
+        re.compile(r"arn:[^:]*:iam::\d*:role/aws-reserved/.*", re.DOTALL),
+    ),
+    (re.compile(r"kms:(create|delete|update)alias"), re.compile(r"arn:[^:]*:kms:[^:]*:\d*:alias/aws/.*", re.DOTALL)),
+)
+"""Actions, lower-cased, and resources that AWS keeps for itself: no policy grants them to anybody else."""
+_WITH_IDENTITY = {"root", "user", "role-session", "federated-user"}
 """Principals of an account, which its policies limit; all others depend on the resource's side alone."""
 _BEST_LAST: Sequence[Grade] = ("none", "account", "role", "federated", "service", "direct")
 _DIRECT: frozenset[Grade] = frozenset({"direct", "service", "federated"})
@@ -52,17 +65,19 @@ def authorize(request: EvaluationRequest) -> Decision:
         return _decision(request, "identity", fault=f"the engine failed: {error!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Policy:
+class _Policy(NamedTuple):
+    """A policy with those of its statements that can be about the question."""
+
     name: str
     compiled: CompiledPolicy
+    denies: tuple[Statement, ...]
+    allows: tuple[Statement, ...]
 
 
-_Level = tuple[_Policy, ...]
+_Level = list[_Policy]
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     """A statement that applies, or root's permission, which needs none."""
 
     layer: Layer
@@ -78,40 +93,59 @@ class _Evaluation:
         policies = request.policies
         self._request = request
         self._action = request.check.action.lower()
-        self._context = _context(request)
-        self._is_cross_account = _is_cross_account(request)
+        self._resource = request.check.resource
+        self._resource_key = resource_key(self._resource)
+        owner = _owner(request.check)
+        self._call = _call_context(request)
+        self._context = self._call.with_check(
+            request.check.context, "" if self._resource == "*" else owner or request.principal.account
+        )
+        self._is_cross_account = (
+            owner != request.principal.account and bool(owner) and request.principal.kind in _WITH_IDENTITY
+        )
         self._consenting: Layer = "trust" if policies.trust or self._action in _NEED_CONSENT else "resource"
+        self._fault: PolicyFault | None = None
+        self._known_caller: Caller | None = None
         self._layers = self._loaded()
 
-    @cached_property
     def _caller(self) -> Caller:
-        return Caller.of(
-            self._request.principal,
-            provider=_trusted_provider(self._request, self._context),
-            has_boundary=self._request.policies.boundary is not None,
-        )
+        provider = _trusted_provider(self._request, self._context)
+        names = Caller.of(self._request.principal, provider=provider).names if provider else self._call.caller.names
+        return Caller(names, bool(self._request.policies.boundaries))
 
     def _loaded(self) -> Mapping[Layer, tuple[_Level, ...]]:
         """Return the layers that have a say, in the order in which a Deny is looked for (section 7.3)."""
         policies, kind = self._request.policies, self._request.principal.kind
         layers: dict[Layer, tuple[_Level, ...]] = {}
         if policies.scp and kind in _WITH_IDENTITY:
-            layers["scp"] = tuple(_level(level, "scp") for level in policies.scp)
+            layers["scp"] = tuple(self._level(level, "scp") for level in policies.scp)
         if policies.rcp:
-            layers["rcp"] = tuple(_level(level, "rcp") for level in policies.rcp)
+            layers["rcp"] = tuple(self._level(level, "rcp") for level in policies.rcp)
         if policies.endpoint:
-            layers["endpoint"] = (_level((policies.endpoint,), "endpoint"),)
+            layers["endpoint"] = (self._level(policies.endpoint, "endpoint"),)
         if policies.resource and not self._is_roots_bucket_policy():
-            layers["resource"] = (_level((policies.resource,), "resource"),)
+            layers["resource"] = (self._level((policies.resource,), "resource"),)
         if policies.trust:
-            layers["trust"] = (_level((policies.trust,), "trust"),)
+            layers["trust"] = (self._level((policies.trust,), "trust"),)
         if kind in _WITH_IDENTITY and kind != "root":
-            layers["identity"] = (_level(policies.identity, "identity-inline"),)
-            if policies.boundary:
-                layers["boundary"] = (_level((policies.boundary,), "boundary"),)
+            layers["identity"] = (self._level(policies.identity, "identity-inline"),)
+            if policies.boundaries:
+                layers["boundary"] = (self._level(policies.boundaries, "boundary"),)
             if policies.session is not None:
-                layers["session"] = (_level(policies.session, "session"),)
+                layers["session"] = (self._level(policies.session, "session"),)
         return layers
+
+    def _level(self, policies: Sequence[NamedPolicy], kind: PolicyKind) -> _Level:
+        """Compile what can be read; the first that cannot be denies, unless another policy denies explicitly."""
+        readable: _Level = []
+        for policy in policies:
+            try:
+                compiled = compile_policy(policy.document, kind)
+            except PolicyFault as fault:
+                self._fault = self._fault or PolicyFault(f'policy "{policy.name}": {fault}', kind)
+            else:
+                readable.append(_Policy(policy.name, compiled, *compiled.candidates(self._action, self._resource_key)))
+        return readable
 
     def _is_roots_bucket_policy(self) -> bool:
         """Tell whether root asks for its own bucket's policy, which no bucket policy can deny it (IAM-S3-12)."""
@@ -123,6 +157,10 @@ class _Evaluation:
             for level in levels:
                 if denying := self._denying(layer, level):
                     return self._denied(layer, denying)
+        if self._fault:
+            raise self._fault
+        if self._is_aws_own():
+            return self._denied("resource")
         if silent := self._silent("scp", "endpoint"):
             return self._denied(silent)
         consent = self._consent()
@@ -155,29 +193,39 @@ class _Evaluation:
         return self._denied(silent, consent) if silent else self._allowed(allowing, consent)
 
     def _needs_consent(self) -> bool:
-        is_key_policy = self._action.startswith("kms:") and "resource" in self._layers
-        return self._consenting == "trust" or is_key_policy
+        """Tell whether the resource has a policy of its own in any case, without which nobody gets in (IAM-EVAL-05)."""
+        is_key = self._action.startswith("kms:") and ":key/" in self._request.check.resource
+        return self._consenting == "trust" or is_key
+
+    def _is_aws_own(self) -> bool:
+        if not self._action.startswith(("iam:", "kms:")) or self._request.principal.kind == "service":
+            return False
+        return any(action.fullmatch(self._action) and owned.fullmatch(self._resource) for action, owned in _AWS_OWN)
 
     def _denying(self, layer: Layer, level: _Level) -> _Match | None:
         for policy in level:
-            for statement in policy.compiled.candidates(self._action)[0]:
-                grade = self._grade(statement)
-                if grade is not None and statement.applies(self._request.check.resource, self._context):
-                    return _Match(layer, policy.name, statement, grade)
+            if policy.denies and (found := next(self._applying(layer, policy.name, policy.denies), None)):
+                return found
         return None
 
     def _allowing(self, layer: Layer, level: _Level) -> Iterator[_Match]:
         for policy in level:
-            for statement in policy.compiled.candidates(self._action)[1]:
-                grade = self._grade(statement)
-                if grade is not None and statement.applies(self._request.check.resource, self._context):
-                    yield _Match(layer, policy.name, statement, grade)
+            if policy.allows:
+                yield from self._applying(layer, policy.name, policy.allows)
+
+    def _applying(self, layer: Layer, name: str, statements: Sequence[Statement]) -> Iterator[_Match]:
+        for statement in statements:
+            grade: Grade | None = "none" if statement.principals is None else self._grade(statement)
+            if grade is not None and statement.applies(self._resource, self._context):
+                yield _Match(layer, name, statement, grade)
 
     def _grade(self, statement: Statement) -> Grade | None:
         """Return how a statement names the caller; None if it does not."""
         if statement.principals is None:
             return "none"
-        grade = statement.principals.grade(self._caller, is_deny=statement.is_deny)
+        if self._known_caller is None:
+            self._known_caller = self._caller()
+        grade = statement.principals.grade(self._known_caller, is_deny=statement.is_deny)
         return None if grade == "none" else grade
 
     def _silent(self, *names: Layer) -> Layer | None:
@@ -200,7 +248,9 @@ class _Evaluation:
             for level in self._layers.get(self._consenting, ())
             for match in self._allowing(self._consenting, level)
         ]
-        return max(found, key=lambda match: _BEST_LAST.index(match.grade), default=None)
+        if len(found) < 2:
+            return found[0] if found else None
+        return max(found, key=lambda match: _BEST_LAST.index(match.grade))
 
     def _allowed(self, match: _Match, consent: _Match | None = None) -> Decision:
         grade = (consent or match).grade
@@ -213,8 +263,7 @@ class _Evaluation:
             for levels in self._layers.values()
             for level in levels
             for policy in level
-            for statements in policy.compiled.candidates(self._action)
-            for statement in statements
+            for statement in policy.compiled.about(self._action)
         ]
         keys = tuple(sorted(frozenset[str]().union(*(statement.keys for statement in about))))
         is_explicit = match is not None and match.statement is not None and match.statement.is_deny
@@ -258,33 +307,17 @@ def _decision(
     )
 
 
-def _level(policies: Sequence[NamedPolicy], kind: PolicyKind) -> _Level:
-    return tuple(_Policy(policy.name, _compiled(policy, kind)) for policy in policies)
-
-
-def _compiled(policy: NamedPolicy, kind: PolicyKind) -> CompiledPolicy:
-    try:
-        return compile_policy(policy.document, kind)
-    except PolicyFault as fault:
-        raise PolicyFault(f'policy "{policy.name}": {fault}', kind) from fault
-
-
 def _layer_of(kind: PolicyKind) -> Layer:
     return "identity" if kind == "identity-managed" or kind == "identity-inline" else kind  # noqa: PLR1714 - pyright narrows
 
 
-def _context(request: EvaluationRequest) -> dict[str, ContextValue]:
-    """Return all keys, lower-cased; nothing in the call can pose as a caller key."""
-    context: dict[str, ContextValue] = {}
-    owner = _owner(request.check) or request.principal.account
-    if request.check.resource != "*" and owner:
-        context["aws:resourceaccount"] = owner
-    for keys in (request.context, request.check.context):
-        for name, value in keys.items():
-            key = name.lower()
-            if not is_caller_key(key):
-                context[key] = value
-    return context | caller_keys(request.principal)
+def _call_context(request: EvaluationRequest) -> CallContext:
+    context = request.context
+    if not isinstance(context, CallContext):
+        return CallContext(request.principal, context)
+    if context.principal != request.principal:
+        raise ValueError("the context was prepared for another principal")
+    return context
 
 
 def _owner(check: Check) -> str:

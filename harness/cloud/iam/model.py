@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.cloud.iam.context import CallContext
+from harness.cloud.iam.values import ContextValue, Grade
 from harness.cloud.ports import NamedPolicy, Principal
 
 __all__ = ["Check", "ContextValue", "Decision", "EvaluationRequest", "Grade", "Layer", "PolicyKind", "PolicySet"]
@@ -14,9 +16,6 @@ PolicyKind = Literal[
     "identity-managed", "identity-inline", "boundary", "session", "resource", "trust", "scp", "rcp", "endpoint"
 ]
 Layer = Literal["identity", "resource", "trust", "boundary", "session", "scp", "rcp", "endpoint", "root", "always"]
-Grade = Literal["none", "account", "role", "direct", "service", "federated"]
-ContextValue = str | tuple[str, ...]
-"""One text, or a tuple for a key that is declared multivalued (also with one or no value)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,8 @@ class PolicySet:
     """Everything that may have a say. An absent layer limits nothing, an empty one denies."""
 
     identity: tuple[NamedPolicy, ...] = ()
-    boundary: NamedPolicy | None = None
+    boundaries: tuple[NamedPolicy, ...] = ()
+    """Permissions boundary; AWS knows one per principal, several are read as one that holds all their statements."""
     session: tuple[NamedPolicy, ...] | None = None
     """Session policies form a union; None when the session was issued without any."""
     resource: NamedPolicy | None = None
@@ -47,7 +47,8 @@ class PolicySet:
     scp: tuple[tuple[NamedPolicy, ...], ...] = ()
     """Service control policies, one tuple per level from the root down; no level without an organization."""
     rcp: tuple[tuple[NamedPolicy, ...], ...] = ()
-    endpoint: NamedPolicy | None = None
+    endpoint: tuple[NamedPolicy, ...] = ()
+    """Policy of the VPC endpoint; several are read as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class EvaluationRequest:
     check: Check
     principal: Principal
     policies: PolicySet
-    context: Mapping[str, ContextValue] = field(default_factory=dict[str, ContextValue])
-    """Keys of the call. The caller keys that follow from the principal are filled in by the engine and win."""
+    context: Mapping[str, ContextValue] | CallContext = field(default_factory=dict[str, ContextValue])
+    """Keys of the call. The caller keys that follow from the principal are filled in by the engine and win. Who asks
+    several questions about one call prepares a ``CallContext`` of the same principal."""
 
 
 @dataclass(frozen=True, slots=True)

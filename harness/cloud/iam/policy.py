@@ -16,12 +16,13 @@ from typing import Any, cast
 
 from harness.cloud.iam.arns import ArnPattern, resource_pattern
 from harness.cloud.iam.conditions import Condition, compile_condition, parse_operator
-from harness.cloud.iam.model import ContextValue, PolicyKind
+from harness.cloud.iam.model import PolicyKind
 from harness.cloud.iam.principals import PrincipalElement
+from harness.cloud.iam.values import ContextValue
 from harness.cloud.iam.variables import literal_tokens
 from harness.cloud.iam.wildcard import Pattern
 
-__all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy"]
+__all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy", "strict_json"]
 
 _VARIABLES_VERSION = "2012-10-17"
 _VERSIONS = {_VARIABLES_VERSION, "2008-10-17"}
@@ -59,7 +60,8 @@ class Statement:
     """Lower-cased."""
     not_action: bool
     resources: tuple[ArnPattern, ...] | None
-    """None in trust policies: the resource is the role that carries the policy (IAM-STMT-10)."""
+    """None in trust policies: the resource is the role that carries the policy (IAM-STMT-10). AWS stores none with a
+    Resource; one that comes from elsewhere is tested, so that it can only narrow."""
     not_resource: bool
     conditions: tuple[Condition, ...]
     keys: frozenset[str]
@@ -71,32 +73,70 @@ class Statement:
 
     def applies(self, resource: str, context: Mapping[str, ContextValue]) -> bool:
         """Tell whether resource and conditions match; action and principal are the caller's to test."""
+        # Loops instead of any() and all(): this runs for every candidate of every decision.
         if self.resources is not None:
-            found = any(pattern.matches(resource, context) for pattern in self.resources)
-            if found == self.not_resource:
+            for pattern in self.resources:
+                if pattern.matches(resource, context):
+                    if self.not_resource:
+                        return False
+                    break
+            else:
+                if not self.not_resource:
+                    return False
+        for condition in self.conditions:  # noqa: SIM110 - see above
+            if not condition.test(context):
                 return False
-        return all(condition.test(context) for condition in self.conditions)
+        return True
+
+    @property
+    def resource_keys(self) -> frozenset[str] | None:
+        """Keys of the only resources it can match; None if there is no such list."""
+        if self.resources is None or self.not_resource:
+            return None
+        keys = {pattern.resource_key for pattern in self.resources}
+        return None if None in keys else frozenset(key for key in keys if key is not None)
+
+
+Candidates = tuple[tuple[Statement, ...], tuple[Statement, ...]]
+"""Deny statements and Allow statements."""
 
 
 class CompiledPolicy:
-    """An immutable document that remembers which statements speak of an action."""
+    """An immutable document that remembers which statements speak of an action and a resource."""
 
-    __slots__ = ("_candidates", "statements")
+    __slots__ = ("_candidates", "_resource_keys", "statements")
 
     def __init__(self, statements: Sequence[Statement]) -> None:
         """Keep the statements, in the order of the document."""
         self.statements = tuple(statements)
-        self._candidates: dict[str, tuple[tuple[Statement, ...], tuple[Statement, ...]]] = {}
+        self._resource_keys = frozenset(key for statement in statements for key in statement.resource_keys or ())
+        self._candidates: dict[tuple[str, str | None], Candidates] = {}
 
-    def candidates(self, action: str) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
-        """Return the Deny statements and the Allow statements about a lower-cased action."""
-        known = self._candidates.get(action)
-        if known is None:
-            about = [statement for statement in self.statements if statement.is_about(action)]
-            known = tuple(s for s in about if s.is_deny), tuple(s for s in about if not s.is_deny)
-            if len(self._candidates) >= _REMEMBERED_ACTIONS:
-                self._candidates.clear()
-            self._candidates[action] = known
+    def about(self, action: str) -> list[Statement]:
+        """Return the statements about a lower-cased action, whatever the resource."""
+        return [statement for statement in self.statements if statement.is_about(action)]
+
+    def candidates(self, action: str, key: str) -> Candidates:
+        """Return the Deny and the Allow statements that can be about a lower-cased action on a resource.
+
+        Args:
+            action: The action.
+            key: :func:`~harness.cloud.iam.arns.resource_key` of the resource.
+        """
+        # Keys that no statement names are one entry: a stream of them does not grow memory.
+        question = action, key if key in self._resource_keys else None
+        return self._candidates.get(question) or self._remembered(*question)
+
+    def _remembered(self, action: str, key: str | None) -> Candidates:
+        about = [
+            statement
+            for statement in self.about(action)
+            if statement.resource_keys is None or key in statement.resource_keys
+        ]
+        known = tuple(s for s in about if s.is_deny), tuple(s for s in about if not s.is_deny)
+        if len(self._candidates) >= _REMEMBERED_ACTIONS:
+            self._candidates.clear()
+        self._candidates[action, key] = known
         return known
 
 
@@ -138,14 +178,8 @@ class _Reader:
 
     def _parsed(self, document: str) -> Any:
         try:
-            return json.loads(
-                document,
-                object_pairs_hook=_unique_members,
-                parse_float=_number,
-                parse_int=_number,
-                parse_constant=_refuse_constant,
-            )
-        except (ValueError, ArithmeticError, RecursionError) as error:
+            return strict_json(document)
+        except ValueError as error:
             raise self._fault(f"not JSON that IAM would take: {error}") from error
 
     def _object(self, value: Any, what: str, known: set[str] | None = None) -> Mapping[str, Any]:
@@ -204,9 +238,7 @@ class _Reader:
 
     def _resources(self, body: Mapping[str, Any]) -> tuple[tuple[ArnPattern, ...] | None, bool]:
         value, inverted = self._either(body, "Resource")
-        if self._kind == "trust":
-            if value is not None:
-                raise self._fault("a trust policy has no Resource")
+        if value is None and self._kind == "trust":
             return None, False
         patterns = [
             resource_pattern(text, self._kind, has_variables=self._has_variables)
@@ -246,6 +278,24 @@ class _Reader:
         if not isinstance(value, str):
             raise self._fault(f"a condition has the value {type(value).__name__}")
         return value
+
+
+def strict_json(document: str) -> Any:
+    """Parse JSON without what parsers disagree about; numbers are ``Decimal``.
+
+    Raises:
+        ValueError: No JSON, a member twice in one object, a number that is none or too long, nested too deeply.
+    """
+    try:
+        return json.loads(
+            document,
+            object_pairs_hook=_unique_members,
+            parse_float=_number,
+            parse_int=_number,
+            parse_constant=_refuse_constant,
+        )
+    except (ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{error}") from error
 
 
 def _listed(value: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.cloud.iam.model import ContextValue, Grade
+from harness.cloud.iam.values import ContextValue, Grade
 from harness.cloud.ports import Principal
 
 __all__ = ["Caller", "PrincipalElement", "caller_keys", "is_caller_key"]
@@ -54,13 +54,18 @@ class Caller:
             names = [("Federated", provider, "federated")]
         elif principal.kind == "user":
             names = [("AWS", principal.arn, "direct"), ("AWS", principal.user_id, "direct")]
+        elif principal.kind == "federated-user":
+            names = [("AWS", principal.arn, "direct")]
         elif principal.kind == "role-session":
-            names = [("AWS", principal.arn, "direct"), ("AWS", principal.user_id.partition(":")[0], "role")]
+            # A role whose session is not known is nobody's session in particular.
+            is_session = principal.arn != principal.role_arn
+            names = [("AWS", principal.arn, "direct")] if is_session else []
+            names.append(("AWS", principal.user_id.partition(":")[0], "role"))
             if principal.role_arn:
                 names.append(("AWS", principal.role_arn, "role"))
             else:
                 names.append((_PATHLESS, _role_of(principal.arn), "role"))
-        if principal.kind in {"root", "user", "role-session"}:
+        if principal.kind in {"root", "user", "role-session", "federated-user"}:
             partition = [*principal.arn.split(":"), ""][1]
             names.append(("AWS", principal.account, "account"))
             names.append(("AWS", f"arn:{partition}:iam::{principal.account}:root", "account"))
@@ -127,14 +132,17 @@ def caller_keys(principal: Principal) -> dict[str, ContextValue]:
     if principal.kind == "web-identity":
         return keys
     keys["aws:principalaccount"] = principal.account
-    keys["aws:userid"] = principal.user_id
+    if principal.user_id:
+        keys["aws:userid"] = principal.user_id
     keys |= {_TAG_PREFIX + key.lower(): value for key, value in principal.tags.items()}
     if principal.kind == "root":
         return keys | {"aws:principalarn": principal.arn, "aws:principaltype": "Account"}
     if principal.kind == "user":
         name = principal.arn.rpartition("/")[2]
         return keys | {"aws:principalarn": principal.arn, "aws:principaltype": "User", "aws:username": name}
-    return keys | {"aws:principalarn": _role_arn(principal), "aws:principaltype": "AssumedRole"}
+    is_federated = principal.kind == "federated-user"
+    arn, kind = (principal.arn, "FederatedUser") if is_federated else (_role_arn(principal), "AssumedRole")
+    return keys | {"aws:principalarn": arn, "aws:principaltype": kind}
 
 
 def _role_arn(principal: Principal) -> str:

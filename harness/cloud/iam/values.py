@@ -8,9 +8,14 @@ import ipaddress
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 
+Grade = Literal["none", "account", "role", "direct", "service", "federated"]
+ContextValue = str | tuple[str, ...]
+"""One text, or a tuple for a key that is declared multivalued (also with one or no value)."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_TRUTH = {"true": True, "false": False}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?")
 _INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::(\d{2})(?:[.,](\d{1,18}))?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII
@@ -50,7 +55,7 @@ def _offset_seconds(zone: str | None) -> int:
 
 def parse_bool(text: str) -> bool | None:
     """Return a truth value written in any case."""
-    return {"true": True, "false": False}.get(text.strip().lower())
+    return _TRUTH.get(text) if text in _TRUTH else _TRUTH.get(text.strip().lower())
 
 
 def parse_network(text: str) -> Network | None:

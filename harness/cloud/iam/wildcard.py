@@ -6,9 +6,10 @@ work is at most pattern length times text length (IAM-PERF-06).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 __all__ = ["ONE", "STAR", "Pattern", "Token", "Variable", "wildcard_tokens"]
 
@@ -37,6 +38,8 @@ class Variable:
 
 
 Token = str | Variable | _Wild
+_REMEMBERED_VALUES = 256
+"""Bound of each pattern's memory of what its variables were (IAM-PERF-05)."""
 _Segment = str | tuple[str | _Wild, ...]
 """Text between two stars; a tuple if it holds question marks, which are ONE in it."""
 
@@ -59,7 +62,7 @@ def wildcard_tokens(text: str) -> list[Token]:
 class Pattern:
     """A compiled pattern, possibly with variables that each match fills in."""
 
-    __slots__ = ("_fixed", "_matches_all", "_parts", "variables")
+    __slots__ = ("_filled", "_fixed", "_matches_all", "_parts", "literal_head", "variables")
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         """Compile a list of literals, variables and wildcards."""
@@ -71,8 +74,11 @@ class Pattern:
             else:
                 parts[-1].append(token)
         self._parts = parts
-        self._fixed = None if self.variables else _segments(parts, {})
+        self._fixed = None if self.variables else _matcher(_segments(parts, {}))
+        self._filled: dict[tuple[str | None, ...], Callable[[str], bool]] = {}
         self._matches_all = bool(tokens) and all(token is STAR for token in tokens)
+        self.literal_head = _literal_head(tokens)
+        """Text that every match begins with."""
 
     @property
     def matches_all(self) -> bool:
@@ -83,8 +89,50 @@ class Pattern:
         """Tell whether the pattern matches the whole text; a variable without value matches nothing."""
         if self._matches_all:
             return True
-        segments = self._fixed if self._fixed is not None else _segments(self._parts, context)
-        return segments is not None and _match(segments, text)
+        matcher = self._fixed
+        if matcher is None:
+            values = tuple([variable.value(context) for variable in self.variables])
+            matcher = self._filled.get(values) or self._remembered(values, context)
+        return matcher(text)
+
+    def _remembered(
+        self, values: tuple[str | None, ...], context: Mapping[str, str | tuple[str, ...]]
+    ) -> Callable[[str], bool]:
+        matcher = _matcher(_segments(self._parts, context))
+        if len(self._filled) >= _REMEMBERED_VALUES:
+            self._filled.clear()
+        self._filled[values] = matcher
+        return matcher
+
+
+def _literal_head(tokens: Sequence[Token]) -> str:
+    head: list[str] = []
+    for token in tokens:
+        if not isinstance(token, str):
+            break
+        head.append(token)
+    return "".join(head)
+
+
+def _matcher(segments: list[_Segment] | None) -> Callable[[str], bool]:
+    """Return the cheapest test: most patterns are a text, or a text and a star."""
+    if segments is None:
+        return _never
+    head = segments[0]
+    if isinstance(head, str):
+        if len(segments) == 1:
+            return head.__eq__
+        if segments[1:] == [""]:
+            return partial(_begins_with, head)
+    return partial(_match, segments)
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+def _begins_with(head: str, text: str) -> bool:
+    return text.startswith(head)
 
 
 def _segments(

@@ -11,7 +11,7 @@ from typing import Any
 from harness.cloud.actions import Bucket
 from harness.cloud.cloudtrail import CloudTrail
 from harness.cloud.credentials import CredentialRegistry
-from harness.cloud.eks import Eks, EksSettings
+from harness.cloud.eks import ClusterError, Eks, EksSettings
 from harness.cloud.eks_auth import EksAuth
 from harness.cloud.imds import Imds, ImdsNode
 from harness.cloud.localstack import internals
@@ -21,6 +21,7 @@ from harness.cloud.localstack.journal import Journal
 from harness.cloud.localstack.kubernetes import BoundClusters
 from harness.cloud.ports import Credential, NamedPolicy, Principal
 from harness.cloud.sts import AssumeRoleRequest, assume_role
+from harness.cloud.web_identity import KeysUnavailable, OidcProvider
 
 __all__ = ["Emulator", "LabClock", "Settings"]
 
@@ -69,6 +70,7 @@ class Emulator:
         """Registered nodes by address."""
         self.imds = Imds(self.nodes.get, self.issue_node_credentials, self.clock, self.ids)
         self.resources = StoredResources(self.eks, self.iam)
+        self.providers = StoredProviders(self.iam, self.eks, self.clusters)
         self._reset_lock = threading.Lock()
 
     def create_first_identities(self) -> None:
@@ -118,6 +120,34 @@ class Emulator:
         credential = replace(credential, origin="imds", expires_at=credential.issued_at + _NODE_SESSION)
         self.registry.add(credential)
         return credential
+
+
+class StoredProviders:
+    """OIDC providers as IAM has them, with the keys of the bound clusters that issue their tokens."""
+
+    def __init__(self, iam: StoredIam, eks: Eks, clusters: BoundClusters) -> None:
+        """Keep the stores."""
+        self._iam = iam
+        self._eks = eks
+        self._clusters = clusters
+
+    def provider(self, account: str, issuer: str) -> OidcProvider | None:
+        """Return the account's provider for an issuer, given without ``https://``."""
+        return self._iam.provider(account, issuer)
+
+    def keys(self, issuer: str, *, is_fresh: bool) -> Mapping[str, Any]:
+        """Return the key set that the issuing cluster publishes.
+
+        Raises:
+            KeysUnavailable: No bound cluster has this issuer, or it does not answer.
+        """
+        cluster = next((one for one in self._eks.clusters.all() if one.issuer == f"https://{issuer}"), None)
+        if cluster is None:
+            raise KeysUnavailable(issuer)
+        try:
+            return self._clusters.jwks(cluster, is_fresh=is_fresh)
+        except ClusterError as error:
+            raise KeysUnavailable(issuer) from error
 
 
 class StoredResources:

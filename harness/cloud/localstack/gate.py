@@ -11,13 +11,15 @@ from typing import Any
 from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
-from harness.cloud.iam import authorize
+from harness.cloud.iam import CallContext, authorize
 from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
+from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
 from harness.cloud.sts import role_policies
+from harness.cloud.sts_sessions import check_session_limits
 
 __all__ = ["Gate", "caller_context"]
 
@@ -52,6 +54,8 @@ class Gate:
     def _decide(self, chain: Any, context: Any, call: Call, response: Any) -> None:
         operation = str(context.operation.name)
         call.entry.layer, call.entry.operation = "gate", operation
+        if call.credential:
+            check_session_limits(call.credential, call.service, operation)
         if call.service == "iam" and operation in _CALLERS_OWN:
             _name_caller(context, call)
         parameters = members(context.service_request)
@@ -62,13 +66,14 @@ class Gate:
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
+        check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
         if call.denied_keys:
             self._leave_out_denied_keys(chain, context, call, response)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)
-        context = caller_context(call)
+        context = CallContext(call.principal, caller_context(call))
         for planned in wanted.checks:
             decision = self._ask(call, planned, policies, context)
             if decision.allowed:
@@ -83,13 +88,12 @@ class Gate:
         listing = wanted.if_object_is_missing
         if listing is None or internals.s3_has_object(str(parameters.get("Bucket")), str(parameters.get("Key"))):
             return
-        decision = self._ask(call, listing, self._policies(call), caller_context(call))
+        context = CallContext(call.principal, caller_context(call))
+        decision = self._ask(call, listing, self._policies(call), context)
         if not decision.allowed:
             raise access_denied(call.service, call.principal, decision, listing.shown)
 
-    def _ask(
-        self, call: Call, planned: PlannedCheck, policies: PolicySet, context: Mapping[str, ContextValue]
-    ) -> Decision:
+    def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
         request = EvaluationRequest(
             check=planned.check,
             principal=call.principal,
@@ -167,6 +171,8 @@ def caller_context(call: Call) -> dict[str, ContextValue]:
             context["aws:MultiFactorAuthPresent"] = "false"
         if credential.source_identity:
             context["aws:SourceIdentity"] = credential.source_identity
+        if credential.federated_provider:
+            context["aws:FederatedProvider"] = credential.federated_provider
     if call.service == "s3":
         context |= _s3_context(call)
     return context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from typing import Any
+from urllib.parse import parse_qsl
 
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.addresses import SERVICES, Address, address_of, api_name, scope_of
@@ -130,7 +131,7 @@ class Guard:
     def _admit_anonymous(self, context: Any, call: Call, address: Address) -> None:
         signing_name = address.service or internals.guess_service(context.request, call.raw) or _FALLBACK
         self._name_service(context, call, signing_name)
-        if signing_name != "s3":
+        if signing_name != "s3" and not (signing_name == "sts" and _is_web_identity(call.raw)):
             raise unsigned(family_of(signing_name))
         call.region = call.entry.region = address.region or "us-east-1"
         self._set_account(context.request, call, "000000000000", signing_name)
@@ -178,6 +179,12 @@ class Guard:
             f"AWS4-HMAC-SHA256 Credential={account}/{call.at:%Y%m%d}/{call.region}/{signing_name}/aws4_request,"
             " SignedHeaders=host, Signature=0"
         )
+
+
+def _is_web_identity(raw: RawRequest) -> bool:
+    """Tell whether a request is the one call of STS that needs no signature, and nothing else besides."""
+    parameters = [*parse_qsl(raw.query), *parse_qsl(raw.body.decode("latin-1"))]
+    return [value for name, value in parameters if name == "Action"] == ["AssumeRoleWithWebIdentity"]
 
 
 def pin_service(_chain: Any, context: Any, _response: Any) -> None:

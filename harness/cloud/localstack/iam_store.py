@@ -13,6 +13,7 @@ from harness.cloud.documents import is_mapping, members
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.bootstrap import ADMINISTRATOR
 from harness.cloud.ports import Credential, NamedPolicy, Principal, Role
+from harness.cloud.web_identity import OidcProvider
 
 __all__ = ["AccessKeys", "StoredIam"]
 
@@ -46,12 +47,33 @@ class StoredIam:
         groups = [group for group in list(backend.groups.values()) if user in group.users]
         return tuple(policy for entity in (user, *groups) for policy in _identity_policies(entity))
 
+    def has_principal(self, arn: str) -> bool:
+        """Tell whether a role or user with exactly this ARN is there."""
+        return self.role(arn) is not None or self.user_policies(arn) is not None
+
+    def inline_policies(self, account: str, kind: str, name: str) -> Mapping[str, str]:
+        """Return the inline policies of a role, user or group by name; empty when it is not there."""
+        backend = internals.iam_backend(account)
+        entities: Mapping[str, Iterable[Any]] = {
+            "role": backend.roles.values(),
+            "user": backend.users.values(),
+            "group": backend.groups.values(),
+        }
+        found = next((entity for entity in list(entities[kind]) if entity.name == name), None)
+        return {str(key): _text(document) for key, document in dict(found.policies).items()} if found else {}
+
     def managed_policy(self, arn: str) -> str | None:
         """Return the document of a managed policy, AWS's own or an account's."""
         account = arn.split(":")[4] if arn.count(":") >= 5 else ""
         backend = internals.iam_backend(account if account.isdigit() else "000000000000")
         policy = backend.managed_policies.get(arn)
         return _default_document(policy) if policy else None
+
+    def provider(self, account: str, issuer: str) -> OidcProvider | None:
+        """Return the account's OIDC provider for an issuer, given without ``https://``."""
+        arn = f"arn:aws:iam::{account}:oidc-provider/{issuer}"
+        client_ids = internals.oidc_client_ids(account, arn)
+        return None if client_ids is None else OidcProvider(arn, client_ids)
 
     def path(self, account: str, kind: str, name: str) -> str:
         """Return the path of an entity, ``/`` when it is not there."""

@@ -280,6 +280,12 @@ def access_key_owner(access_key_id: str, account: str) -> tuple[Any, Any] | None
     return None
 
 
+def oidc_client_ids(account: str, arn: str) -> tuple[str, ...] | None:
+    """Return the client ids of an account's OIDC provider, None without such a provider."""
+    provider = iam_backend(account).open_id_providers.get(arn)
+    return tuple(map(str, provider.client_id_list)) if provider else None
+
+
 def s3_bucket(name: str) -> Any | None:
     """Return LocalStack's bucket of this name, of whatever account."""
     stores = _from("localstack.services.s3.models", "s3_stores")

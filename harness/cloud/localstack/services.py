@@ -13,6 +13,8 @@ from harness.cloud.localstack.composition import emulator
 from harness.cloud.localstack.gate import caller_context
 from harness.cloud.ports import Credential
 from harness.cloud.sts import AssumedRole, AssumeRoleRequest, assume_role, caller_identity
+from harness.cloud.sts_sessions import access_key_account, session_token
+from harness.cloud.web_identity import assume_role_with_web_identity
 
 __all__ = ["cloudtrail", "eks", "eks_auth", "sts"]
 
@@ -116,6 +118,39 @@ def _assume_role(context: Any, request: Request) -> Result:
     return _assume_role_result(assumed)
 
 
+def _assume_role_with_web_identity(context: Any, request: Request) -> Result:
+    lab = emulator()
+    call: Call = context.get(internals.CALL)
+    with_identity = assume_role_with_web_identity(
+        _assume_role_request(request),
+        str(request.get("WebIdentityToken") or ""),
+        iam=lab.iam,
+        providers=lab.providers,
+        ids=lab.ids,
+        clock=lab.clock,
+        context=caller_context(call),
+        managed_policy=lab.iam.managed_policy,
+    )
+    lab.registry.add(with_identity.assumed.credential)
+    return {
+        **_assume_role_result(with_identity.assumed),
+        "SubjectFromWebIdentityToken": with_identity.subject,
+        "Audience": with_identity.audience,
+        "Provider": with_identity.provider,
+    }
+
+
+def _get_session_token(context: Any, request: Request) -> Result:
+    lab = emulator()
+    credential = session_token(_caller(context), request.get("DurationSeconds"), lab.ids, lab.clock)
+    lab.registry.add(credential)
+    return {"Credentials": _credentials(credential)}
+
+
+def _get_access_key_info(_: Any, request: Request) -> Result:
+    return {"Account": access_key_account(str(request.get("AccessKeyId") or ""))}
+
+
 def _assume_role_request(request: Request) -> AssumeRoleRequest:
     return AssumeRoleRequest(
         role_arn=str(request.get("RoleArn") or ""),
@@ -133,12 +168,7 @@ def _assume_role_request(request: Request) -> AssumeRoleRequest:
 def _assume_role_result(assumed: AssumedRole) -> Result:
     credential = assumed.credential
     result: dict[str, Any] = {
-        "Credentials": {
-            "AccessKeyId": credential.access_key_id,
-            "SecretAccessKey": credential.secret_access_key,
-            "SessionToken": credential.session_token,
-            "Expiration": credential.expires_at,
-        },
+        "Credentials": _credentials(credential),
         "AssumedRoleUser": {"AssumedRoleId": credential.principal.user_id, "Arn": credential.principal.arn},
     }
     if assumed.packed_policy_size is not None:
@@ -148,6 +178,23 @@ def _assume_role_result(assumed: AssumedRole) -> Result:
     return result
 
 
-sts = internals.provider(
-    "sts", "podid", lambda: {"AssumeRole": _assume_role, "GetCallerIdentity": _get_caller_identity}
-)
+def _credentials(credential: Credential) -> dict[str, Any]:
+    return {
+        "AccessKeyId": credential.access_key_id,
+        "SecretAccessKey": credential.secret_access_key,
+        "SessionToken": credential.session_token,
+        "Expiration": credential.expires_at,
+    }
+
+
+def _sts_operations() -> Mapping[str, internals.Operation]:
+    return {
+        "AssumeRole": _assume_role,
+        "AssumeRoleWithWebIdentity": _assume_role_with_web_identity,
+        "GetAccessKeyInfo": _get_access_key_info,
+        "GetCallerIdentity": _get_caller_identity,
+        "GetSessionToken": _get_session_token,
+    }
+
+
+sts = internals.provider("sts", "podid", _sts_operations)

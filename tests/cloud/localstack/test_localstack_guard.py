@@ -144,7 +144,7 @@ def test_operation_without_a_mapping_answers_501_and_has_no_effect(aws: Aws) -> 
             Bucket="b", AccelerateConfiguration={"Status": "Enabled"}
         ),
         lambda: aws.client("iam").create_account_alias(AccountAlias="lab"),
-        lambda: aws.client("sts").get_session_token(),
+        lambda: aws.client("sts").get_federation_token(Name="me"),
         lambda: aws.client("eks").create_fargate_profile(
             fargateProfileName="f", clusterName="c", podExecutionRoleArn="a"
         ),

@@ -1,0 +1,108 @@
+"""IRSA: a service account's token for a role's credentials, over the wire."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import boto3
+import pytest
+from api_server_double import ISSUER, ApiServerDouble
+from aws_process import ACCOUNT, REGION, Aws
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+HOST = ISSUER.removeprefix("https://")
+SUBJECT = "system:serviceaccount:demo:s3-reader"
+
+
+@pytest.fixture
+def role(aws: Aws, api: ApiServerDouble) -> str:
+    """A role that trusts the cluster's issuer for one service account."""
+    assert api
+    iam = aws.client("iam")
+    provider = iam.create_open_id_connect_provider(Url=ISSUER, ClientIDList=["sts.amazonaws.com"])
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": provider["OpenIDConnectProviderArn"]},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{HOST}:sub": SUBJECT, f"{HOST}:aud": "sts.amazonaws.com"}},
+    }
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    return iam.create_role(RoleName="irsa", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+
+
+def assume(aws: Aws, role: str, token: str) -> Any:
+    sts = boto3.client("sts", endpoint_url=aws.endpoint, region_name=REGION, config=Config(signature_version=UNSIGNED))
+    return sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="me", WebIdentityToken=token)
+
+
+def test_irsa_gives_a_session_without_a_signature(aws: Aws, api: ApiServerDouble, role: str) -> None:
+    answer = assume(aws, role, api.token(time.time(), aud=["sts.amazonaws.com"]))
+
+    assert answer["SubjectFromWebIdentityToken"] == SUBJECT
+    assert answer["Audience"] == "sts.amazonaws.com"
+    assert answer["Provider"] == f"arn:aws:iam::{ACCOUNT}:oidc-provider/{HOST}"
+    identity = aws.client("sts", answer["Credentials"]).get_caller_identity()
+    assert identity["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/irsa/me"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("InvalidIdentityToken", "Incorrect token audience")),
+        (
+            {"aud": "sts.amazonaws.com", "sub": "system:serviceaccount:demo:other"},
+            ("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"),
+        ),
+        (
+            {"iss": "https://oidc.example.com"},
+            (
+                "InvalidIdentityToken",
+                "No OpenIDConnect provider found in your account for https://oidc.example.com",
+            ),
+        ),
+    ],
+)
+def test_another_token_is_refused(
+    aws: Aws, api: ApiServerDouble, role: str, changes: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    with pytest.raises(ClientError) as caught:
+        assume(aws, role, api.token(time.time(), **changes))
+
+    error = caught.value.response["Error"]
+    assert (error["Code"], error["Message"]) == expected
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        [("Action", "AssumeRole")],
+        [("Action", "GetCallerIdentity"), ("Action", "AssumeRoleWithWebIdentity")],
+        [("Action", "AssumeRoleWithWebIdentity"), ("Action", "GetCallerIdentity")],
+    ],
+)
+def test_no_other_call_of_sts_gets_in_unsigned(aws: Aws, form: list[tuple[str, str]]) -> None:
+    connection = http.client.HTTPConnection(urlsplit(aws.endpoint).netloc, timeout=20)
+    headers = {"Host": f"sts.{REGION}.amazonaws.com", "Content-Type": "application/x-www-form-urlencoded"}
+
+    connection.request("POST", "/", urlencode([*form, ("Version", "2011-06-15")]), headers)
+    response = connection.getresponse()
+
+    assert response.status == 403
+    assert b"<Code>MissingAuthenticationToken</Code>" in response.read()
+    connection.close()
+
+
+def test_temporary_keys_of_a_user_cannot_call_iam(aws: Aws) -> None:
+    credentials = aws.client("sts").get_session_token(DurationSeconds=900)["Credentials"]
+
+    assert aws.client("s3", credentials).list_buckets()["Buckets"] == []
+    with pytest.raises(ClientError, match="InvalidClientTokenId"):
+        aws.client("iam", credentials).list_roles()
+    with pytest.raises(ClientError, match="Cannot call GetSessionToken with session credentials"):
+        aws.client("sts", credentials).get_session_token()
