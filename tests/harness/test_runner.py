@@ -108,7 +108,7 @@ class LabThatDoesNotComeUp:
     def __init__(self, name: str) -> None:
         assert name == "podid"
 
-    def up(self, _specs: object, _progress: object) -> None:
+    def up(self, _specs: object, _progress: object, _provider: object) -> None:
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.conformance.record import RequirementRecord, Run, TestRecord
+from harness.conformance.record import CheckRecord, RequirementRecord, Run, TestRecord
 
 __all__ = ["FILE_NAME", "cell", "render", "section"]
 
@@ -26,6 +26,9 @@ def render(run: Run) -> str:
 
 def _render(run: Run, rows: int) -> str:
     tests = {test.node: test for test in run.tests}
+    broken: dict[str, list[CheckRecord]] = {}
+    for check in (check for test in run.tests for check in test.checks if not check.holds):
+        broken.setdefault(check.requirement, []).append(check)
     failed = [entry for entry in run.requirements if entry.outcome in {"failed", "expected-failure"}]
     missing = [entry for entry in run.requirements if entry.outcome in {"error", "could-not-run", "not-applicable"}]
     parts = [
@@ -34,7 +37,10 @@ def _render(run: Run, rows: int) -> str:
         + (", **interrupted**" if run.interrupted else ""),
         _table(("outcome", "requirements"), [(name, str(count)) for name, count in run.counts.items()], rows),
         section(
-            "Failed", ("ID", "", "requirement", "expected and observed"), (_failure(e, tests) for e in failed), rows
+            "Failed",
+            ("ID", "", "requirement", "expected and observed"),
+            (_failure(entry, tests, broken.get(entry.id, [])) for entry in failed),
+            rows,
         ),
         section("Did not run", ("ID", "", "outcome", "why"), map(_absence, missing), rows),
         section("Faults of the harness", ("where", "what"), ((f.where, cell(f.message)) for f in run.faults), rows),
@@ -54,9 +60,10 @@ def _render(run: Run, rows: int) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _failure(requirement: RequirementRecord, tests: dict[str, TestRecord]) -> tuple[str, ...]:
+def _failure(
+    requirement: RequirementRecord, tests: dict[str, TestRecord], checks: list[CheckRecord]
+) -> tuple[str, ...]:
     mine = [tests[node] for node in requirement.tests]
-    checks = [c for test in mine for c in test.checks if c.requirement == requirement.id and not c.holds]
     said = [f"expected {c.expected!r}, observed {c.observed!r}" for c in checks]
     said = said or [test.message.strip().splitlines()[-1] for test in mine if test.message.strip()]
     known = " (known)" if requirement.outcome == "expected-failure" else ""
