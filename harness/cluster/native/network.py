@@ -83,10 +83,6 @@ class LabNetwork:
         _ip(inside, "link set eth0 up")
         # The API server advertises the address of the default route. Nothing routes further: the lab has no way out.
         _ip(inside, f"route add default via {self.aws_address}")
-        # A link-local address that nobody on the node has leads nowhere, silently, as in a VPC. Where the host forwards
-        # packets (Docker turns that on, and new namespaces inherit it) AWS's end would answer that it is unreachable.
-        _ip(inside, "route add blackhole 169.254.0.0/16")
-        _ip(inside, f"route add {IMDS_ADDRESS}/32 via {self.aws_address}")
 
 
 def choose_subnet() -> str:
