@@ -195,7 +195,7 @@ class Lab:
         if requested not in {name, "auto"}:
             raise UsageError(
                 f"lab {self.name!r} is up on provider {name}, not {requested}",
-                hint="remove it with: podid down; or use another lab: podid --lab NAME …",
+                hint="remove it with: podid down; or use another lab: set PODID_LAB",
             )
         return name
 

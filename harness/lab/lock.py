@@ -33,7 +33,7 @@ def exclusive(path: Path, lab: str) -> Generator[None]:
             file.seek(0)
             raise UsageError(
                 f"lab {lab!r} is being changed by another command: {file.read().strip() or 'unknown'}",
-                hint="wait for it to end, or use another lab: podid --lab NAME …",
+                hint="wait for it to end, or use another lab: set PODID_LAB",
             ) from None
         file.truncate(0)
         file.write(f"PID {os.getpid()}: {' '.join(sys.argv)}\n")

@@ -231,7 +231,7 @@ class LabEngine:
             owner = labels.get(DIRECTORY_LABEL, "somebody else")
             raise UsageError(
                 f"the Docker network {self.network_name!r} belongs to {owner}",
-                hint="use another lab: podid --lab NAME …",
+                hint="use another lab: set PODID_LAB",
             )
         networks: Any = self.engine.client.networks
         with explained("creating the lab's network"):
@@ -285,7 +285,7 @@ class LabEngine:
         if foreign := [str(node.attrs["Names"][0]).lstrip("/") for node in nodes if str(node.id) not in ours]:
             raise UsageError(
                 f"there is a kind cluster {kind_name!r} that is not of this lab: {', '.join(foreign)}",
-                hint="use another lab: podid --lab NAME …",
+                hint="use another lab: set PODID_LAB",
             )
 
     def is_running(self, name: str) -> bool:
