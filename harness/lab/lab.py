@@ -27,7 +27,6 @@ from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
-from harness.lab.kind import KindProvider
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, cache_directory, state_directory
@@ -88,8 +87,13 @@ class Lab:
 
     def _provider_of(self, name: ProviderName) -> Provider:
         if name not in self._providers:
-            kind: type[NativeProvider | KindProvider] = KindProvider if name == "kind" else NativeProvider
-            self._providers[name] = kind(self.name, self.paths, self.aws)
+            if name == "kind":
+                # Here: a native lab need not wait for Docker's SDK.
+                from harness.lab.kind import KindProvider  # noqa: PLC0415
+
+                self._providers[name] = KindProvider(self.name, self.paths, self.aws)
+            else:
+                self._providers[name] = NativeProvider(self.name, self.paths, self.aws)
         return self._providers[name]
 
     @property
