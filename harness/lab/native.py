@@ -32,6 +32,9 @@ from harness.progress import Progress
 
 __all__ = ["NativeProvider", "kill_marked"]
 
+_FOR_IMAGES = {"coredns", "pause", "registry"}
+"""Groups of programs that go into images or serve them."""
+
 
 class NativeProvider:
     """Sandboxes on a bridge; implements :class:`harness.lab.provider.Provider`."""
@@ -71,8 +74,11 @@ class NativeProvider:
         cache = cache_directory()
         packages.install(progress)
         environment = builds.submit(localstack_environment.ensure, cache, progress)
-        programs = binaries.ensure(cache, progress)
+        # Images wait for the network where Go waits for the processor: begin them before the big builds.
+        first = [group for group in binaries.GROUPS if group.name in _FOR_IMAGES]
+        programs = binaries.ensure(cache, progress, first)
         self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
+        programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
         if is_new:
             self._start_aws(environment.result(), programs["registry"], cache, progress)
