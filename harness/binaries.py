@@ -15,13 +15,16 @@ import json
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Self
 
 from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
@@ -131,11 +134,8 @@ def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) ->
             checks = [pool.submit(_is_intact, store, group) for group in groups]
             missing = [group for group, check in zip(groups, checks, strict=True) if not check.result()]
         phase.total = len(missing)
-        for group in missing:
-            phase.step(f"building {group.name} {group.version}")
-            with _locked(store, group, phase):
-                if not _is_intact(store, group):
-                    _build(cache, group, phase)
+        with _Builds(cache, phase) as builds:
+            builds.run(missing)
     return {name: _entry(store, group) / name for group in groups for name in group.programs}
 
 
@@ -149,6 +149,66 @@ def path_of(program: str, cache: Path) -> Path:
         if program in group.programs:
             return _entry(cache / "binaries", group) / program
     raise KeyError(program)
+
+
+_Call = Callable[[Sequence[str], Path, Mapping[str, str], IO[str]], int]
+
+
+class _Builds:
+    """Builds groups, two at a time: while one waits for the network or links, the other compiles."""
+
+    _AT_ONCE = 2
+
+    def __init__(self, cache: Path, phase: Phase) -> None:
+        self._cache = cache
+        self._phase = phase
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_stopped = False
+        self._pool = ThreadPoolExecutor(self._AT_ONCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what still runs, after an error or an interruption; the other threads wait for it."""
+        with self._lock:
+            self._is_stopped = True
+            for process in self._running:
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, groups: Sequence[Group]) -> None:
+        """Build the groups; the first error ends all."""
+        for done in as_completed([self._pool.submit(self._ensure, group) for group in groups]):
+            done.result()
+
+    def _ensure(self, group: Group) -> None:
+        store = self._cache / "binaries"
+        self._phase.step(f"building {group.name} {group.version}")
+        with _locked(store, group, self._phase):
+            if not _is_intact(store, group):
+                _build(self._cache, group, self._phase, self.call)
+
+    def call(self, command: Sequence[str], directory: Path, environment: Mapping[str, str], log: IO[str]) -> int:
+        """Run a program and return its exit code; it ends when the builds do."""
+        with self._lock:
+            if self._is_stopped:
+                return -signal.SIGKILL
+            process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            self._running.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.remove(process)
 
 
 def _entry(store: Path, group: Group) -> Path:
@@ -189,7 +249,7 @@ def _locked(store: Path, group: Group, phase: Phase) -> Generator[None]:
         yield
 
 
-def _build(cache: Path, group: Group, phase: Phase) -> None:
+def _build(cache: Path, group: Group, phase: Phase, call: _Call) -> None:
     store = cache / "binaries"
     entry = _entry(store, group)
     if entry.exists():
@@ -202,7 +262,7 @@ def _build(cache: Path, group: Group, phase: Phase) -> None:
         # Not TemporaryDirectory: after the renaming there is nothing to remove.
         temporary = Path(tempfile.mkdtemp(prefix=f".{group.name}-", dir=store))
         try:
-            _go_build(go, group, temporary, cache / "logs")
+            _go_build(go, group, temporary, cache / "logs", call)
             manifest = {"go": _go_version(go), "sha256": {name: _sha256(temporary / name) for name in group.programs}}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             temporary.chmod(0o755)
@@ -222,7 +282,7 @@ def _go_version(go: Path) -> str:
     ).stdout.strip()
 
 
-def _go_build(go: Path, group: Group, output: Path, logs: Path) -> None:
+def _go_build(go: Path, group: Group, output: Path, logs: Path, call: _Call) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"build-{group.name}.log"
     flags = " ".join([_STRIP, *(f"-X {name}={value}" for name, value in (group.variables or {}).items())])
@@ -232,16 +292,8 @@ def _go_build(go: Path, group: Group, output: Path, logs: Path) -> None:
     command += [f"-tags={group.tags}"] if group.tags else []
     with log.open("w") as file:
         for target, packages in _targets(group, output):
-            done = subprocess.run(
-                [*command, "-o", target, *packages],
-                cwd=TOOLS / group.name,
-                env=go_environment(cgo=group.cgo),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-            if done.returncode != 0:
+            arguments = [*command, "-o", target, *packages]
+            if call(arguments, TOOLS / group.name, go_environment(cgo=group.cgo), file) != 0:
                 raise _explain(group, log)
 
 

@@ -211,6 +211,23 @@ def test_of_two_commands_one_builds_and_the_other_waits(cache: Path) -> None:
     assert builds(cache) == 1
 
 
+def test_the_first_error_ends_the_other_build(cache: Path) -> None:
+    """Two groups at once: the one fails when the other has begun, which would take a minute."""
+    shutil.copytree(cache.parent / "tools/tiny", cache.parent / "tools/slow")
+    write_go(
+        cache.parent,
+        f"""case "$PWD" in */slow) echo $$ > "{cache.parent}/pid"; exec sleep 60;; esac
+        until [ -s "{cache.parent}/pid" ]; do :; done; echo broken; exit 1""",
+    )
+    slow = Group("slow", "1", {"one": "example.test/cmd/one"})
+
+    with Progress(io.StringIO()) as progress, pytest.raises(HarnessFault, match="building tiny"):
+        binaries.ensure(cache, progress, [slow, TINY])
+
+    assert not is_running(read_pid(cache.parent / "pid"))
+    assert sorted(entry.name for entry in (cache / "binaries").iterdir()) == [".slow.lock", ".tiny.lock"]
+
+
 def test_a_build_ends_with_the_podid_that_started_it(cache: Path) -> None:
     """However podid ends: a kill -9 would leave minutes of building behind."""
     write_go(cache.parent, f'echo $$ > "{cache.parent}/pid"; exec sleep 60')
