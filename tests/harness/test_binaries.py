@@ -22,11 +22,11 @@ from harness.progress import Progress
 
 TOOLS = Path(__file__).parents[2] / "tools"
 TINY = Group("tiny", "1.2", {"one": "example.test/cmd/one", "two": "example.test/cmd/two"})
-# Writes a file per package into the directory after -o, and one line per call.
+# Writes the file after -o, and one line per call.
 BUILDS = """
 for word in "$@"; do
   case "$previous" in -o) output="$word";; esac; previous="$word"
-  case "$word" in example.test/*) echo "program ${word##*/}" > "$output${word##*/}";; esac
+  case "$word" in example.test/*) echo "program ${word##*/}" > "$output";; esac
 done
 echo call >> "$CALLS"
 """
@@ -76,6 +76,16 @@ def test_programs_are_built_once(cache: Path) -> None:
     assert programs["two"].read_text() == "program two\n"
     assert "[1/1] building tiny 1.2" in printed
     assert "building" not in silence
+    assert builds(cache) == len(TINY.programs)
+
+
+def test_a_package_with_several_names_is_built_once(cache: Path) -> None:
+    both = Group("tiny", "1.2", {"one": "example.test/cmd/all", "two": "example.test/cmd/all"})
+
+    programs, _ = ensure(cache, both)
+
+    assert {path.read_text() for path in programs.values()} == {"program all\n"}
+    assert ensure(cache, both)[0] == programs
     assert builds(cache) == 1
 
 
@@ -130,7 +140,7 @@ def test_a_damaged_entry_is_noticed_said_and_built_again(cache: Path, harm: Call
 
     assert "the cached tiny 1.2 is damaged; building it again" in printed
     assert path.read_text() == "program one\n"
-    assert builds(cache) == 2
+    assert builds(cache) == 2 * len(TINY.programs)
 
 
 def test_what_a_killed_build_left_is_removed(cache: Path) -> None:
@@ -193,11 +203,12 @@ def test_a_module_that_is_not_what_go_sum_pins_is_no_network_problem(cache: Path
 
 def test_of_two_commands_one_builds_and_the_other_waits(cache: Path) -> None:
     """Flock is per open file, so two threads exclude each other as two processes do."""
+    one = Group("tiny", "1", {"one": "example.test/cmd/one"})
     pipe = cache.parent / "pipe"
     os.mkfifo(pipe)
     write_go(cache.parent, f'read line < "{pipe}"\n{BUILDS}')
     results: list[tuple[dict[str, Path], str]] = []
-    threads = [threading.Thread(target=lambda: results.append(ensure(cache)), daemon=True) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: results.append(ensure(cache, one)), daemon=True) for _ in range(2)]
 
     for thread in threads:
         thread.start()
