@@ -50,7 +50,7 @@ class Group:
     """Directory below ``tools/``."""
     version: str
     programs: Mapping[str, str]
-    """Name of the program → Go package. A package with several names is built once and acts by the name it is called."""
+    """Name of the program → Go package. A package of several names is built once and acts by the name it is called."""
     variables: Mapping[str, str] | None = None
     """Go variables that the linker sets, such as the version a program prints."""
     tags: str = ""
