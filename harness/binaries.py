@@ -30,7 +30,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "KIND", "KUBERNETES", "Group", "ensure", "path_of"]
+__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -62,6 +62,11 @@ def _programs(prefix: str, *names: str) -> dict[str, str]:
 
 
 _VERSION = "k8s.io/component-base/version"
+_KUBERNETES_VARIABLES = {
+    f"{_VERSION}.gitVersion": KUBERNETES,
+    f"{_VERSION}.gitMajor": "1",
+    f"{_VERSION}.gitMinor": "34",
+}
 GROUPS: Sequence[Group] = (
     Group("pause", "1", {"pause": "."}),
     Group(
@@ -91,21 +96,23 @@ GROUPS: Sequence[Group] = (
         "2.1.5",
         _programs("github.com/containerd/containerd/v2/cmd/", "containerd", "containerd-shim-runc-v2", "ctr"),
         {"github.com/containerd/containerd/v2/version.Version": "2.1.5"},
-        tags="no_btrfs no_zfs no_devmapper no_aufs",
+        tags="no_btrfs no_zfs no_devmapper no_tracing",
     ),
     Group("registry", "3.0.0", {"registry": "."}),
     Group("coredns", "1.13.1", {"coredns": "."}),
     Group(
         "kubernetes",
         KUBERNETES,
-        dict.fromkeys(("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"), ".")
-        | {"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
-        {f"{_VERSION}.gitVersion": KUBERNETES, f"{_VERSION}.gitMajor": "1", f"{_VERSION}.gitMinor": "34"},
+        dict.fromkeys(("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"), "."),
+        _KUBERNETES_VARIABLES,
     ),
 )
 
 KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 """kind itself, for machines that have none."""
+
+KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
+"""For people whose machine has none; no test needs it."""
 
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
@@ -131,18 +138,6 @@ def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) ->
         with _Builds(cache, phase) as builds:
             builds.run(missing)
     return {name: _entry(store, group) / name for group in groups for name in group.programs}
-
-
-def path_of(program: str, cache: Path) -> Path:
-    """Return where a program is once it is built.
-
-    Raises:
-        KeyError: No group has such a program.
-    """
-    for group in GROUPS:
-        if program in group.programs:
-            return _entry(cache / "binaries", group) / program
-    raise KeyError(program)
 
 
 _Call = Callable[[Sequence[str], Path, Mapping[str, str], IO[str]], int]
@@ -289,16 +284,19 @@ def _go_build(go: Path, group: Group, output: Path, logs: Path, call: _Call) -> 
     bound = ["setpriv", "--pdeathsig=KILL"] if shutil.which("setpriv") else []
     command = [*bound, str(go), *_BUILD, f"-ldflags={flags}"]
     command += [f"-tags={group.tags}"] if group.tags else []
-    built: dict[str, str] = {}
     with log.open("w") as file:
-        for name, package in group.programs.items():
-            if package in built:
-                (output / name).symlink_to(built[package])
-                continue
-            arguments = [*command, "-o", str(output / name), package]
-            if call(arguments, TOOLS / group.name, go_environment(cgo=group.cgo), file) != 0:
-                raise _explain(group, log)
-            built[package] = name
+        arguments = [*command, "-o", f"{output}/", *dict.fromkeys(group.programs.values())]
+        if call(arguments, TOOLS / group.name, go_environment(cgo=group.cgo), file) != 0:
+            raise _explain(group, log)
+    for name, package in group.programs.items():
+        if name != (made := _executable(group, package)):
+            (output / name).symlink_to(made)
+
+
+def _executable(group: Group, package: str) -> str:
+    """Return how go names a package's program: by the last element of its path that is no major version."""
+    path = group.name if package == "." else re.sub(r"/v\d+$", "", package)
+    return path.rpartition("/")[2]
 
 
 def _explain(group: Group, log: Path) -> HarnessFault | MissingPrerequisite:

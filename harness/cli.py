@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
+from harness import binaries
 from harness import doctor as doctor_checks
 from harness.cluster.base import ClusterSpec
 from harness.conformance.compare import compare
@@ -25,7 +27,7 @@ from harness.conformance.store import rewrite
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
 from harness.lab import Lab
-from harness.lab.paths import CHECKOUT
+from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.progress import Progress
 from harness.runner import collect_bindings, how_to_continue, podid_command, run_suites
@@ -73,9 +75,10 @@ def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS, provide
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
     with Progress() as progress:
+        kubectl = _missing_kubectl(progress)
         the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
     print("# The lab is up. In the shell you want to use it from:")
-    for line in the_lab.exports():
+    for line in the_lab.exports(kubectl):
         print(line)
     print(f"# Remove it with: {podid_command(lab)} down")
 
@@ -138,8 +141,18 @@ def kubeconfig(lab: LabName = DEFAULT_LAB) -> None:
 @app.command()
 def exports(lab: LabName = DEFAULT_LAB) -> None:
     """Print the lines that make a shell's kubectl and aws use the lab: eval "$(podid exports)"."""
-    for line in Lab(lab).require().exports():
+    the_lab = Lab(lab).require()
+    with Progress() as progress:
+        kubectl = _missing_kubectl(progress)
+    for line in the_lab.exports(kubectl):
         print(line)
+
+
+def _missing_kubectl(progress: Progress) -> Path | None:
+    """Return a kubectl of ours if the machine has none."""
+    if shutil.which("kubectl"):
+        return None
+    return binaries.ensure(cache_directory(), progress, [binaries.KUBECTL])["kubectl"]
 
 
 @app.command()

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from harness import binaries, wait
+from harness import wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
@@ -29,7 +29,7 @@ from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
-from harness.lab.paths import LabPaths, cache_directory, state_directory
+from harness.lab.paths import LabPaths, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
 from harness.lab.provider import (
     Choice,
@@ -137,15 +137,17 @@ class Lab:
         """Return a client of the emulator's control route: journal, clock, reset."""
         return self.aws.control(self._provider.aws_endpoint)
 
-    def exports(self) -> list[str]:
-        """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab; ours if it has no ``kubectl``."""
-        kubectl = binaries.path_of("kubectl", cache_directory())
-        path = [] if shutil.which("kubectl") or not kubectl.exists() else [f'export PATH="$PATH:{kubectl.parent}"']
+    def exports(self, kubectl: Path | None) -> list[str]:
+        """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab.
+
+        Args:
+            kubectl: The ``kubectl`` for a shell that has none.
+        """
         return [
             f"export KUBECONFIG={self.paths.kubeconfig}",
             f"export AWS_CONFIG_FILE={self.paths.aws_config}",
             f"export AWS_PROFILE={next(iter(ADMINISTRATORS.values()))}",
-            *path,
+            *([f'export PATH="$PATH:{kubectl.parent}"'] if kubectl else []),
         ]
 
     # --- up ---------------------------------------------------------------------------------------------------------
