@@ -480,8 +480,9 @@ def test_deleted_association_gives_no_credentials(
 def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s3_test: Pod, aws: AwsAccount) -> None:
     """On a node where no agent ever ran, the SDK of an injected pod says the article's connect timeout."""
     assert s3_test
+    pod = kube.run("no-agent", demo, image=IMAGE, service_account="s3-reader", command=SLEEP)
     with without_agent(cluster, aws, kube):
-        pod = kube.run("no-agent", demo, image=IMAGE, service_account="s3-reader", command=SLEEP).wait_until_ready()
+        pod.wait_until_ready()
 
         done = pod.exec("aws", "sts", "get-caller-identity", timeout=120)
 
