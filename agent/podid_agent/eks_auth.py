@@ -122,6 +122,14 @@ class EKSAuthClient:
                 credentials = await self._call(token, progress)
             outcome = "success"
             self._on_outcome(None)
+            self._journal.debug(
+                "Successfully fetched credentials from EKS Auth",
+                {
+                    "fetched_role_arn": credentials.role_arn,
+                    "fetched_role_id": credentials.role_id,
+                    "association-id": credentials.association_id,
+                },
+            )
         except CredentialsError as error:
             outcome = error.outcome
             self._on_outcome(error)

@@ -42,6 +42,7 @@ class Observer:
         redactor: Redactor,
         diagnostics: Diagnostics,
         directory: Path,
+        *,
         kind: Kind,
     ) -> None:
         """Keep what the hooks need.

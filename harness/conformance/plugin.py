@@ -102,7 +102,12 @@ class Plugin:
         self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
         self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
         observer = Observer(
-            self.results.bindings, self._ledger, self._redactor, self.diagnostics, self._directory, self._facts.kind
+            self.results.bindings,
+            self._ledger,
+            self._redactor,
+            self.diagnostics,
+            self._directory,
+            kind=self._facts.kind,
         )
         config.pluginmanager.register(observer, "podid-observer")
         if self._canary:

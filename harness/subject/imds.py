@@ -80,9 +80,7 @@ class FakeIMDS:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(
-        self, request: socket | tuple[bytes, socket], client_address: tuple[str, int] | str
-    ) -> None:
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: tuple[str, int] | str) -> None:
         """Stay silent: agents may hang up."""
 
 

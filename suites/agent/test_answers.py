@@ -100,7 +100,12 @@ def test_what_html_would_read_is_escaped(agent: Agent, eks_auth: FakeEKSAuth, to
     reply = agent.get(token)
 
     check("AGT-232", expected='a&b<c>d"e\\fü==', observed=_members(reply).get("Token"))
-    check("AGT-235", expected=r"\u0026, \u003c, \u003e", observed=reply.text, holds=r"a\u0026b\u003cc\u003ed" in reply.text)
+    check(
+        "AGT-235",
+        expected=r"\u0026, \u003c, \u003e",
+        observed=reply.text,
+        holds=r"a\u0026b\u003cc\u003ed" in reply.text,
+    )
 
 
 @requirement("AGT-236", "AGT-403", "AGT-408")
@@ -151,9 +156,13 @@ def test_errors_are_one_line_of_plain_text(agent: Agent, eks_auth: FakeEKSAuth) 
         )
         for name, reply in errors.items()
     }
-    check("AGT-240", expected=dict.fromkeys(errors, (True, "text/plain; charset=utf-8", "nosniff", True)), observed=observed)
+    check(
+        "AGT-240",
+        expected=dict.fromkeys(errors, (True, "text/plain; charset=utf-8", "nosniff", True)),
+        observed=observed,
+    )
     forbidden = {name: sorted(FORBIDDEN_HEADERS & reply.headers.keys()) for name, reply in errors.items()}
-    check("AGT-248", expected=dict.fromkeys(errors, []), observed=forbidden)
+    check("AGT-248", expected={name: [] for name in errors}, observed=forbidden)
 
 
 @requirement("AGT-245")
@@ -200,7 +209,9 @@ def test_a_refusal_that_quotes_secrets_is_cut_and_struck_out(agent: Agent, eks_a
 
 
 @requirement("AGT-249")
-@pytest.mark.parametrize("claims", [b'{"exp":' + b"9" * 5000 + b"}", b'{"exp":"' + b"x" * 5000 + b'"}'], ids=["digits", "text"])
+@pytest.mark.parametrize(
+    "claims", [b'{"exp":' + b"9" * 5000 + b"}", b'{"exp":"' + b"x" * 5000 + b'"}'], ids=["digits", "text"]
+)
 def test_a_refused_claim_is_not_quoted_at_length(agent: Agent, claims: bytes) -> None:
     """An error of the agent's own is at most a kibibyte, whatever the token holds."""
     reply = agent.get(token_of({"alg": "RS256"}, claims))
@@ -214,7 +225,7 @@ def test_a_refused_claim_is_not_quoted_at_length(agent: Agent, claims: bytes) ->
 
 @requirement("AGT-220", "AGT-241", "AGT-242", "AGT-243")
 def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
-    """Of 2,000 requests at once, 500 and a thousand per second pass; the others leave no trace, and no one else pays."""
+    """Of 2,000 at once, 500 and a thousand per second pass; the others leave no trace, and no other listener pays."""
     before = agent.metric("pod_identity_http_response", code="403")
     logged = len(agent.log_text())
     one = "GET /v1/credentials HTTP/1.1\r\nHost: evil\r\n"
@@ -236,4 +247,9 @@ def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
     counted = agent.metric("pod_identity_http_response", code="403") - before
     check("AGT-243", expected=passed, observed=counted, what="counted answers")
     lines = agent.log_text()[logged:]
-    check("AGT-243", expected=False, observed=bool(re.search(r"429|Too Many Requests", lines)), what="lines about limited ones")
+    check(
+        "AGT-243",
+        expected=False,
+        observed=bool(re.search(r"429|Too Many Requests", lines)),
+        what="lines about limited ones",
+    )

@@ -70,7 +70,9 @@ def test_without_a_cache_errors_are_not_said_to_be_its(uncached: Agent, eks_auth
     first, second = uncached.get(incomplete), uncached.get(bad_arn)
 
     begins = first.text.startswith("invalid response from server: ")
-    check("AGT-278", expected="500 invalid response from server: …", observed=f"{first.status} {first.text}", holds=begins)
+    check(
+        "AGT-278", expected="500 invalid response from server: …", observed=f"{first.status} {first.text}", holds=begins
+    )
     text = "unable to parse arn from assumed role: arn: invalid prefix\n"
     check("AGT-279", expected=(500, text), observed=(second.status, second.text))
 

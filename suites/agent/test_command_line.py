@@ -85,7 +85,9 @@ def test_without_a_subcommand_it_helps(agent_command: AgentCommand) -> None:
 
 @requirement("AGT-103")
 @pytest.mark.parametrize(
-    "arguments", [("-h",), ("--help",), ("help",), ("help", "server"), ("server", "-h"), ("server", "--help")], ids=" ".join
+    "arguments",
+    [("-h",), ("--help",), ("help",), ("help", "server"), ("server", "-h"), ("server", "--help")],
+    ids=" ".join,
 )
 def test_help_can_be_had_in_every_form(agent_command: AgentCommand, arguments: tuple[str, ...]) -> None:
     """Usage is on stdout and the exit code 0, also without the required flag."""
@@ -110,10 +112,14 @@ def test_help_can_be_had_in_every_form(agent_command: AgentCommand, arguments: t
             marks=requirement("AGT-105", "AGT-117"),
         ),
         pytest.param(
-            ("server", "-p", "abc"), 'Error: invalid argument "abc" for "-p, --port" flag:', marks=requirement("AGT-117")
+            ("server", "-p", "abc"),
+            'Error: invalid argument "abc" for "-p, --port" flag:',
+            marks=requirement("AGT-117"),
         ),
         pytest.param(
-            ("server", "--probe-port", "-1"), 'invalid argument "-1" for "--probe-port" flag:', marks=requirement("AGT-117")
+            ("server", "--probe-port", "-1"),
+            'invalid argument "-1" for "--probe-port" flag:',
+            marks=requirement("AGT-117"),
         ),
         pytest.param(("server", "--cluster", "x"), "unknown flag: --cluster", marks=requirement("AGT-106")),
         pytest.param(
@@ -168,7 +174,14 @@ def test_the_last_of_a_repeated_flag_counts(agent_command: AgentCommand) -> None
 @requirement("AGT-118")
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1h30m", "5400.00"), ("1.5h", "5400.00"), ("1900ms", "1.90"), (".5s", "0.50"), ("3000000µs", "3.00"), ("2500000us", "2.50")],
+    [
+        ("1h30m", "5400.00"),
+        ("1.5h", "5400.00"),
+        ("1900ms", "1.90"),
+        (".5s", "0.50"),
+        ("3000000µs", "3.00"),
+        ("2500000us", "2.50"),
+    ],
 )
 def test_durations_have_gos_form(agent_command: AgentCommand, text: str, seconds: str) -> None:
     """The retention that a refusal names is the duration in seconds."""
@@ -307,7 +320,9 @@ def test_a_rate_of_zero_is_three(start_agent: StartAgent, eks_auth: FakeEKSAuth)
     check("AGT-123", expected="the agent is ready", observed=f"/readyz is {ready}", holds=ready == 200)
 
 
-@pytest.mark.parametrize("qps", [["--max-service-qps", "-1"], ["--max-service-qps", "3"], []], ids=["-1", "3", "default"])
+@pytest.mark.parametrize(
+    "qps", [["--max-service-qps", "-1"], ["--max-service-qps", "3"], []], ids=["-1", "3", "default"]
+)
 @requirement("AGT-122", "AGT-123")
 def test_a_rate_that_cannot_keep_up_is_refused(agent_command: AgentCommand, qps: list[str]) -> None:
     """Three a second are too few for eight entries that live for a second."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,12 @@ def test_a_call_is_a_post_of_the_token(agent: Agent, eks_auth: FakeEKSAuth, toke
     check("AGT-701", expected={"token": token}, observed=json.loads(call.body), what="body")
     check("AGT-701", expected=[], observed=eks_auth.rejected, what="other requests")
     client = call.headers.get("user-agent", "")
-    check("AGT-709", expected="podid-agent/VERSION", observed=client, holds=bool(re.match(r"podid-agent/\d+\.\d+", client)))
+    check(
+        "AGT-709",
+        expected="podid-agent/VERSION",
+        observed=client,
+        holds=bool(re.match(r"podid-agent/\d+\.\d+", client)),
+    )
 
 
 class _Keys:
@@ -52,7 +58,9 @@ class _Keys:
     def find(self, access_key_id: str) -> Credential | None:
         if access_key_id != "AKIDNODE":
             return None
-        principal = Principal("role-session", "arn:aws:sts::123456789012:assumed-role/node/i-1", "123456789012", "AROA:i-1")
+        principal = Principal(
+            "role-session", "arn:aws:sts::123456789012:assumed-role/node/i-1", "123456789012", "AROA:i-1"
+        )
         return Credential(access_key_id, "CANARY-NODE-SECRET", None, principal, datetime.now(UTC), None)
 
 
@@ -121,11 +129,22 @@ def test_a_target_role_costs_one_call(agent: Agent, eks_auth: FakeEKSAuth, token
         Answer(cut=True),
         Answer(reset=True),
     ],
-    ids=["500", "502", "503", "504", "unavailable", "throttling", "too many", "limit", "timeout", "HTML", "cut", "reset"],
-)  # fmt: skip
-def test_a_failure_that_can_pass_is_retried(
-    agent: Agent, eks_auth: FakeEKSAuth, token: str, failure: Answer
-) -> None:
+    ids=[
+        "500",
+        "502",
+        "503",
+        "504",
+        "unavailable",
+        "throttling",
+        "too many",
+        "limit",
+        "timeout",
+        "HTML",
+        "cut",
+        "reset",
+    ],
+)
+def test_a_failure_that_can_pass_is_retried(agent: Agent, eks_auth: FakeEKSAuth, token: str, failure: Answer) -> None:
     """Two failures and a success are a success."""
     eks_auth.script(token, failure, failure, grant())
 
@@ -187,7 +206,7 @@ def test_two_throttles_cost_less_than_a_client_waits(agent: Agent, eks_auth: Fak
         assert agent.get(token).status == 200
         assert time.monotonic() - started < 1.8
         times = [call.received_at for call in eks_auth.calls_with(token)]
-        pauses += [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        pauses += [later - earlier for earlier, later in pairwise(times)]
 
     # What is seen of a pause includes the way of an answer and of a call.
     assert max(pauses) < 0.5

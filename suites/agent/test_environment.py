@@ -27,7 +27,8 @@ NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
 def _signer(eks_auth: FakeEKSAuth, token: str) -> tuple[str, str]:
     """Return access key ID and region of the last call with a token."""
     found = re.match(
-        r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]*)/eks-auth/", eks_auth.calls_with(token)[-1].headers["authorization"]
+        r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]*)/eks-auth/",
+        eks_auth.calls_with(token)[-1].headers["authorization"],
     )
     assert found
     return found[1], found[2]
@@ -186,9 +187,7 @@ def test_a_metadata_service_that_hangs_does_not_hold_requests(
 
 
 @requirement("AGT-136")
-def test_a_session_token_travels_with_the_signature(
-    start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str
-) -> None:
+def test_a_session_token_travels_with_the_signature(start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str) -> None:
     """AWS_SESSION_TOKEN is X-Amz-Security-Token."""
     agent = start_agent(eks_auth.url, env={"AWS_SESSION_TOKEN": "CANARY-NODE-SESSION"})
 

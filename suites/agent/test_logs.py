@@ -59,7 +59,7 @@ def test_every_line_is_an_object_and_none_has_a_secret(
     formless = [line for line in parsed if not _has_form(line)]
     check("AGT-660", expected=[], observed=formless[:3], what="lines without level, msg and time")
     check("AGT-662", expected=len(lines), observed=len(parsed))
-    forged = [line for line in lines if line.startswith(("b\"", "{\"level\":\"info\"}"))]
+    forged = [line for line in lines if line.startswith(('b"', '{"level":"info"}'))]
     check("AGT-662", expected=[], observed=forged, what="lines that EKS Auth wrote")
     said = [line for line in (agent.log_text() + agent.stderr_text()).splitlines() if CANARY in line]
     check("AGT-661", expected=[], observed=said)
@@ -69,7 +69,11 @@ def test_every_line_is_an_object_and_none_has_a_secret(
 
 
 def _has_form(line: dict[str, Any]) -> bool:
-    return line.get("level") in LEVELS and isinstance(line.get("msg"), str) and bool(RFC3339.fullmatch(str(line.get("time"))))
+    return (
+        line.get("level") in LEVELS
+        and isinstance(line.get("msg"), str)
+        and bool(RFC3339.fullmatch(str(line.get("time"))))
+    )
 
 
 @requirement("AGT-664", "AGT-665", "AGT-666")
@@ -96,7 +100,12 @@ def test_request_and_call_have_a_line_each(agent: Agent, eks_auth: FakeEKSAuth, 
     check("AGT-664", expected="a duration", observed=requests, holds=timed, what="duration")
     claims = {"ns-1", "sa-1", "pod-1"}
     named = [{name: value for name, value in line.items() if value in claims} for line in requests if line]
-    check("AGT-664", expected=[sorted(claims)] * 2, observed=[sorted(map(str, entry.values())) for entry in named], what="identity")
+    check(
+        "AGT-664",
+        expected=[sorted(claims)] * 2,
+        observed=[sorted(map(str, entry.values())) for entry in named],
+        what="identity",
+    )
     marked = bool(named) and all("claimed" in name for entry in named for name in entry)
     check("AGT-666", expected="fields marked as claimed", observed=[sorted(entry) for entry in named], holds=marked)
 
@@ -194,7 +203,9 @@ def test_repeated_failures_are_summarised(start_agent: StartAgent, eks_auth: Fak
         single = sum(line.get("status") == 403 for line in lines)
         return single, sum(int(line["count"]) for line in lines if "count" in line)
 
-    single, summarised = wait.until(told, lambda seen: sum(seen) >= 300, what="each failure to be told or counted", timeout=4)
+    single, summarised = wait.until(
+        told, lambda seen: sum(seen) >= 300, what="each failure to be told or counted", timeout=4
+    )
 
     assert len(replies) == 300
     assert single + summarised == 300

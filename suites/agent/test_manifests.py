@@ -78,7 +78,11 @@ def test_arguments_and_environment_are_aws_s(server: dict[str, Any]) -> None:
     named = bool(re.fullmatch(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}", args[3]))
     check("AGT-803", expected="a cluster name", observed=args[3], holds=named, what="name")
     check("AGT-803", expected=["--probe-port", "2703"], observed=args[4:6], what="probe port")
-    check("AGT-811", expected=True, observed=any(entry["name"] == "AWS_REGION" and entry["value"] for entry in server["env"]))
+    check(
+        "AGT-811",
+        expected=True,
+        observed=any(entry["name"] == "AWS_REGION" and entry["value"] for entry in server["env"]),
+    )
     levels = [word for word in args if word.startswith(("-v", "--verbosity"))]
     check("AGT-819", expected=[], observed=levels)
 

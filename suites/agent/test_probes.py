@@ -81,7 +81,11 @@ def test_probes_and_scrapes_answer_under_load(agent: Agent, token: str) -> None:
     load = [agent.send_bytes(batch, address="127.0.0.2") for _ in range(8)]
 
     seconds: dict[str, list[float]] = {}
-    for path, port in (("/healthz", agent.probe_port), ("/readyz", agent.probe_port), ("/metrics", agent.metrics_port)) * 3:
+    for path, port in (
+        ("/healthz", agent.probe_port),
+        ("/readyz", agent.probe_port),
+        ("/metrics", agent.metrics_port),
+    ) * 3:
         started = time.monotonic()
         assert agent.probe(path, port).status == 200
         seconds.setdefault(path, []).append(round(time.monotonic() - started, 3))
@@ -131,7 +135,9 @@ def test_answers_are_counted_by_their_final_status(agent: Agent, eks_auth: FakeE
     assert statuses == [200, 400, 403, 404, 429]
     after = agent.metrics()
     keys = {status: (RESPONSES, frozenset({("code", str(status))})) for status in statuses}
-    assert {status: after.get(key, 0) - before.get(key, 0) for status, key in keys.items()} == dict.fromkeys(statuses, 1.0)
+    assert {status: after.get(key, 0) - before.get(key, 0) for status, key in keys.items()} == dict.fromkeys(
+        statuses, 1.0
+    )
 
 
 @requirement("AGT-622", "AGT-626")
@@ -153,7 +159,9 @@ def test_misses_went_upstream_and_hits_are_renewals(agent: Agent, eks_auth: Fake
     deltas = {state: agent.metric("pod_identity_cache_state", state=state) - value for state, value in old.items()}
     counted = {r: agent.metric("pod_identity_cache_requests_total", result=r) - value for r, value in new.items()}
     check("AGT-622", expected=0.0, observed=deltas["hit"], what="hits")
-    check("AGT-622", expected="2, and up to 4 for the followers", observed=deltas["miss"], holds=2 <= deltas["miss"] <= 6)
+    check(
+        "AGT-622", expected="2, and up to 4 for the followers", observed=deltas["miss"], holds=2 <= deltas["miss"] <= 6
+    )
     check("AGT-626", expected={"hit": 3.0, "miss": 2.0, "coalesced": 4.0}, observed=counted)
 
 

@@ -101,7 +101,12 @@ def test_no_answer_of_eks_auth_ends_the_process(agent: Agent, eks_auth: FakeEKSA
         statuses.append(agent.get(token).status)
 
     good = agent.get(make_token()).status
-    check("AGT-156", expected="200 or 400 to 599", observed=statuses, holds=all(s == 200 or 400 <= s < 600 for s in statuses))
+    check(
+        "AGT-156",
+        expected="200 or 400 to 599",
+        observed=statuses,
+        holds=all(s == 200 or 400 <= s < 600 for s in statuses),
+    )
     check("AGT-155", expected=(None, 200), observed=(agent.process.poll(), good))
 
 
@@ -154,7 +159,12 @@ def test_a_renewal_that_gets_nonsense_ends_nothing(
 ) -> None:
     """Answers without a member, in the background, leave process and entry alone."""
     agent = start_agent(eks_auth.url, *patient, "--max-cache-size", "6", RETENTION, "1s")
-    nonsense = [changed("credentials.accessKeyId"), changed("credentials"), Answer(200, b"junk"), changed("assumedRoleUser")]
+    nonsense = [
+        changed("credentials.accessKeyId"),
+        changed("credentials"),
+        Answer(200, b"junk"),
+        changed("assumedRoleUser"),
+    ]
     tokens = [make_token() for _ in nonsense]
     for number, (token, answer) in enumerate(zip(tokens, nonsense, strict=True)):
         eks_auth.script(token, grant(f"first-{number}"), answer)

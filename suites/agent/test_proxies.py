@@ -69,7 +69,9 @@ def proxy() -> Iterator[RecordingProxy]:
                 "us-isof-south-1": "eks-auth.us-isof-south-1.api.aws.hci.ic.gov",
             }.items()
         ),
-        pytest.param({}, "eks-auth.eu-west-1.api.aws", marks=requirement("AGT-144", "AGT-703", "AGT-731"), id="eu-west-1"),
+        pytest.param(
+            {}, "eks-auth.eu-west-1.api.aws", marks=requirement("AGT-144", "AGT-703", "AGT-731"), id="eu-west-1"
+        ),
         pytest.param(
             {"AWS_USE_FIPS_ENDPOINT": "true"},
             "eks-auth-fips.eu-west-1.api.aws",

@@ -14,7 +14,7 @@ from harness.conformance.recording import check
 from harness.subject.agent import Agent, free_ports
 from harness.subject.eks_auth import Answer, FakeEKSAuth, changed, grant, held, refusal
 from harness.subject.http1 import Reply
-from harness.subject.pod_token import CANARY, make_token
+from harness.subject.pod_token import CANARY
 from suites.agent.conftest import StartAgent
 
 WRAPPED = "error getting credentials to cache: "
@@ -129,9 +129,7 @@ def test_a_modelled_refusal_is_passed_on(
                 "header before body": Answer(
                     400, b'{"code":"Other","message":"m"}', {"X-Amzn-ErrorType": "AccessDeniedException"}
                 ),
-                "code before type": Answer(
-                    400, b'{"code":"AccessDeniedException","__type":"Other","message":"m"}'
-                ),
+                "code before type": Answer(400, b'{"code":"AccessDeniedException","__type":"Other","message":"m"}'),
                 "type": Answer(400, b'{"__type":"com.amazonaws.eksauth#AccessDeniedException","message":"m"}'),
             }.items()
         ),
@@ -150,7 +148,7 @@ def test_a_modelled_refusal_is_passed_on(
             id="message",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_is_told_as_it_came(
     agent: Agent, eks_auth: FakeEKSAuth, token: str, *, answer: Answer, status: int, body: str
 ) -> None:
@@ -177,7 +175,8 @@ def test_an_error_page_keeps_status_and_request_id(
 
 @requirement("AGT-267")
 @pytest.mark.parametrize(
-    "answer", [refusal(400, "AccessDeniedException"), refusal(404, "ResourceNotFoundException"), Answer(403), Answer(200)]
+    "answer",
+    [refusal(400, "AccessDeniedException"), refusal(404, "ResourceNotFoundException"), Answer(403), Answer(200)],
 )
 def test_no_error_is_cached(agent: Agent, eks_auth: FakeEKSAuth, token: str, answer: Answer) -> None:
     """The next request asks again, and gets what EKS Auth then says."""
@@ -339,9 +338,7 @@ def test_a_success_that_lacks_the_essential_is_500(
     ("arn", "reason"),
     [("nope", "invalid prefix"), ("", "invalid prefix"), ("arn:aws:sts", "not enough sections")],
 )
-def test_an_arn_that_is_none_is_500(
-    agent: Agent, eks_auth: FakeEKSAuth, token: str, arn: str, reason: str
-) -> None:
+def test_an_arn_that_is_none_is_500(agent: Agent, eks_auth: FakeEKSAuth, token: str, arn: str, reason: str) -> None:
     """The reason is that of AWS's own parser."""
     eks_auth.script(token, changed("assumedRoleUser.arn", arn))
 
@@ -371,8 +368,21 @@ SECRET = f"{CANARY}-MEMBER"
         (changed("assumedRoleUser", [SECRET]), "assumedRoleUser"),
         (changed("assumedRoleUser.arn", 5), "arn"),
     ],
-    ids=["junk", "cut", "array", "credentials", "id", "secret", "session", "expiration", "quoted", "boolean", "user", "arn"],
-)  # fmt: skip
+    ids=[
+        "junk",
+        "cut",
+        "array",
+        "credentials",
+        "id",
+        "secret",
+        "session",
+        "expiration",
+        "quoted",
+        "boolean",
+        "user",
+        "arn",
+    ],
+)
 def test_a_success_outside_the_model_is_500_and_not_stored(
     agent: Agent, eks_auth: FakeEKSAuth, token: str, answer: Answer, member: str
 ) -> None:
@@ -381,7 +391,12 @@ def test_a_success_outside_the_model_is_500_and_not_stored(
 
     refused, served = agent.get(token), agent.get(token)
 
-    check("AGT-280", expected=(500, f"{INVALID}…"), observed=(refused.status, refused.text), holds=refused.status == 500 and refused.text.startswith(INVALID))
+    check(
+        "AGT-280",
+        expected=(500, f"{INVALID}…"),
+        observed=(refused.status, refused.text),
+        holds=refused.status == 500 and refused.text.startswith(INVALID),
+    )
     named = member in refused.text and SECRET not in refused.text
     check("AGT-281", expected=f"{member or 'a reason'}, no value", observed=refused.text, holds=named)
     check("AGT-411", expected=True, observed="AKID-good" in served.text)

@@ -142,7 +142,9 @@ def test_a_failure_that_can_pass_keeps_the_entry(
     calls = {name: len(eks_auth.calls_with(token)) for name, token in tokens.items()}
     check("AGT-405", expected=dict.fromkeys(tokens, True), observed=served)
     check("AGT-455", expected=(dict.fromkeys(tokens, True), dict.fromkeys(tokens, 2)), observed=(served, calls))
-    counted = {dict(labels)["code"]: value for (_, labels), value in failures.items() if ("type", "Recoverable") in labels}
+    counted = {
+        dict(labels)["code"]: value for (_, labels), value in failures.items() if ("type", "Recoverable") in labels
+    }
     codes = {
         "InvalidRequestException": 1,
         "InvalidParameterException": 1,
@@ -203,7 +205,9 @@ def test_a_403_at_renewal_keeps_the_entry(quick: Agent, eks_auth: FakeEKSAuth, t
 
 @requirement("AGT-411", "AGT-459")
 @pytest.mark.parametrize(
-    "answer", [Answer(200, b"junk"), changed("credentials.accessKeyId"), changed("credentials")], ids=["junk", "id", "all"]
+    "answer",
+    [Answer(200, b"junk"), changed("credentials.accessKeyId"), changed("credentials")],
+    ids=["junk", "id", "all"],
 )
 def test_nonsense_at_renewal_keeps_the_entry(
     quick: Agent, eks_auth: FakeEKSAuth, token: str, agent_command: AgentCommand, answer: Answer
@@ -244,7 +248,9 @@ def test_renewals_keep_to_their_rate_soonest_expiry_first(
         found = [(call.received_at, n) for n, token in enumerate(tokens) for call in eks_auth.calls_with(token)[1:]]
         return sorted(found)
 
-    end = wait.until(time.monotonic, lambda now: now > all_due_at + 2.5, what="two and a half seconds of backlog", timeout=10)
+    end = wait.until(
+        time.monotonic, lambda now: now > all_due_at + 2.5, what="two and a half seconds of backlog", timeout=10
+    )
     seen = [entry for entry in renewals() if entry[0] < end]
     times = [at for at, _ in seen]
 
@@ -258,7 +264,13 @@ def test_renewals_keep_to_their_rate_soonest_expiry_first(
     window = end - all_due_at
     during = sum(at > all_due_at for at in times)
     enough = during >= 0.9 * qps * window - 1
-    check("AGT-460", expected=f"{0.9 * qps * window:.0f} or more", observed=during, holds=enough, what="starts while behind")
+    check(
+        "AGT-460",
+        expected=f"{0.9 * qps * window:.0f} or more",
+        observed=during,
+        holds=enough,
+        what="starts while behind",
+    )
     check("AGT-462", expected=f"{0.9 * qps * window:.0f} or more", observed=during, holds=enough)
 
     known = {number for at, number in seen if at <= all_due_at}

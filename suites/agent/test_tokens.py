@@ -40,7 +40,7 @@ SEGMENTS = [(b"Bearer e30", 6), (b"AAAAA", 4), (b"AA+A", 2), (b"A/AA", 1), (b"e3
 
 
 @requirement("AGT-303")
-@pytest.mark.parametrize(("segment", "offset"), SEGMENTS, ids=lambda value: repr(value))
+@pytest.mark.parametrize(("segment", "offset"), SEGMENTS, ids=repr)
 def test_a_header_that_is_no_base64_is_located(agent: Agent, segment: bytes, offset: int) -> None:
     """The text names the first bad character, or the one left over."""
     reply = agent.get(segment + b".!.")
@@ -50,7 +50,7 @@ def test_a_header_that_is_no_base64_is_located(agent: Agent, segment: bytes, off
 
 
 @requirement("AGT-304")
-@pytest.mark.parametrize(("segment", "offset"), SEGMENTS, ids=lambda value: repr(value))
+@pytest.mark.parametrize(("segment", "offset"), SEGMENTS, ids=repr)
 def test_claims_that_are_no_base64_are_located(agent: Agent, segment: bytes, offset: int) -> None:
     """Likewise."""
     reply = agent.get(GOOD.encode() + b"." + segment + b".")
@@ -117,7 +117,9 @@ CLAIMS = {
         b'{"aud":["a",5]}': "invalid type for claim",
     },
     "AGT-321": {
-        b'{"exp":1e400}': 'could not convert json number value to float: strconv.ParseFloat: parsing "1e400": value out of range',
+        b'{"exp":1e400}': (
+            'could not convert json number value to float: strconv.ParseFloat: parsing "1e400": value out of range'
+        ),
     },
     "AGT-322": {
         b'{"exp":NaN}': "invalid character 'N' looking for beginning of value",
@@ -131,7 +133,7 @@ CLAIMS = {
         b"{'a':1}": "",
     },
     "AGT-324": {b"[" * 11_000: "invalid character '[' exceeded max depth"},
-}  # fmt: skip
+}
 
 
 def _claims() -> Iterable[object]:
@@ -223,16 +225,29 @@ def test_of_two_faults_the_first_is_told(agent: Agent, token: str, text: str) ->
         ),
         *(
             pytest.param(claims, marks=requirement("AGT-318"), id=repr(claims))
-            for claims in (b'{"exp":"4102444800"}', b'{"nbf":"5"}', b'{"iat":null}', b'{"exp":4.1024448e9}', b'{"nbf":-1}')
+            for claims in (
+                b'{"exp":"4102444800"}',
+                b'{"nbf":"5"}',
+                b'{"iat":null}',
+                b'{"exp":4.1024448e9}',
+                b'{"nbf":-1}',
+            )
         ),
         *(
             pytest.param(claims, marks=requirement("AGT-319"), id=repr(claims))
-            for claims in (b'{"aud":null,"iss":null,"sub":null,"jti":null}', b'{"aud":"a"}', b'{"aud":["a","b"]}', b'{"aud":[]}')
+            for claims in (
+                b'{"aud":null,"iss":null,"sub":null,"jti":null}',
+                b'{"aud":"a"}',
+                b'{"aud":["a","b"]}',
+                b'{"aud":[]}',
+            )
         ),
         *(
             pytest.param(claims, marks=requirement("AGT-320"), id=repr(claims)[:40])
             for claims in (
-                b'{"iat":99999999999}', b'{"aud":"wrong","iss":"nobody","sub":"x"}', b'{"kubernetes.io":5}',
+                b'{"iat":99999999999}',
+                b'{"aud":"wrong","iss":"nobody","sub":"x"}',
+                b'{"kubernetes.io":5}',
                 b'{"kubernetes.io":{"pod":[],"serviceaccount":{"name":{}}}}',
             )
         ),
@@ -249,7 +264,7 @@ def test_of_two_faults_the_first_is_told(agent: Agent, token: str, text: str) ->
             }.items()
         ),
     ],
-)  # fmt: skip
+)
 def test_claims_that_are_let_be(agent: Agent, claims: bytes) -> None:
     """Python finds some of them odd; AWS's agent takes them, and EKS Auth decides."""
     assert agent.get(token_of(HEADER, claims)).status == 200
@@ -273,7 +288,7 @@ def test_claims_that_are_let_be(agent: Agent, claims: bytes) -> None:
             id="both",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_token_out_of_its_time_is_refused(agent: Agent, claims: dict[str, object], text: str) -> None:
     """The text says which of the two claims failed, or that both did."""
     reply = agent.get(token_of(HEADER, claims))
@@ -293,7 +308,12 @@ def test_times_are_whole_seconds_without_leeway(agent: Agent) -> None:
     """Within second n, exp n+0.95 is past, nbf n+0.95 has come, and nbf n+1 has not."""
     wait.until(lambda: time.time() % 1, lambda part: part < 0.5, what="the first half of a second", timeout=5)
     now = int(time.time())
-    cases = {"exp n": {"exp": now}, "exp n+0.95": {"exp": now + 0.95}, "nbf n+0.95": {"nbf": now + 0.95}, "nbf n+1": {"nbf": now + 1}}
+    cases = {
+        "exp n": {"exp": now},
+        "exp n+0.95": {"exp": now + 0.95},
+        "nbf n+0.95": {"nbf": now + 0.95},
+        "nbf n+1": {"nbf": now + 1},
+    }
 
     statuses = {name: agent.get(token_of(HEADER, claims)).status for name, claims in cases.items()}
 
