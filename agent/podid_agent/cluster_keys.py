@@ -105,9 +105,8 @@ def _read_key(jwk: Mapping[str, object]) -> ClusterKey | None:
         curve = _CURVES.get(str(jwk.get("crv"))) if jwk.get("kty") == "EC" else None
         if curve is None or algorithm not in {None, curve[1]}:
             return None
-        return ClusterKey(
-            curve[1], ec.EllipticCurvePublicNumbers(_number(jwk, "x"), _number(jwk, "y"), curve[0]).public_key()
-        )
+        numbers = ec.EllipticCurvePublicNumbers(_number(jwk, "x"), _number(jwk, "y"), curve[0])
+        return ClusterKey(curve[1], numbers.public_key())
     except ValueError:
         return None
 

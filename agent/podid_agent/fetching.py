@@ -46,6 +46,7 @@ class Fetcher:
         metrics: Metrics,
         journal: Journal,
         request_timeout: float,
+        *,
         validate: Validate | None = None,
     ) -> None:
         """Serve from ``cache``, or call for each request if it is None.

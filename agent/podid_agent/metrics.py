@@ -25,7 +25,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # prometheus_client appends _total to every counter; these are known without it (AGT-620).
 _PLAIN = re.compile(
-    rb"^((?:# (?:HELP|TYPE) )?pod_identity_(?:http_response|cache_state|cache_errors|local_validation))_total(?=[ {])",
+    rb"^((?:# (?:HELP|TYPE) )?pod_identity_(?:http_response|cache_state|cache_errors|local_validation))"
+    rb"_total(?=[ {])",
     re.MULTILINE,
 )
 

@@ -94,7 +94,7 @@ class _Agent:
             self._metrics,
             self._journal,
             self._config.request_timeout,
-            validator.validate if validator else None,
+            validate=validator.validate if validator else None,
         )
         background: list[asyncio.Task[None]] = []
         try:

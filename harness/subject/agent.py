@@ -127,6 +127,7 @@ class AgentCommand:
         hosts: Sequence[str] = ("127.0.0.1",),
         env: Mapping[str, str] | None = None,
         verbosity: str = "trace",
+        within: Sequence[str] = (),
     ) -> Iterator[Agent]:
         """Run ``server`` on free ports of loopback until the block ends.
 
@@ -136,9 +137,11 @@ class AgentCommand:
             hosts: Bind hosts.
             env: Variables beside the usual ones; an empty value takes one away.
             verbosity: Log level.
+            within: A command that runs the one put after it.
         """
         port, probe_port, metrics_port = free_ports(3)
         words = [
+            *within,
             *self.words,
             "server",
             *("--cluster-name", CLUSTER_NAME),

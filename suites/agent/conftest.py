@@ -91,8 +91,11 @@ def start_agent(agent_command: AgentCommand, diagnostics: Diagnostics) -> Iterat
             hosts: Sequence[str] = ("127.0.0.1",),
             env: Mapping[str, str] | None = None,
             verbosity: str = "trace",
+            within: Sequence[str] = (),
         ) -> Agent:
-            context = agent_command.serving(endpoint, *arguments, hosts=hosts, env=env, verbosity=verbosity)
+            context = agent_command.serving(
+                endpoint, *arguments, hosts=hosts, env=env, verbosity=verbosity, within=within
+            )
             agent = stack.enter_context(context)
             _watch(agent, diagnostics, stack)
             return agent

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from harness.cloud.ports import Credential, Principal, Refusal
 from harness.cloud.sigv4 import RawRequest, verify
@@ -25,6 +21,7 @@ from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import Agent, AgentCommand, Pending
 from harness.subject.eks_auth import ROUTE, Answer, Call, FakeEKSAuth, changed, grant, held, refusal
+from harness.subject.issuer import self_signed
 from harness.subject.pod_token import make_token
 from suites.agent.conftest import StartAgent
 
@@ -320,29 +317,6 @@ def test_connections_are_used_again(start_agent: StartAgent, patient: Sequence[s
 # --- Trust ----------------------------------------------------------------------------------------------------------
 
 
-def _certificate(directory: Path, name: x509.GeneralName) -> tuple[Path, ssl.SSLContext]:
-    """Make a self-signed certificate; return its file and a server's context with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EKS Auth")])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = directory / "cert.pem", directory / "key.pem"
-    certificate_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    key_file.write_bytes(encoded)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_file, key_file)
-    return certificate_file, context
-
-
 LOOPBACK = x509.IPAddress(ip_address("127.0.0.1"))
 ELSEWHERE = x509.DNSName("eks-auth.eu-west-1.api.aws")
 
@@ -360,7 +334,7 @@ def test_certificate_and_name_are_verified(
     start_agent: StartAgent, token: str, tmp_path: Path, *, name: x509.GeneralName, is_trusted: bool, status: int
 ) -> None:
     """With the bundle that AWS_CA_BUNDLE names; whoever fails is not told the token."""
-    file, context = _certificate(tmp_path, name)
+    file, context = self_signed(tmp_path, name)
     env = {"AWS_MAX_ATTEMPTS": "1", **({"AWS_CA_BUNDLE": str(file)} if is_trusted else {})}
     fake = FakeEKSAuth(tls=context)
     try:

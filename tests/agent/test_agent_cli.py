@@ -34,9 +34,9 @@ def test_help_of_server_names_every_flag(arguments: tuple[str, ...], capsys: pyt
     printed = capsys.readouterr()
     assert printed.err == ""
     assert set(re.findall(r"--([a-z-]+) ", printed.out)) == {
-        "bind-hosts", "cache-key", "cluster-name", "disable-metrics", "endpoint", "help", "jwks-cache", "max-cache-size",
-        "max-credential-retention-before-renewal", "max-service-qps", "metrics-address", "metrics-port", "port",
-        "probe-port", "request-timeout", "rotate-credentials", "verbosity",
+        "bind-hosts", "cache-key", "cluster-name", "disable-metrics", "endpoint", "help", "jwks-cache",
+        "max-cache-size", "max-credential-retention-before-renewal", "max-service-qps", "metrics-address",
+        "metrics-port", "port", "probe-port", "request-timeout", "rotate-credentials", "verbosity",
     }  # fmt: skip
 
 

@@ -32,8 +32,8 @@ def serve(server):
 kept = []
 hosts = [value for flag, value in zip(flags, flags[1:]) if flag == "-b"]
 ports = {flag: int(value) for flag, value in zip(flags, flags[1:]) if flag.endswith("port")}
-listen = [(host, ports["--port"]) for host in hosts] + [("127.0.0.1", ports[f"--{name}-port"]) for name in ("probe", "metrics")]
-for address in listen:
+listen = [(host, ports["--port"]) for host in hosts]
+for address in listen + [("127.0.0.1", ports[f"--{name}-port"]) for name in ("probe", "metrics")]:
     threading.Thread(target=serve, args=(socket.create_server(address),)).start()
 """
 
