@@ -173,6 +173,7 @@ class AgentCommand:
                 agent.wait_until_listening(without_metrics="--disable-metrics" in arguments)
                 yield agent
             finally:
+                agent.hang_up()
                 # The whole session: the command may be a script that started the agent.
                 _kill_group(process)
                 process.wait()
@@ -235,6 +236,7 @@ class Agent:
     has_listened: bool = False
     """Whether all its ports accepted connections once."""
     _silences: int = field(default=0, init=False)
+    _connections: list[socket.socket] = field(default_factory=list[socket.socket], init=False)
 
     # --- Requests ---------------------------------------------------------------------------------------------------
 
@@ -289,9 +291,13 @@ class Agent:
         self.require_alive()
         where = (address or self.hosts[0].strip("[]"), port or self.port)
         try:
-            return socket.create_connection(where, timeout=self.patience)
+            sock = socket.create_connection(where, timeout=self.patience)
         except OSError as error:
             raise SubjectFault(f"the agent does not accept connections on {where[0]}:{where[1]}: {error}") from error
+        # A test that fails leaves answers unread: its connections are closed with the agent, not by chance.
+        self._connections = [open_one for open_one in self._connections if open_one.fileno() >= 0]
+        self._connections.append(sock)
+        return sock
 
     def probe(self, path: str, port: int = 0, method: str = "GET") -> Reply:
         """Ask the probe port, or another one."""
@@ -354,6 +360,11 @@ class Agent:
             raise SubjectFault(f"the agent ended with code {code}: {self._last_words()}")
         if self.fault:
             raise SubjectFault(f"{self.fault}: {self._last_words()}")
+
+    def hang_up(self) -> None:
+        """Close what connections are left."""
+        for sock in self._connections:
+            sock.close()
 
     def note_answer(self, *, came: bool) -> None:
         """Take note that a request was answered, or that its time ran out."""

@@ -143,7 +143,7 @@ def _claims() -> Iterable[object]:
             yield pytest.param(identifier, claims, text, marks=requirement(*sorted(names)), id=f"{claims[:24]!r}")
 
 
-@pytest.mark.parametrize(("identifier", "claims", "text"), _claims())
+@pytest.mark.parametrize(("identifier", "claims", "text"), list(_claims()))
 def test_claims_must_be_an_object_of_the_right_types(agent: Agent, identifier: str, claims: bytes, text: str) -> None:
     """The reason is in the words of Go's JSON decoder, where the contract knows them."""
     reply = agent.get(token_of(HEADER, claims))
