@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,8 @@ __all__ = ["HOST", "Agent", "AgentCommand", "Ended", "Pending", "free_ports"]
 HOST = "169.254.170.23"
 PROGRAM = "eks-pod-identity-agent"
 _START_TIMEOUT = 15.0
-_SILENCES = 3
-"""After so many unanswered requests in a row an agent is not asked again: a deaf one must not cost a minute a test."""
+_SILENCES = 2
+"""After so many unanswered requests in a row an agent is not asked again: a deaf one must not cost minutes."""
 _SERIES = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -128,7 +128,7 @@ class AgentCommand:
         env: Mapping[str, str] | None = None,
         verbosity: str = "trace",
         within: Sequence[str] = (),
-    ) -> Iterator[Agent]:
+    ) -> Generator[Agent, None, None]:
         """Run ``server`` on free ports of loopback until the block ends.
 
         Args:

@@ -13,7 +13,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,7 +124,7 @@ def refusal(status: int, code: str, message: str = "m", **answer: Any) -> Answer
 
 
 @contextmanager
-def held(answer: Answer) -> Iterator[tuple[Answer, threading.Event]]:
+def held(answer: Answer) -> Generator[tuple[Answer, threading.Event], None, None]:
     """Give an answer that waits for an event; at the end at the latest the event is set."""
     event = threading.Event()
     try:

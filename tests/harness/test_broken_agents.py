@@ -38,6 +38,9 @@ for address in listen + [("127.0.0.1", ports[f"--{name}-port"]) for name in ("pr
 """
 
 
+DECIDED = ("AGT-204", "AGT-245", "AGT-403")
+
+
 def judge(tmp_path: Path, *arguments: str) -> tuple[int, Run]:
     """Run a few tests of the suite; return pytest's exit code and the record."""
     command = [sys.executable, "-m", "pytest", "suites/agent", "-q", f"--report-dir={tmp_path}", *arguments]
@@ -51,11 +54,10 @@ def judge(tmp_path: Path, *arguments: str) -> tuple[int, Run]:
     "answer",
     [
         r"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        r"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nno\n",
         r"junk",
         "",
     ],
-    ids=["200", "500", "junk", "silence"],
+    ids=["200", "junk", "silence"],
 )
 def test_an_agent_that_always_says_the_same_fails(tmp_path: Path, answer: str) -> None:
     script = tmp_path / "agent.py"
@@ -67,14 +69,13 @@ def test_an_agent_that_always_says_the_same_fails(tmp_path: Path, answer: str) -
         tmp_path,
         f"--agent-command={command}",
         "--subject=mutant:constant",
-        *(f"--only={name}" for name in ("AGT-204", "AGT-245", "AGT-303", "AGT-403", "AGT-423", "AGT-450", "AGT-601")),
+        *(f"--only={name}" for name in DECIDED),
     )
 
     assert code == 1
-    decided = {entry.id: entry.outcome for entry in run.requirements if entry.outcome}
-    assert {decided[name] for name in ("AGT-204", "AGT-245", "AGT-303", "AGT-403", "AGT-423", "AGT-450")} == {"failed"}
+    assert {entry.id: entry.outcome for entry in run.requirements if entry.outcome} == dict.fromkeys(DECIDED, "failed")
     assert {test.outcome for test in run.tests} <= {"failed", "passed"}
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 40
 
 
 def test_a_command_that_is_no_agent_fails(tmp_path: Path) -> None:
