@@ -17,7 +17,7 @@ from podid_agent.config import ServerConfig
 from podid_agent.credentials_endpoint import CredentialsEndpoint
 from podid_agent.eks_auth import EKSAuthClient
 from podid_agent.fetching import Fetcher
-from podid_agent.http1_server import HTTPServer
+from podid_agent.http1_server import HTTPServer, Peer
 from podid_agent.imds import InstanceMetadata
 from podid_agent.journal import FailureSummary, Journal, forward_library_logs
 from podid_agent.listeners import BindError, format_address, listen
@@ -64,6 +64,9 @@ class _Agent:
         self._failures = FailureSummary(journal)
         self._servers: dict[str, HTTPServer] = {}
         """Bound credentials listeners by host."""
+
+        self._self_checks: set[Peer] = set()
+        """Connections with which probes ask the listeners."""
 
         self._servers_beside: list[HTTPServer] = []
         """Probes and metrics."""
@@ -169,10 +172,10 @@ class _Agent:
                 self._journal.warning(f"Not serving on {host} until the node has it: {error}", {"bind-addr": host})
         if missing is not None and not sockets:
             raise missing
-        beside = [(listen("127.0.0.1", self._config.probe_port), Probes(self._bound_addresses))]
+        beside = [(listen("127.0.0.1", self._config.probe_port), Probes(self._bound_addresses, self._self_checks))]
         if not self._config.disable_metrics:
             metrics = listen(self._config.metrics_address, self._config.metrics_port)
-            beside.append((metrics, Probes(self._bound_addresses, self._metrics)))
+            beside.append((metrics, Probes(self._bound_addresses, self._self_checks, self._metrics)))
         for sock, probes in beside:
             server = HTTPServer(probes.handle, self._journal, max_connections=256)
             await server.start(sock)
@@ -191,7 +194,7 @@ class _Agent:
             caching=self._config.caching,
             keyed_by_pod=self._config.keyed_by_pod,
         )
-        server = HTTPServer(endpoint.handle, self._journal)
+        server = HTTPServer(endpoint.handle, self._journal, always_admitted=self._self_checks)
         await server.start(sock)
         self._servers[host] = server
         self._metrics.listener_up.labels(host).set(1)

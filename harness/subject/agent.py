@@ -276,8 +276,11 @@ class Agent:
 
     def send_bytes(self, data: bytes, *, port: int = 0, address: str = "") -> Pending:
         """Send bytes on a connection of their own."""
-        sock = self.connect(port=port, address=address)
-        # The agent may answer and close before it has read everything.
+        return self.send_on(self.connect(port=port, address=address), data)
+
+    def send_on(self, sock: socket.socket, data: bytes) -> Pending:
+        """Send bytes on an open connection, which the agent is to close."""
+        # It may answer and close before it has read everything.
         with suppress(OSError):
             sock.sendall(data)
         return Pending(self, sock, is_head=data.startswith(b"HEAD"))
@@ -298,6 +301,19 @@ class Agent:
         self._connections = [open_one for open_one in self._connections if open_one.fileno() >= 0]
         self._connections.append(sock)
         return sock
+
+    @contextmanager
+    def connection(self) -> Generator[socket.socket, None, None]:
+        """Give a connection to speak on by hand.
+
+        Raises:
+            SubjectFault: It cannot be had, or breaks.
+        """
+        with self.connect() as sock:
+            try:
+                yield sock
+            except OSError as error:
+                raise SubjectFault(f"the connection broke: {error}") from error
 
     def probe(self, path: str, port: int = 0, method: str = "GET") -> Reply:
         """Ask the probe port, or another one."""

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from harness.errors import SubjectFault
+from harness.subject.http1 import Headers
 from harness.subject.pod_token import CANARY
 
 __all__ = [
@@ -66,8 +67,7 @@ class Answer:
 class Call:
     """One call, as it arrived."""
 
-    headers: Mapping[str, str]
-    """Names in lower case."""
+    headers: Headers
     path: str
     token: str
     body: bytes = field(repr=False)
@@ -176,6 +176,17 @@ class FakeEKSAuth:
         with self._changed:
             return [call for call in self.calls if call.token == token]
 
+    def call_with(self, token: str) -> Call:
+        """Return the one call with a token.
+
+        Raises:
+            SubjectFault: There is none, or more than one.
+        """
+        calls = self.calls_with(token)
+        if len(calls) != 1:
+            raise SubjectFault(f"{len(calls)} calls of EKS Auth, expected one; rejected as none: {self.rejected[-3:]}")
+        return calls[0]
+
     def wait_for_calls(self, token: str, count: int = 1, timeout: float = 5.0) -> list[Call]:
         """Return the calls with a token as soon as there are so many.
 
@@ -205,7 +216,7 @@ class FakeEKSAuth:
                 self.rejected.append(fault)
                 return None
             token = json.loads(body)["token"]
-            headers = {name.lower(): value for name, value in handler.headers.items()}
+            headers = Headers({name.lower(): value for name, value in handler.headers.items()})
             self.calls.append(Call(headers, handler.path, token, body, time.monotonic()))
             self.open_calls += 1
             self.most_open_calls = max(self.most_open_calls, self.open_calls)

@@ -9,7 +9,14 @@ from typing import BinaryIO
 
 from harness.errors import SubjectFault
 
-__all__ = ["Reply", "read_replies"]
+__all__ = ["Headers", "Reply", "has_closed", "next_reply", "read_replies"]
+
+
+class Headers(dict[str, str]):
+    """Headers by their names in lower case; of several with one name, the last. One that is not there is empty."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +24,7 @@ class Reply:
     """One answer."""
 
     status: int
-    headers: Mapping[str, str]
-    """Names in lower case; of several with one name, the last."""
+    headers: Headers
     body: bytes
 
     @property
@@ -49,6 +55,27 @@ def read_replies(sock: socket.socket, *, head_only: bool = False) -> Iterator[Re
         return
 
 
+def next_reply(replies: Iterator[Reply]) -> Reply:
+    """Return the next answer.
+
+    Raises:
+        SubjectFault: The peer closed instead.
+    """
+    for reply in replies:
+        return reply
+    raise SubjectFault("the connection was closed instead of an answer")
+
+
+def has_closed(sock: socket.socket) -> bool:
+    """Tell whether the peer closes, within the timeout of the connection, and says nothing more."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
 def _read_reply(line: bytes, stream: BinaryIO, *, head_only: bool) -> Reply:
     try:
         version, status = line.split(maxsplit=2)[:2]
@@ -57,7 +84,7 @@ def _read_reply(line: bytes, stream: BinaryIO, *, head_only: bool) -> Reply:
         raise SubjectFault(f"no HTTP status line: {line[:200]!r}") from error
     if not version.startswith(b"HTTP/1."):
         raise SubjectFault(f"no HTTP/1 status line: {line[:200]!r}")
-    headers: dict[str, str] = {}
+    headers = Headers()
     while (line := stream.readline(65536)) not in {b"\r\n", b"\n", b""}:
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.lower()] = value.strip()

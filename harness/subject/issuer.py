@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -41,28 +42,30 @@ class Key:
     """A signing key; ``published_algorithm`` is the member ``alg`` of its JWK, None leaves it out."""
 
     def __init__(self, key_id: str, algorithm: str = "RS256", published_algorithm: str | None = "same") -> None:
-        """Make a key for an algorithm, whose name says its kind."""
+        """Name a key for an algorithm, whose name says its kind; it is made when it is first used."""
         self.key_id = key_id
         self.algorithm = algorithm
         self._published = algorithm if published_algorithm == "same" else published_algorithm
+
+    @cached_property
+    def _private(self) -> Any:
         curves = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
-        if algorithm in curves:
-            self.private: Any = ec.generate_private_key(curves[algorithm])
-        else:
-            self.private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        if self.algorithm in curves:
+            return ec.generate_private_key(curves[self.algorithm])
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     @property
     def jwk(self) -> dict[str, Any]:
         """The public half as JWKS has it."""
         kind = ECAlgorithm if self.algorithm.startswith("ES") else RSAAlgorithm
-        members: dict[str, Any] = kind.to_jwk(self.private.public_key(), as_dict=True)
+        members: dict[str, Any] = kind.to_jwk(self._private.public_key(), as_dict=True)
         alg = {"alg": self._published} if self._published else {}
         return {**members, "use": "sig", "kid": self.key_id, **alg}
 
     @property
     def public_pem(self) -> str:
         """The public half as text."""
-        encoded: bytes = self.private.public_key().public_bytes(
+        encoded: bytes = self._private.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         return encoded.decode()
@@ -70,7 +73,9 @@ class Key:
     def sign(self, claims: Mapping[str, Any], **headers: Any) -> str:
         """Return a token; a header of None is left out."""
         given = {"kid": self.key_id, **headers}
-        return jwt.encode(dict(claims), self.private, self.algorithm, {k: v for k, v in given.items() if v is not None})
+        return jwt.encode(
+            dict(claims), self._private, self.algorithm, {k: v for k, v in given.items() if v is not None}
+        )
 
 
 def pod_claims(uid: str = "", **changes: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_a_call_is_a_post_of_the_token(agent: Agent, eks_auth: FakeEKSAuth, toke
     """To the cluster's path, as JSON with this one member, from a client that says who it is."""
     assert agent.get(token).status == 200
 
-    (call,) = eks_auth.calls_with(token)
+    call = eks_auth.call_with(token)
     check("AGT-701", expected=ROUTE, observed=call.path, what="path")
     check("AGT-701", expected="application/json", observed=call.headers.get("content-type"), what="type")
     check("AGT-701", expected={"token": token}, observed=json.loads(call.body), what="body")
@@ -81,7 +81,7 @@ def test_a_call_is_signed(agent: Agent, eks_auth: FakeEKSAuth, token: str) -> No
     """For eks-auth, in the agent's region, with its own keys, and such that the signature verifies."""
     assert agent.get(token).status == 200
 
-    (call,) = eks_auth.calls_with(token)
+    call = eks_auth.call_with(token)
     assert _refusal_of_signature(call) == ""
 
 
@@ -205,6 +205,7 @@ def test_two_throttles_cost_less_than_a_client_waits(agent: Agent, eks_auth: Fak
         times = [call.received_at for call in eks_auth.calls_with(token)]
         pauses += [later - earlier for earlier, later in pairwise(times)]
 
+    assert len(pauses) == 6
     # What is seen of a pause includes the way of an answer and of a call.
     assert max(pauses) < 0.5
     assert max(pauses) - min(pauses) > 0.02

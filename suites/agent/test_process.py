@@ -15,7 +15,7 @@ from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import HOST, Agent
 from harness.subject.eks_auth import Answer, FakeEKSAuth, changed, grant, held
-from harness.subject.http1 import read_replies
+from harness.subject.http1 import has_closed, next_reply, read_replies
 from harness.subject.pod_token import make_token
 from suites.agent.conftest import StartAgent
 
@@ -38,16 +38,16 @@ def test_a_signal_lets_requests_in_flight_end(
 ) -> None:
     """Idle connections close, new ones are refused, the request under way is answered, the exit code is 0."""
     agent = start_agent(eks_auth.url, *patient)
-    with held(grant()) as (answer, release), agent.connect() as idle:
+    with held(grant()) as (answer, release), agent.connection() as idle:
         eks_auth.script(token, answer)
         idle.sendall(KEEP_ALIVE)
-        assert next(read_replies(idle)).status == 404
+        assert next_reply(read_replies(idle)).status == 404
         under_way = agent.send(token)
         eks_auth.wait_for_calls(token)
 
         agent.end(number)
 
-        assert idle.recv(1) == b""
+        assert has_closed(idle)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", agent.port), timeout=5).close()
         release.set()
@@ -125,7 +125,7 @@ def test_no_request_ends_the_process_or_a_listener(agent: Agent) -> None:
 @requirement("AGT-156")
 def test_a_client_that_has_nothing_more_to_ask_gets_its_answer(agent: Agent, token: str) -> None:
     """A connection whose one half is closed is answered before it ends."""
-    with agent.connect() as client:
+    with agent.connection() as client:
         client.sendall(f"GET /v1/credentials HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {token}\r\n\r\n".encode())
         client.shutdown(socket.SHUT_WR)
 
@@ -133,6 +133,7 @@ def test_a_client_that_has_nothing_more_to_ask_gets_its_answer(agent: Agent, tok
 
 
 def _resident_bytes(agent: Agent) -> int:
+    agent.require_alive()
     pages = Path(f"/proc/{agent.process.pid}/statm").read_text().split()[1]
     return int(pages) * 4096
 

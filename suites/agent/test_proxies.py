@@ -78,12 +78,6 @@ def proxy() -> Iterator[RecordingProxy]:
             marks=requirement("AGT-141", "AGT-704"),
             id="FIPS",
         ),
-        pytest.param(
-            {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_REGION": "us-gov-east-1"},
-            "eks-auth-fips.us-gov-east-1.api.aws",
-            marks=requirement("AGT-141", "AGT-704"),
-            id="FIPS us-gov-east-1",
-        ),
     ],
 )
 def test_the_endpoint_follows_region_and_partition(
