@@ -38,6 +38,21 @@ def e2e(session: nox.Session) -> None:
         raise SystemExit(failure.return_code) from None
 
 
+@nox.session(default=False)
+def agent(session: nox.Session) -> None:
+    """Judge an agent by itself, no cluster, no root (-- --agent-command "…" takes somebody else's)."""
+    judge(session, "suites/agent")
+
+
+def judge(session: nox.Session, suite: str) -> None:
+    """Run a suite that needs no cluster; its verdict is the session's exit code."""
+    sync(session)
+    try:
+        session.run("pytest", suite, "--numprocesses=auto", "--dist=loadfile", *session.posargs)
+    except nox.command.CommandFailed as failure:
+        raise SystemExit(failure.return_code) from None
+
+
 @nox.session
 def compare(session: nox.Session) -> None:
     """Say what was lost between two runs of e2e (-- OLD NEW, directories of reports/)."""

@@ -1,6 +1,6 @@
-"""What a failure's diagnostics hold of a cluster and of AWS: events, pods, logs, metrics, the last calls.
+"""What a failure's diagnostics hold of a cluster, of AWS and of an agent: events, pods, logs, metrics, the last calls.
 
-Collectors for :class:`harness.conformance.diagnostics.Diagnostics`; ``conftest.py`` registers them when a lab is up.
+Collectors for :class:`harness.conformance.diagnostics.Diagnostics`; fixtures register them with what they bring up.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness.cloud.localstack.bootstrap import ADMINISTRATOR
@@ -15,7 +16,7 @@ from harness.conformance.diagnostics import Folder
 from harness.conformance.recording import Evidence
 from harness.kube import ApiException, Kube
 
-__all__ = ["AwsCalls", "ClusterState"]
+__all__ = ["AgentOutput", "AwsCalls", "ClusterState"]
 
 _REQUEST_SECONDS = 5
 _LOG_BYTES = 1 << 20
@@ -151,3 +152,18 @@ def _event(event: dict[str, Any]) -> str:
         event.get("message", ""),
     )
     return "  ".join(str(word) for word in words)
+
+
+class AgentOutput:
+    """What an agent that the agent's suite started has written."""
+
+    def __init__(self, port: int, stdout: Path, stderr: Path) -> None:
+        """Name it by its port: a test may have several."""
+        self.name = f"agent-{port}"
+        self._files = {"stdout": stdout, "stderr": stderr}
+
+    def collect(self, folder: Folder, since: datetime) -> None:
+        """Write both streams; the lines have times of their own."""
+        del since
+        for stream, file in self._files.items():
+            folder.text(f"{self.name}/{stream}", file.read_text(errors="replace"))

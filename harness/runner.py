@@ -52,16 +52,16 @@ class Result:
 
 
 def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], fault: PodidError | None = None) -> Result:
-    """Run pytest on the suites against a lab that is up.
+    """Run pytest on the scenarios against a lab that is up.
 
     Args:
         lab: Name of the lab.
         clusters: Clusters to run on.
-        arguments: Further arguments for pytest; paths among them replace the default, all suites.
+        arguments: Further arguments for pytest; paths among them replace the default, all scenarios.
         fault: Why the lab is not up; then nothing is executed, and the reports say why.
     """
     options = [f"--lab={lab}", *(f"--cluster={name}" for name in clusters)]
-    paths = [] if any(argument.startswith("suites") for argument in arguments) else ["suites"]
+    paths = [] if any(argument.startswith("suites") for argument in arguments) else _scenarios(CHECKOUT / "suites")
     with tempfile.TemporaryDirectory(prefix="podid-") as directory:
         file = Path(directory) / "result.json"
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
@@ -76,6 +76,15 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         return Result(code, f"dry run (exit {code}): nothing was executed", ())
     line = f"verdict: incomplete (exit {ExitCode.HARNESS_ERROR}) — pytest ended with {code} before any test"
     return Result(ExitCode.HARNESS_ERROR, line, ())
+
+
+def _scenarios(suites: Path) -> list[str]:
+    """Return arguments that choose what needs a lab: the files directly in ``suites/``; its folders need none.
+
+    Files by name would be a part of the suites for the plugin, and a part is never conformant.
+    """
+    folders = sorted({file.parent for file in suites.glob("*/test_*.py")})
+    return [suites.name, *(f"--ignore={folder.relative_to(suites.parent)}" for folder in folders)]
 
 
 def run_to_its_end(command: Sequence[str], environment: dict[str, str], directory: Path) -> int:

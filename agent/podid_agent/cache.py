@@ -1,4 +1,4 @@
-"""The credentials that were granted lately, by token (sections 4.1 and 4.3).
+"""The credentials that were granted lately, by token or by pod (sections 4.1, 4.3 and 9.1).
 
 Pure: no I/O, and the clock comes in as an argument.
 """
@@ -22,10 +22,17 @@ LEAST_LIFE = 15.0
 
 @dataclass(slots=True)
 class Entry:
-    """Credentials of one token."""
+    """Credentials of one token, or of one pod."""
+
+    key: bytes = field(repr=False)
+    """What identifies it: the token, or the pod's UID."""
 
     token: bytes = field(repr=False)
+    """The token it is bound to: the one it was fetched with, or a later one of the same pod (AGT-905)."""
+
     claims: TokenClaims = field(repr=False)
+    """Those of that token."""
+
     credentials: PodCredentials
     ends_at: float
     """When they expire, on the monotonic clock."""
@@ -83,18 +90,30 @@ class CredentialCache:
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
 
-    def peek(self, token: bytes) -> Entry | None:
+    def peek(self, key: bytes) -> Entry | None:
         """Return an entry, usable or not, without using it."""
-        return self._entries.get(token)
+        return self._entries.get(key)
 
-    def use(self, token: bytes) -> Entry | None:
-        """Return an entry that may be served, and note that it was."""
-        entry = self._entries.get(token)
-        if entry is None or not self.is_usable(entry):
+    def use(self, key: bytes, token: bytes) -> Entry | None:
+        """Return an entry that may be served to a token, and note that it was."""
+        entry = self._entries.get(key)
+        if entry is None or entry.token != token or not self.is_usable(entry):
             return None
-        self._entries.move_to_end(token)
+        self._entries.move_to_end(key)
         entry.served_until = entry.ends_at
         return entry
+
+    def may_change_token(self, entry: Entry) -> bool:
+        """Whether a newer token of its pod may take an entry over.
+
+        Not once the token it is bound to has expired: the pod was gone for hours, or never asked (AGT-922).
+        """
+        expires_at = entry.claims.expires_at
+        return self.is_usable(entry) and (expires_at is None or self._clock.wall() < expires_at)
+
+    def bind(self, entry: Entry, token: bytes, claims: TokenClaims) -> None:
+        """Let an entry belong to a newer token of its pod, which somebody has verified (AGT-905, AGT-918)."""
+        entry.token, entry.claims = token, claims
 
     def life(self, credentials: PodCredentials) -> float:
         """Return the seconds that credentials have left by the wall clock."""
@@ -105,12 +124,12 @@ class CredentialCache:
         left = min(self.life(entry.credentials), entry.ends_at - self._clock.monotonic())
         return left > LEAST_LIFE
 
-    def store(self, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
+    def store(self, key: bytes, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
         """Add or replace what a request fetched, as used."""
-        entry = self._entry(token, claims, credentials)
-        if self._entries.pop(token, None):
+        entry = self._entry(key, token, claims, credentials)
+        if self._entries.pop(key, None):
             self._on_evict("replaced")
-        self._entries[token] = entry
+        self._entries[key] = entry
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
             self._on_evict("capacity")
@@ -118,17 +137,17 @@ class CredentialCache:
 
     def renew(self, entry: Entry, credentials: PodCredentials) -> bool:
         """Replace what a renewal fetched; False if the entry is gone or would expire earlier (AGT-465)."""
-        if self._entries.get(entry.token) is not entry or credentials.expires_at < entry.credentials.expires_at:
+        if self._entries.get(entry.key) is not entry or credentials.expires_at < entry.credentials.expires_at:
             return False
-        renewed = self._entry(entry.token, entry.claims, credentials)
+        renewed = self._entry(entry.key, entry.token, entry.claims, credentials)
         renewed.served_until = entry.served_until
-        self._entries[entry.token] = renewed
+        self._entries[entry.key] = renewed
         return True
 
     def remove(self, entry: Entry, reason: str) -> None:
         """Remove an entry, unless it is gone or replaced already."""
-        if self._entries.get(entry.token) is entry:
-            del self._entries[entry.token]
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]
             self._on_evict(reason)
 
     def remove_expired(self) -> None:
@@ -137,10 +156,11 @@ class CredentialCache:
             if entry.ends_at <= self._clock.monotonic() or self.life(entry.credentials) <= 0:
                 self.remove(entry, "expired")
 
-    def _entry(self, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
+    def _entry(self, key: bytes, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
         now = self._clock.monotonic()
         life = self.life(credentials)
         return Entry(
+            key,
             token,
             claims,
             credentials,

@@ -25,8 +25,8 @@ class ConfigurationError(Exception):
 
 
 def _cache_key(text: str) -> str:
-    if text != "token":
-        raise ValueError('this version keys its cache by the token only; use "token"')
+    if text not in {"token", "pod-uid"}:
+        raise ValueError('use "token" or "pod-uid"')
     return text
 
 
@@ -75,6 +75,14 @@ SERVER_FLAGS = (
         "duration",
         "1.8s",
     ),
+    Flag(
+        "jwks-cache",
+        str,
+        "File that keeps the cluster's signing keys, with --cache-key pod-uid; empty keeps none",
+        "",
+        "string",
+        '"/var/lib/eks-pod-identity-agent/jwks-cache.json"',
+    ),
     Flag("disable-metrics", parse_bool, "Open no metrics listener", boolean=True),
 )
 
@@ -107,7 +115,13 @@ class ServerConfig:
     """Seconds; 0 waits for the call's end."""
 
     cache_key: str = "token"
+    jwks_cache: str = "/var/lib/eks-pod-identity-agent/jwks-cache.json"
     disable_metrics: bool = False
+
+    @property
+    def keyed_by_pod(self) -> bool:
+        """Whether cache entries belong to pods rather than to tokens (section 9.1)."""
+        return self.cache_key == "pod-uid"
 
     @property
     def caching(self) -> bool:

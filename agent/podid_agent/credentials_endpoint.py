@@ -16,6 +16,7 @@ from podid_agent.journal import FailureSummary, Journal
 from podid_agent.metrics import Metrics
 from podid_agent.rate_limit import TokenBucket
 from podid_agent.tokens import InvalidTokenError, TokenClaims, check_times, parse_token
+from podid_agent.verified_token import pod_uid
 
 __all__ = ["CredentialsEndpoint", "called_host"]
 
@@ -43,6 +44,7 @@ class CredentialsEndpoint:
         journal: Journal,
         failures: FailureSummary,
         caching: bool,
+        keyed_by_pod: bool,
     ) -> None:
         """Name the listener as metrics and logs show it."""
         self._fetcher = fetcher
@@ -53,6 +55,7 @@ class CredentialsEndpoint:
         self._limiter = TokenBucket(_REQUESTS_PER_SECOND, _BURST, clock.monotonic)
         self._rate_limited = metrics.rate_limited.labels(listener)
         self._listener = listener
+        self._keyed_by_pod = keyed_by_pod
         # Upstream's cache wraps these texts, so they are longer with caching on.
         self._prefix = "error getting credentials to cache: " if caching else ""
 
@@ -67,14 +70,15 @@ class CredentialsEndpoint:
         token = request.authorization
         try:
             claims = self._check(request, token)
+            key = self._pod_uid(token) if self._keyed_by_pod else token
         except _RefusedLocallyError as refusal:
             return self._answer(exchange, text_error(refusal.status, str(refusal)), "local", error=str(refusal))
         exchange.identity = claims.identity
-        credentials = self._fetcher.cached(token)
+        credentials = self._fetcher.cached(key, token)
         if credentials is not None:
             exchange.association_id = credentials.association_id
             return self._answer(exchange, Response(200, credentials.body, "application/json"), "cache")
-        return self._fetch(exchange, token, claims)
+        return self._fetch(exchange, key, token, claims)
 
     def _check(self, request: Request, token: bytes) -> TokenClaims:
         host = called_host(request.host)
@@ -85,7 +89,8 @@ class CredentialsEndpoint:
         if not token:
             raise _RefusedLocallyError(400, "Service account token cannot be empty")
         try:
-            claims = self._fetcher.claims(token) or parse_token(token)
+            known = None if self._keyed_by_pod else self._fetcher.claims(token)
+            claims = known or parse_token(token)
         except InvalidTokenError as error:
             raise _RefusedLocallyError(400, f"Service account token cannot be parsed: {error}") from error
         try:
@@ -94,10 +99,16 @@ class CredentialsEndpoint:
             raise _RefusedLocallyError(400, f"Service account token failed basic claim validations: {error}") from error
         return claims
 
-    async def _fetch(self, exchange: _Exchange, token: bytes, claims: TokenClaims) -> Response:
+    def _pod_uid(self, token: bytes) -> bytes:
+        try:
+            return pod_uid(token)
+        except InvalidTokenError as error:
+            raise _RefusedLocallyError(400, f"failed to get pod uid from service account token: {error}") from error
+
+    async def _fetch(self, exchange: _Exchange, key: bytes, token: bytes, claims: TokenClaims) -> Response:
         self._metrics.requests_in_flight.inc()
         try:
-            granted = await self._fetcher.fetch(token, claims)
+            granted = await self._fetcher.fetch(key, token, claims)
         except CredentialsError as error:
             wrapped = isinstance(error, InvalidAnswerError | CannotCallError)
             message = f"{self._prefix if wrapped else ''}{error}"

@@ -37,6 +37,8 @@ _CALL_TIMEOUT = 10.0
 _MAX_CALLS = 256
 _OPERATION = "operation error EKS Auth: AssumeRoleForPodIdentity, "
 
+_CONNECTION_LOST = "EKS Auth closed the connection without an answer"
+
 # In this order: aiohttp's errors are subclasses of one another.
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ((aiohttp.ClientConnectorDNSError,), "NameResolution", "the name of EKS Auth cannot be resolved"),
@@ -51,7 +53,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     (
         (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError),
         "ConnectionReset",
-        "EKS Auth closed the connection without an answer",
+        _CONNECTION_LOST,
     ),
 )
 
@@ -122,6 +124,14 @@ class EKSAuthClient:
                 credentials = await self._call(token, progress)
             outcome = "success"
             self._on_outcome(None)
+            self._journal.debug(
+                "Successfully fetched credentials from EKS Auth",
+                {
+                    "fetched_role_arn": credentials.role_arn,
+                    "fetched_role_id": credentials.role_id,
+                    "association-id": credentials.association_id,
+                },
+            )
         except CredentialsError as error:
             outcome = error.outcome
             self._on_outcome(error)
@@ -240,6 +250,8 @@ def _unreachable(error: aiohttp.ClientError | OSError) -> UnreachableError:
             # A name that does not exist will not exist a moment later either (AGT-713).
             unknown_name = kind == "NameResolution" and _errno(error) in {socket.EAI_NONAME, socket.EAI_NODATA}
             return UnreachableError(kind, reason, retryable=not unknown_name)
+    if _errno(error) in {errno.ECONNRESET, errno.EPIPE}:
+        return UnreachableError("ConnectionReset", _CONNECTION_LOST)
     if _errno(error) == errno.ECONNREFUSED:
         return UnreachableError("ConnectionRefused", "EKS Auth refused the connection")
     return UnreachableError("ConnectionError", f"the connection to EKS Auth failed ({type(error).__name__})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from typing import Any, cast
 
 from podid_agent.http1_body import BodySkipper
@@ -14,7 +14,7 @@ from podid_agent.http1_response import Response, encode_response, text_error
 from podid_agent.journal import Journal
 from podid_agent.listeners import format_address
 
-__all__ = ["HTTPServer", "Handler"]
+__all__ = ["HTTPServer", "Handler", "Peer"]
 
 _MAX_HEAD_BYTES = (1 << 20) + 4096
 _MAX_WAITING_BYTES = 64 * 1024
@@ -25,6 +25,9 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 
 _INTERNAL_ERROR = text_error(500, "Internal Server Error")
 
+Peer = tuple[str, int]
+"""Address and port of a client."""
+
 Handler = Callable[[Request, str], Response | Coroutine[Any, Any, Response]]
 """Answers a request of the client ``ip:port``: at once, or later if it must wait."""
 
@@ -32,13 +35,20 @@ Handler = Callable[[Request, str], Response | Coroutine[Any, Any, Response]]
 class HTTPServer:
     """Serves one listening socket with one handler."""
 
-    def __init__(self, handler: Handler, journal: Journal, max_connections: int = 4096) -> None:
-        """Take the handler; connections over ``max_connections`` are refused (AGT-216)."""
+    def __init__(
+        self,
+        handler: Handler,
+        journal: Journal,
+        max_connections: int = 4096,
+        always_admitted: Container[Peer] = frozenset[Peer](),
+    ) -> None:
+        """Take the handler; connections over ``max_connections`` are refused, but for some peers (AGT-216)."""
         self.handler = handler
         self.journal = journal
         self.draining = False
         self._connections: set[_Connection] = set()
         self._max_connections = max_connections
+        self._always_admitted = always_admitted
         self._server: asyncio.Server | None = None
         self._emptied = asyncio.Event()
 
@@ -68,9 +78,10 @@ class HTTPServer:
             connection.abort()
         return len(cut)
 
-    def admit(self, connection: _Connection) -> bool:
+    def admit(self, connection: _Connection, peer: Peer) -> bool:
         """Take note of a new connection, unless there are too many."""
-        if self.draining or len(self._connections) >= self._max_connections:
+        is_full = len(self._connections) >= self._max_connections
+        if self.draining or (is_full and peer not in self._always_admitted):
             return False
         self._connections.add(connection)
         return True
@@ -104,10 +115,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if not self._server.admit(self):
+        peer: Peer = (transport.get_extra_info("peername") or ("", 0))[:2]
+        if not self._server.admit(self, peer):
             self.abort()
             return
-        peer: tuple[str, int] = transport.get_extra_info("peername") or ("", 0)
         self._client = format_address(peer[0], peer[1])
         self._expect_within(_TIMEOUT)
         self._check_deadline()

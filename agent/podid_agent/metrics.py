@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,7 +25,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # prometheus_client appends _total to every counter; these are known without it (AGT-620).
 _PLAIN = re.compile(
-    rb"^((?:# (?:HELP|TYPE) )?pod_identity_(?:http_response|cache_state|cache_errors))_total(?=[ {])", re.MULTILINE
+    rb"^((?:# (?:HELP|TYPE) )?pod_identity_(?:http_response|cache_state|cache_errors|local_validation))"
+    rb"_total(?=[ {])",
+    re.MULTILINE,
 )
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -32,6 +35,7 @@ _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 REQUEST_SOURCES = ("cache", "upstream", "coalesced", "local")
 TRIGGERS = ("request", "renewal")
 EVICTION_REASONS = ("capacity", "expired", "refused", "token_expired", "replaced")
+VALIDATION_RESULTS = ("success", "failure", "skipped")
 CACHE_RESULTS = ("hit", "miss", "coalesced")
 OUTCOMES = (
     "success",
@@ -53,7 +57,7 @@ OUTCOMES = (
 class Metrics:
     """All metrics of one agent, in a registry of their own; no label comes from a client (AGT-627)."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Literal["G1", "G2"] = "G1") -> None:
         """Create every series whose label values are known, at zero (AGT-625)."""
         disable_created_metrics()
         self.registry = registry = CollectorRegistry()
@@ -69,6 +73,9 @@ class Metrics:
             registry=registry,
         )
         self.cache_errors = Counter("pod_identity_cache_errors", "Failed renewals", ["type", "code"], registry=registry)
+        self.local_validation = Counter(
+            "pod_identity_local_validation", "Tokens of cached pods verified here", ["result"], registry=registry
+        )
         self.request_duration = Histogram(
             "pod_identity_request_duration_seconds",
             "Time to answer",
@@ -122,12 +129,14 @@ class Metrics:
         self.build_info = Gauge("pod_identity_build_info", "Always 1", ["version", "profile"], registry=registry)
 
         self._codes: set[str] = set(OUTCOMES)
+        self.build_info.labels(__version__, profile).set(1)
         self._create_known_series()
 
     def _create_known_series(self) -> None:
-        self.build_info.labels(__version__, "G1").set(1)
         for result in CACHE_RESULTS:
             self.cache_requests.labels(result)
+        for result in VALIDATION_RESULTS:
+            self.local_validation.labels(result)
         for reason in EVICTION_REASONS:
             self.cache_evictions.labels(reason)
         for trigger in TRIGGERS:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from podid_agent.http1_request import Request
 from podid_agent.http1_response import NOT_FOUND, Response
+from podid_agent.http1_server import Peer
 from podid_agent.metrics import CONTENT_TYPE, Metrics
 
 __all__ = ["Probes"]
@@ -25,9 +27,18 @@ _EXPECTED = b"HTTP/1.1 404 "
 class Probes:
     """Says whether the process is alive, and whether its listeners answer."""
 
-    def __init__(self, listeners: Callable[[], Sequence[tuple[str, int]]], metrics: Metrics | None = None) -> None:
-        """Ask ``listeners`` for the addresses that are bound; serve ``metrics`` too, if given."""
+    def __init__(
+        self, listeners: Callable[[], Sequence[Peer]], checks: set[Peer], metrics: Metrics | None = None
+    ) -> None:
+        """Take what probes need.
+
+        Args:
+            listeners: Returns the addresses that are bound.
+            checks: Gets the addresses of the connections that ask them, so that full listeners admit these (AGT-216).
+            metrics: Served too, if given.
+        """
         self._listeners = listeners
+        self._checks = checks
         self._metrics = metrics
 
     def handle(self, request: Request, client: str) -> Response | Coroutine[Any, Any, Response]:  # noqa: ARG002 - a Handler
@@ -46,22 +57,27 @@ class Probes:
     async def _check_listeners(self) -> Response:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
-                answers = await asyncio.gather(*(_answers(host, port) for host, port in self._listeners()))
+                answers = await asyncio.gather(*(self._answers(listener) for listener in self._listeners()))
         except TimeoutError:
             return _TOO_SLOW
         return _READY if answers and all(answers) else _NOT_READY
 
-
-async def _answers(host: str, port: int) -> bool:
-    """Whether a listener answers ``GET /`` with 404, asked directly: no proxy is in the way (AGT-602, AGT-610)."""
-    try:
-        reader, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    try:
-        writer.write(_QUESTION)
-        return (await reader.readline()).startswith(_EXPECTED)
-    except (OSError, ValueError):
-        return False
-    finally:
-        writer.close()
+    async def _answers(self, listener: Peer) -> bool:
+        """Whether a listener answers ``GET /`` with 404, asked directly: no proxy is in the way (AGT-602, AGT-610)."""
+        host = listener[0]
+        own: Peer | None = None
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
+            try:
+                sock.setblocking(False)
+                sock.bind((host, 0))
+                own = sock.getsockname()[:2]
+                self._checks.add(own)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(sock, listener)
+                await loop.sock_sendall(sock, _QUESTION)
+                return (await loop.sock_recv(sock, len(_EXPECTED))) == _EXPECTED
+            except OSError:
+                return False
+            finally:
+                if own is not None:
+                    self._checks.discard(own)

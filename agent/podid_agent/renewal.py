@@ -115,18 +115,19 @@ class Renewals:
                 due.append(entry)
         return due
 
-    def _ended(self, entry: Entry, outcome: PodCredentials | CredentialsError) -> None:
+    def _ended(self, entry: Entry, token: bytes, outcome: PodCredentials | CredentialsError) -> None:
         entry.renewing = False
         if isinstance(outcome, CredentialsError):
-            self._failed(entry, outcome)
+            self._failed(entry, token, outcome)
         elif self._cache.renew(entry, outcome):
             self._metrics.cache_state.labels("hit").inc()
         else:
             entry.due_at = self._next_try(entry)
 
-    def _failed(self, entry: Entry, error: CredentialsError) -> None:
+    def _failed(self, entry: Entry, token: bytes, error: CredentialsError) -> None:
         fields = {**_FROM, **entry.claims.identity, "error": str(error)}
-        dropped = isinstance(error, RefusedError) and error.is_about_the_pod
+        # A refusal of a token that a newer one has replaced meanwhile says nothing about the pod (AGT-920).
+        dropped = isinstance(error, RefusedError) and error.is_about_the_pod and token == entry.token
         self._metrics.cache_errors.labels(
             "NonRecoverable" if dropped else "Recoverable", self._metrics.code_label(error.code)
         ).inc()

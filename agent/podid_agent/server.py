@@ -17,10 +17,11 @@ from podid_agent.config import ServerConfig
 from podid_agent.credentials_endpoint import CredentialsEndpoint
 from podid_agent.eks_auth import EKSAuthClient
 from podid_agent.fetching import Fetcher
-from podid_agent.http1_server import HTTPServer
+from podid_agent.http1_server import HTTPServer, Peer
 from podid_agent.imds import InstanceMetadata
 from podid_agent.journal import FailureSummary, Journal, forward_library_logs
 from podid_agent.listeners import BindError, format_address, listen
+from podid_agent.local_validation import LocalValidator
 from podid_agent.metrics import Metrics
 from podid_agent.node_credentials import ChainCredentials, NodeCredentials, SharedFileCredentials
 from podid_agent.probes import Probes
@@ -59,10 +60,13 @@ class _Agent:
         self._settings = settings
         self._journal = journal
         self._clock = Clock()
-        self._metrics = Metrics()
+        self._metrics = Metrics("G2" if config.keyed_by_pod else "G1")
         self._failures = FailureSummary(journal)
         self._servers: dict[str, HTTPServer] = {}
         """Bound credentials listeners by host."""
+
+        self._self_checks: set[Peer] = set()
+        """Connections with which probes ask the listeners."""
 
         self._servers_beside: list[HTTPServer] = []
         """Probes and metrics."""
@@ -86,8 +90,14 @@ class _Agent:
             on_outcome=pause.note,
         )
         cache = self._cache()
+        validator = self._validator()
         fetcher = Fetcher(
-            client.assume_role_for_pod_identity, cache, self._metrics, self._journal, self._config.request_timeout
+            client.assume_role_for_pod_identity,
+            cache,
+            self._metrics,
+            self._journal,
+            self._config.request_timeout,
+            validate=validator.validate if validator else None,
         )
         background: list[asyncio.Task[None]] = []
         try:
@@ -113,6 +123,17 @@ class _Agent:
             await asyncio.gather(*background, return_exceptions=True)
             await fetcher.close()
             await client.close()
+            if validator:
+                await validator.close()
+
+    def _validator(self) -> LocalValidator | None:
+        if not (self._config.keyed_by_pod and self._config.caching):
+            return None
+        from podid_agent.cluster_keys import ClusterKeys  # noqa: PLC0415 - the default has no use for cryptography
+
+        keys = ClusterKeys(os.environ, self._config.jwks_cache, self._clock, self._journal)
+        keys.start()
+        return LocalValidator(keys, self._journal)
 
     def _node_credentials(self) -> NodeCredentials:
         if self._config.rotate_credentials:
@@ -151,10 +172,10 @@ class _Agent:
                 self._journal.warning(f"Not serving on {host} until the node has it: {error}", {"bind-addr": host})
         if missing is not None and not sockets:
             raise missing
-        beside = [(listen("127.0.0.1", self._config.probe_port), Probes(self._bound_addresses))]
+        beside = [(listen("127.0.0.1", self._config.probe_port), Probes(self._bound_addresses, self._self_checks))]
         if not self._config.disable_metrics:
             metrics = listen(self._config.metrics_address, self._config.metrics_port)
-            beside.append((metrics, Probes(self._bound_addresses, self._metrics)))
+            beside.append((metrics, Probes(self._bound_addresses, self._self_checks, self._metrics)))
         for sock, probes in beside:
             server = HTTPServer(probes.handle, self._journal, max_connections=256)
             await server.start(sock)
@@ -171,8 +192,9 @@ class _Agent:
             journal=self._journal,
             failures=self._failures,
             caching=self._config.caching,
+            keyed_by_pod=self._config.keyed_by_pod,
         )
-        server = HTTPServer(endpoint.handle, self._journal)
+        server = HTTPServer(endpoint.handle, self._journal, always_admitted=self._self_checks)
         await server.start(sock)
         self._servers[host] = server
         self._metrics.listener_up.labels(host).set(1)

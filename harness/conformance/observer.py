@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from harness.conformance.diagnostics import Diagnostics
-from harness.conformance.ledger import Ledger
-from harness.conformance.outcomes import Outcome, outcome_of
+from harness.conformance.ledger import Kind, Ledger
+from harness.conformance.outcomes import Outcome, not_applicable, outcome_of
 from harness.conformance.recording import Recorder, recording
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase
@@ -42,6 +42,8 @@ class Observer:
         redactor: Redactor,
         diagnostics: Diagnostics,
         directory: Path,
+        *,
+        kind: Kind,
     ) -> None:
         """Keep what the hooks need.
 
@@ -51,12 +53,14 @@ class Observer:
             redactor: Takes secrets out of what is noted.
             diagnostics: What to ask when a test fails.
             directory: The run's directory.
+            kind: Kind of the subject.
         """
         self._bindings = bindings
         self._ledger = ledger
         self._redactor = redactor
         self._diagnostics = diagnostics
         self._directory = directory
+        self._kind = kind
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -66,6 +70,13 @@ class Observer:
             return (yield)
         with recording(Recorder(item.nodeid, identifiers)):
             return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Leave out a test of requirements none of which binds this kind of subject."""
+        asked = [self._ledger[name] for name in self._bindings.get(item.nodeid, ())]
+        if asked and not any(self._kind in entry.applies_to for entry in asked):
+            not_applicable("subject", f"{', '.join(entry.id for entry in asked)} does not bind a subject of this kind")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:

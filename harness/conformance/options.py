@@ -15,7 +15,7 @@ __all__ = ["Options", "add_options"]
 
 def add_options(group: pytest.OptionGroup) -> None:
     """Declare the options; for ``pytest_addoption`` of the conftest that registers the plugin."""
-    group.addoption("--subject", default="ours", help="what is tested: ours, upstream or mutant:NAME")
+    group.addoption("--subject", default="", help="what is tested: ours (default), upstream or mutant:NAME")
     group.addoption("--only", action="append", default=[], metavar="ID", help="requirement or glob; !ID leaves out")
     group.addoption("--level", action="append", default=[], choices=["MUST", "SHOULD", "MAY"], help="levels to decide")
     group.addoption("--dry-run", action="store_true", help="say what would run and what it would decide; run nothing")
@@ -44,10 +44,11 @@ class Options:
             UsageError: The subject is none that there is; it decides which requirements apply.
         """
         values: Any = config.option
-        if values.subject not in get_args(Kind) and not values.subject.startswith("mutant:"):
-            raise UsageError(f"no subject {values.subject!r}", hint="one of ours, upstream, mutant:NAME")
+        subject: str = values.subject or "ours"
+        if subject not in get_args(Kind) and not subject.startswith("mutant:"):
+            raise UsageError(f"no subject {subject!r}", hint="one of ours, upstream, mutant:NAME")
         return cls(
-            subject=values.subject,
+            subject=subject,
             only=values.only,
             level=values.level,
             dry_run=values.dry_run,

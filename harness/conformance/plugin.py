@@ -98,11 +98,18 @@ class Plugin:
             self._directory = config.rootpath / self._options.report_dir / name
             self._directory.mkdir(mode=0o700, parents=True)
             self._canary = os.environ[canaries.VARIABLE] = canaries.new()
-        observer = Observer(self.results.bindings, self._ledger, self._redactor, self.diagnostics, self._directory)
-        config.pluginmanager.register(observer, "podid-observer")
         argv = [self._redactor.text(argument) for argument in config.invocation_params.args]
         self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
         self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
+        observer = Observer(
+            self.results.bindings,
+            self._ledger,
+            self._redactor,
+            self.diagnostics,
+            self._directory,
+            kind=self._facts.kind,
+        )
+        config.pluginmanager.register(observer, "podid-observer")
         if self._canary:
             self._facts.specimen = self._redactor.data(canaries.specimen(self._canary))
 

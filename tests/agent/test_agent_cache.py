@@ -60,10 +60,10 @@ def test_least_recently_used_entry_goes_first(time: Time) -> None:
     """AGT-406, AGT-407: a read is a use."""
     cache, evicted = make_cache(time)
     for token in (b"A", b"B", b"C"):
-        cache.store(token, UNLIMITED, credentials(time, 3600))
+        cache.store(token, token, UNLIMITED, credentials(time, 3600))
 
-    cache.use(b"A")
-    cache.store(b"D", UNLIMITED, credentials(time, 3600))
+    cache.use(b"A", b"A")
+    cache.store(b"D", b"D", UNLIMITED, credentials(time, 3600))
 
     assert [entry.token for entry in cache] == [b"C", b"A", b"D"]
     assert evicted == ["capacity"]
@@ -72,24 +72,24 @@ def test_least_recently_used_entry_goes_first(time: Time) -> None:
 def test_entry_is_served_until_fifteen_seconds_are_left(time: Time) -> None:
     """AGT-404."""
     cache, _ = make_cache(time)
-    cache.store(b"A", UNLIMITED, credentials(time, 20))
+    cache.store(b"A", b"A", UNLIMITED, credentials(time, 20))
 
     time.pass_(4.9)
-    assert cache.use(b"A")
+    assert cache.use(b"A", b"A")
     time.pass_(0.1)
-    assert cache.use(b"A") is None
+    assert cache.use(b"A", b"A") is None
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])
 def test_step_of_the_wall_clock_serves_nothing_that_has_expired(time: Time, step: float) -> None:
     """AGT-410: back, and the credentials seem to live longer; forth, and they are gone."""
     cache, _ = make_cache(time)
-    cache.store(b"A", UNLIMITED, credentials(time, 600))
+    cache.store(b"A", b"A", UNLIMITED, credentials(time, 600))
 
     time.wall += step
     time.pass_(590)
 
-    assert cache.use(b"A") is None
+    assert cache.use(b"A", b"A") is None
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_removed_credentials_are_not_referenced(time: Time) -> None:
     watched = [Watched(None, None, {}) for _ in range(3)]
     references = [weakref.ref(claims) for claims in watched]
     for token, claims in zip((b"A", b"B", b"C"), watched, strict=True):
-        cache.store(token, claims, credentials(time, 60))
+        cache.store(token, token, claims, credentials(time, 60))
     dropped = cache.peek(b"A")
     assert dropped
     cache.remove(dropped, "refused")
-    cache.store(b"B", UNLIMITED, credentials(time, 3600))
+    cache.store(b"B", b"B", UNLIMITED, credentials(time, 3600))
     time.pass_(61)
     cache.remove_expired()
 
@@ -222,14 +222,14 @@ def test_renewal_replaces_the_entry_without_a_request(time: Time) -> None:
 
     async def scenario() -> None:
         bench = Bench(time, granting(time, 21_600))
-        await bench.fetcher.fetch(b"A", UNLIMITED)
+        await bench.fetcher.fetch(b"A", b"A", UNLIMITED)
 
         await bench.pass_(99)
         assert bench.calls == [(b"A", "request")]
         await bench.pass_(2)
 
         assert bench.calls == [(b"A", "request"), (b"A", "renewal")]
-        served = bench.fetcher.cached(b"A")
+        served = bench.fetcher.cached(b"A", b"A")
         assert served
         assert served.access_key_id == "A-renewal"
         assert bench.sample("pod_identity_cache_state_total", state="hit") == 1
@@ -259,11 +259,11 @@ def test_failed_renewal_keeps_or_drops_the_entry(
 
     async def scenario() -> None:
         bench = Bench(time, refusing(time, 21_600, error))
-        await bench.fetcher.fetch(b"A", UNLIMITED)
+        await bench.fetcher.fetch(b"A", b"A", UNLIMITED)
 
         await bench.pass_(101)
 
-        assert (bench.fetcher.cached(b"A") is not None) == kept
+        assert (bench.fetcher.cached(b"A", b"A") is not None) == kept
         assert bench.sample("pod_identity_cache_errors_total", type=kind, code=code) == 1
         assert len(bench.forbidden) == (error.status == 403)
         assert bench.evicted == ([] if kept else ["refused"])
@@ -276,7 +276,7 @@ def test_next_try_comes_after_one_to_two_minutes(time: Time) -> None:
 
     async def scenario() -> None:
         bench = Bench(time, refusing(time, 21_600, UnreachableError("ConnectionRefused", "r")))
-        await bench.fetcher.fetch(b"A", UNLIMITED)
+        await bench.fetcher.fetch(b"A", b"A", UNLIMITED)
 
         await bench.pass_(101 + 58)
         assert len(bench.calls) == 2
@@ -298,10 +298,10 @@ def test_outage_is_not_seen_by_pods(time: Time) -> None:
 
     async def scenario() -> None:
         bench = Bench(time, script, retention=10_800)
-        await bench.fetcher.fetch(b"A", UNLIMITED)
+        await bench.fetcher.fetch(b"A", b"A", UNLIMITED)
         for _ in range(8 * 60):
             await bench.pass_(60, step=5)
-            assert bench.fetcher.cached(b"A")
+            assert bench.fetcher.cached(b"A", b"A")
 
     run(scenario)
 
@@ -317,7 +317,7 @@ def test_renewals_keep_to_their_rate_soonest_expiry_first(time: Time) -> None:
 
         bench = Bench(time, script)
         for token in lives:
-            await bench.fetcher.fetch(token, UNLIMITED)
+            await bench.fetcher.fetch(token, token, UNLIMITED)
         await bench.pass_(99.75)
         bench.calls.clear()
 
@@ -334,7 +334,7 @@ def test_expired_token_is_not_used(time: Time) -> None:
 
     async def scenario() -> None:
         bench = Bench(time, granting(time, 21_600))
-        await bench.fetcher.fetch(b"A", TokenClaims(int(time.wall) + 50, None, {}))
+        await bench.fetcher.fetch(b"A", b"A", TokenClaims(int(time.wall) + 50, None, {}))
 
         await bench.pass_(101)
 
@@ -349,7 +349,7 @@ def test_entry_of_a_dead_pod_is_not_renewed_for_ever(time: Time) -> None:
 
     async def scenario() -> None:
         bench = Bench(time, granting(time, 40), retention=5)
-        await bench.fetcher.fetch(b"A", UNLIMITED)
+        await bench.fetcher.fetch(b"A", b"A", UNLIMITED)
         await bench.pass_(45)
         calls = len(bench.calls)
         assert calls > 5
@@ -365,7 +365,7 @@ def test_entry_of_a_dead_pod_is_not_renewed_for_ever(time: Time) -> None:
 def test_renewal_neither_shortens_nor_revives(time: Time) -> None:
     """AGT-465."""
     cache, _ = make_cache(time)
-    entry = cache.store(b"A", UNLIMITED, credentials(time, 3600))
+    entry = cache.store(b"A", b"A", UNLIMITED, credentials(time, 3600))
 
     assert not cache.renew(entry, credentials(time, 3599))
     cache.remove(entry, "refused")
@@ -385,13 +385,13 @@ def test_request_shares_the_call_of_a_renewal(time: Time) -> None:
 
     async def scenario() -> None:
         bench = Bench(time, script)
-        await bench.fetcher.fetch(b"A", UNLIMITED)
+        await bench.fetcher.fetch(b"A", b"A", UNLIMITED)
         await bench.pass_(21)
-        assert bench.fetcher.cached(b"A")
+        assert bench.fetcher.cached(b"A", b"A")
         await bench.pass_(5)
-        assert bench.fetcher.cached(b"A") is None
+        assert bench.fetcher.cached(b"A", b"A") is None
 
-        waiting = asyncio.create_task(bench.fetcher.fetch(b"A", UNLIMITED))
+        waiting = asyncio.create_task(bench.fetcher.fetch(b"A", b"A", UNLIMITED))
         await settle()
         go_on.set()
         granted = await waiting

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import socket
 
 import pytest
-from agent_process import environment, execute_agent, free_ports, run_agent
 from podid_agent.cli import run
 from podid_agent.config import SERVER_FLAGS, ConfigurationError, ServerConfig
 from podid_agent.flags import FlagError, parse_duration, parse_flags
@@ -36,18 +34,10 @@ def test_help_of_server_names_every_flag(arguments: tuple[str, ...], capsys: pyt
     printed = capsys.readouterr()
     assert printed.err == ""
     assert set(re.findall(r"--([a-z-]+) ", printed.out)) == {
-        "bind-hosts", "cache-key", "cluster-name", "disable-metrics", "endpoint", "help", "max-cache-size",
-        "max-credential-retention-before-renewal", "max-service-qps", "metrics-address", "metrics-port", "port",
-        "probe-port", "request-timeout", "rotate-credentials", "verbosity",
+        "bind-hosts", "cache-key", "cluster-name", "disable-metrics", "endpoint", "help", "jwks-cache",
+        "max-cache-size", "max-credential-retention-before-renewal", "max-service-qps", "metrics-address",
+        "metrics-port", "port", "probe-port", "request-timeout", "rotate-credentials", "verbosity",
     }  # fmt: skip
-
-
-def test_version_goes_to_stdout_and_verbosity_to_stderr() -> None:
-    """AGT-110, AGT-112, AGT-113."""
-    done = execute_agent("-v", "DEBUG", "version")
-
-    assert (done.returncode, done.stdout) == (0, "EKS Pod Identity Agent version 0.1.0\n")
-    assert re.fullmatch(r"\S+ \S+ Setting logging verbosity level to: DEBUG \(5\)\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -162,40 +152,3 @@ def test_a_request_waits_less_than_the_two_seconds_of_its_client() -> None:
 def test_qps_of_zero_means_three() -> None:
     """AGT-122."""
     assert _config("-c", "x", "--max-service-qps", "0").max_service_qps == 3
-
-
-@pytest.mark.parametrize("flag", ["-p", "--probe-port", "--metrics-port"])
-def test_busy_port_exits_1(flag: str) -> None:
-    """AGT-151."""
-    free = dict(zip(("-p", "--probe-port", "--metrics-port"), map(str, free_ports(3)), strict=True))
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        port = str(busy.getsockname()[1])
-        words = [word for pair in {**free, flag: port}.items() for word in pair]
-        done = run_agent(*SERVER, "--metrics-address", "127.0.0.1", *words)
-
-    assert done.returncode == 1
-    last = done.stdout.splitlines()[-1]
-    assert '"level": "fatal"' in last
-    assert f"Unable to start server: listen tcp 127.0.0.1:{port}: bind: address already in use" in last
-    assert "Traceback" not in done.stderr
-
-
-def test_same_host_twice_exits_1() -> None:
-    """AGT-121."""
-    port, probe_port, metrics_port = map(str, free_ports(3))
-
-    done = run_agent(*SERVER, "-b", "127.0.0.1", "-p", port, "--probe-port", probe_port, "--metrics-port", metrics_port)
-
-    assert done.returncode == 1
-    assert "address already in use" in done.stdout
-
-
-@pytest.mark.parametrize("extra", [{"AWS_PROFILE": "nope"}, {"AWS_CA_BUNDLE": "/nonexistent"}])
-def test_unusable_aws_configuration_exits_1(extra: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """AGT-133."""
-    home = str(tmp_path_factory.mktemp("home"))
-
-    done = run_agent(*SERVER, env=environment(home, **extra))
-
-    assert done.returncode == 1
-    assert "Unable to initialize aws configuration, exiting" in done.stdout

@@ -189,6 +189,15 @@ def test_a_requirement_on_another_subject_does_not_apply(suite: pytest.Pytester)
     assert the_test(suite).decisions == {"AGT-1": "failed", "WHK-1": "not-applicable"}
 
 
+def test_a_test_of_nothing_that_applies_does_not_run(suite: pytest.Pytester) -> None:
+    body = '@requirement("WHK-1")\ndef test_a(): assert False\n@requirement("AGT-1")\ndef test_b(): pass\n'
+
+    assert run(suite, body).ret == 0
+    first, second = record(suite).tests
+    assert (first.outcome, first.reason and first.reason.kind) == ("not-applicable", "subject")
+    assert second.outcome == "passed"
+
+
 def test_nothing_but_what_could_not_run_is_never_fine(suite: pytest.Pytester) -> None:
     assert run(suite, '@requirement("AGT-1")\ndef test_a(): could_not_run("environment", "no lab here")\n').ret == 2
 

@@ -63,6 +63,13 @@ def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatc
     assert lines[3].strip() == "provisional: no test decides it"
 
 
+def test_list_knows_the_bindings_of_all_suites() -> None:
+    bindings = runner.collect_bindings(runner.CHECKOUT / "suites")
+
+    folders = {node.rpartition("/")[0] for node in bindings if "::" in node}
+    assert {"suites", "suites/agent"} <= folders
+
+
 # --- Running --------------------------------------------------------------------------------------------------------
 
 
@@ -77,6 +84,24 @@ def test_the_suites_are_told_why_there_is_no_lab(
 
     with pytest.raises(raised, match=str(fault)):
         runner.raise_setup_fault()
+
+
+def test_scenarios_are_what_runs_unless_paths_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def note(command: list[str], *_: object) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(runner, "run_to_its_end", note)
+
+    runner.run_suites("podid", ["c"], ["--dry-run"])
+    runner.run_suites("podid", ["c"], ["--dry-run", "suites/agent"])
+
+    by_default, as_asked = commands
+    assert "suites" in by_default
+    assert "--ignore=suites/agent" in by_default
+    assert as_asked[-1] == "suites/agent"
 
 
 def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_path: Path) -> None:

@@ -7,6 +7,11 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import socket
+
+from harness.subject.pod_token import CANARY
+
+__all__ = ["FakeIMDS"]
 
 ROLE_PATH = "/latest/meta-data/iam/security-credentials/"
 
@@ -15,8 +20,10 @@ class FakeIMDS:
     """Hands out ``AKIDIMDS1``, ``AKIDIMDS2``, … with ``life`` seconds each; ``delay`` makes it hang."""
 
     def __init__(self, life: float, delay: float = 0.0) -> None:
+        """Serve on loopback until :meth:`close`."""
         self.granted = 0
         self.rejected: list[str] = []
+        """Requests that IMDS would not know."""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,6 +48,8 @@ class FakeIMDS:
                 body = (text or "").encode()
                 self.send_response(404 if text is None else 200)
                 self.send_header("Content-Length", str(len(body)))
+                # AWS's service gives the life of a session back, and SDKs read it.
+                self.send_header("X-aws-ec2-metadata-token-ttl-seconds", "21600")
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -48,7 +57,6 @@ class FakeIMDS:
                 """Stay silent."""
 
         self._server = _Server(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
@@ -59,17 +67,20 @@ class FakeIMDS:
             "AWS_ACCESS_KEY_ID": "",
             "AWS_SECRET_ACCESS_KEY": "",
             "AWS_EC2_METADATA_DISABLED": "",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{self._server.server_address[1]}",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
         }
 
     def close(self) -> None:
+        """Stop serving."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:
+    daemon_threads = True
+
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: tuple[str, int] | str) -> None:
         """Stay silent: agents may hang up."""
 
 
@@ -80,8 +91,8 @@ def _credentials(number: int, life: float) -> str:
             "Code": "Success",
             "Type": "AWS-HMAC",
             "AccessKeyId": f"AKIDIMDS{number}",
-            "SecretAccessKey": "CANARY-IMDS-SECRET",
-            "Token": "CANARY-IMDS-SESSION",
+            "SecretAccessKey": f"{CANARY}-IMDS-SECRET",
+            "Token": f"{CANARY}-IMDS-SESSION",
             "LastUpdated": "2026-01-01T00:00:00Z",
             "Expiration": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
