@@ -34,6 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what a lab that is not up yet stands on: auto, kind or native",
     )
     group.addoption("--cluster", action="append", default=[], help="cluster to run on; repeat for several")
+    # What suites/webhook drives.
+    group.addoption(
+        "--webhook-command",
+        default=os.environ.get("PODID_WEBHOOK_COMMAND", ""),
+        help="command line that starts the webhook under test (default: ours); flags are added to it",
+    )
+    group.addoption("--webhook-manifests", default="", metavar="DIR", help="its manifests (default: webhook/deploy)")
     add_options(group)
 
 

@@ -38,6 +38,17 @@ def e2e(session: nox.Session) -> None:
         raise SystemExit(failure.return_code) from None
 
 
+@nox.session(default=False)
+def webhook(session: nox.Session) -> None:
+    """Ask a webhook whether it keeps its contract, without a cluster (-- --webhook-command "…" for another one)."""
+    sync(session)
+    command = ["pytest", "suites/webhook", "--numprocesses=auto", "--dist=loadfile", *session.posargs]
+    try:
+        session.run(*command)
+    except nox.command.CommandFailed as failure:
+        raise SystemExit(failure.return_code) from None
+
+
 @nox.session
 def compare(session: nox.Session) -> None:
     """Say what was lost between two runs of e2e (-- OLD NEW, directories of reports/)."""
