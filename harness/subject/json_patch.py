@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["JsonPatchError", "apply_json_patch"]
 
@@ -36,8 +36,7 @@ def apply_json_patch(document: Any, patch: Any) -> Any:
     if not isinstance(patch, list):
         raise JsonPatchError("a patch is a list of operations")
     root = {"": copy.deepcopy(document)}
-    operations: list[Any] = patch  # pyright: ignore[reportUnknownVariableType]
-    for number, operation in enumerate(operations):
+    for number, operation in enumerate(cast("list[Any]", patch)):
         try:
             _apply(root, copy.deepcopy(operation))
         except JsonPatchError as error:
@@ -46,31 +45,32 @@ def apply_json_patch(document: Any, patch: Any) -> Any:
 
 
 def _apply(root: dict[str, Any], operation: Any) -> None:
-    kind = operation.get("op") if isinstance(operation, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if not isinstance(kind, str) or kind not in _MEMBERS or not {"path", *_MEMBERS[kind]} <= set(operation):
+    members = cast("dict[str, Any]", operation) if isinstance(operation, dict) else {}
+    kind = members.get("op")
+    if not isinstance(kind, str) or kind not in _MEMBERS or not {"path", *_MEMBERS[kind]} <= set(members):
         raise JsonPatchError("not an operation with all of its members")
-    path = operation["path"]
+    path: Any = members["path"]
     match kind:
         case "add":
-            _add(root, path, operation["value"])
+            _add(root, path, members["value"])
         case "remove":
             _remove(root, path)
         case "replace":
             _remove(root, path)
-            _add(root, path, operation["value"])
+            _add(root, path, members["value"])
         case "move":
-            _add(root, path, _remove(root, operation["from"]))
+            _add(root, path, _remove(root, members["from"]))
         case "copy":
-            _add(root, path, copy.deepcopy(_read(root, operation["from"])))
+            _add(root, path, copy.deepcopy(_read(root, members["from"])))
         case _:
-            if _read(root, path) != operation["value"]:
+            if _read(root, path) != members["value"]:
                 raise JsonPatchError("the test fails")
 
 
 def _add(root: dict[str, Any], path: Any, value: Any) -> None:
     parent, key = _parent(root, path)
     if isinstance(parent, list):
-        items: list[Any] = parent  # pyright: ignore[reportUnknownVariableType]
+        items = cast("list[Any]", parent)
         items.insert(len(items) if key == "-" else _index(key, len(items)), value)
     else:
         parent[key] = value
@@ -85,7 +85,7 @@ def _remove(root: dict[str, Any], path: Any) -> Any:
 def _read(root: dict[str, Any], path: Any) -> Any:
     parent, key = _parent(root, path)
     if isinstance(parent, list):
-        items: list[Any] = parent  # pyright: ignore[reportUnknownVariableType]
+        items = cast("list[Any]", parent)
         return items[_index(key, len(items) - 1)]
     if key not in parent:
         raise JsonPatchError(f"there is no {key!r}")
@@ -101,15 +101,15 @@ def _parent(root: dict[str, Any], path: Any) -> tuple[Any, str]:
     value: Any = root
     for token in tokens[:-1]:
         if isinstance(value, list):
-            items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+            items = cast("list[Any]", value)
             value = items[_index(token, len(items) - 1)]
         elif isinstance(value, dict) and token in value:
-            value = value[token]  # pyright: ignore[reportUnknownVariableType]
+            value = cast("dict[str, Any]", value)[token]
         else:
             raise JsonPatchError(f"there is no {token!r} on the way to {path!r}")
     if not isinstance(value, dict | list):
         raise JsonPatchError(f"the parent of {path!r} is no object or list")
-    return value, tokens[-1]  # pyright: ignore[reportUnknownVariableType]
+    return cast("Any", value), tokens[-1]
 
 
 def _index(token: str, last: int) -> int:

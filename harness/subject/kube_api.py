@@ -41,7 +41,7 @@ class _Watch:
     """Empty for all."""
     name: str
     """The only object that is watched; empty for all."""
-    events: queue.Queue[Object | None] = field(default_factory=lambda: queue.Queue[Object | None]())
+    events: queue.Queue[Object | None] = field(default_factory=queue.Queue[Object | None])
 
 
 class KubeApi:
@@ -181,14 +181,14 @@ class KubeApi:
 
 
 def _status(code: int, reason: str, message: str) -> Object:
-    head = {"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure"}
+    head: Object = {"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure"}
     return head | {"code": code, "reason": reason, "message": message}
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - nobody else serves with this class
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

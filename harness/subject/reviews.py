@@ -99,7 +99,9 @@ class Admission:
             patch = json.loads(base64.b64decode(encoded, validate=True))
         except (ValueError, TypeError, binascii.Error) as error:
             raise SubjectFault(f"the patch is no base64 of JSON ({error}): {encoded!r:.200}") from error
-        if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in cast("list[Any]", patch)):
+        if not isinstance(patch, list) or not all(
+            isinstance(operation, dict) for operation in cast("list[Any]", patch)
+        ):
             raise SubjectFault(f"the patch is no list of operations: {patch!r:.200}")
         return cast("list[Object]", patch)
 
@@ -144,7 +146,7 @@ class Admission:
 
     def volume(self, name: str) -> Object:
         """Return the first volume of a name."""
-        return next((volume for volume in self.volumes if volume.get("name") == name), {})
+        return next((volume for volume in self.volumes if volume.get("name") == name), Object())
 
     def token(self, volume: str) -> Object:
         """Return the token projection that is a volume's first source."""
@@ -154,7 +156,7 @@ class Admission:
     def container(self, name: str = "app") -> Object:
         """Return a container or init container of the admitted pod."""
         containers = _objects(self.spec.get("containers")) + _objects(self.spec.get("initContainers"))
-        return next((container for container in containers if container.get("name") == name), {})
+        return next((container for container in containers if container.get("name") == name), Object())
 
     def env(self, container: str = "app") -> list[Object]:
         """Return a container's variables."""

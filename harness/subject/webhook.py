@@ -1,7 +1,7 @@
 """A webhook as a process: any command, known by its flags, HTTPS, metrics, log and exit code alone.
 
-Nothing here judges. A webhook that does not start or does not answer is a :class:`SubjectFault` where a test first needs
-it, so that the test fails, and at once.
+Nothing here judges. A webhook that does not start or does not answer is a :class:`SubjectFault` where a test first
+needs it, so that the test fails, and at once.
 """
 
 from __future__ import annotations
@@ -185,15 +185,23 @@ class Surroundings:
         return [*self.certificates.flags, f"--kubeconfig={self.kubeconfig}"]
 
     @contextmanager
-    def webhook(self, *flags: str, own: Sequence[str] | None = None, ports: bool = True) -> Generator[Webhook]:
+    def webhook(
+        self,
+        *flags: str,
+        own: Sequence[str] | None = None,
+        ports: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> Generator[Webhook]:
         """Run a webhook; it is ended at the end, however that comes.
 
         Args:
             flags: Beside those that every webhook needs.
             own: Instead of those that every webhook needs.
             ports: Whether to choose the ports, or to leave them at their defaults.
+            environment: Variables to add.
         """
-        the_webhook = self._start([*(self.flags if own is None else own), *flags], ports=ports)
+        arguments = [*(self.flags if own is None else own), *flags]
+        the_webhook = self._start(arguments, ports=ports, environment=environment or {})
         try:
             the_webhook.wait_until_started()
             yield the_webhook
@@ -230,33 +238,36 @@ class Surroundings:
                 time.sleep(0.005)
             webhook.is_slow = True
 
-    def run_to_its_end(self, *arguments: str, timeout: float = 10.0) -> Ended:
+    def run_to_its_end(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
         """Run a command line that makes the webhook end by itself.
 
         Args:
             arguments: The whole command line, ports aside, which are added.
-            timeout: Seconds it may take; then it is killed.
+            environment: Variables to add.
         """
-        the_webhook = self._start([*arguments], ports=True)
+        the_webhook = self._start([*arguments], ports=True, environment=environment or {})
         try:
-            ended = Ended(the_webhook.wait_for_end(timeout), the_webhook.log)
+            ended = Ended(the_webhook.wait_for_end(), the_webhook.log)
         finally:
             the_webhook.close()
         attach(Evidence("command", f"{' '.join(arguments) or 'no arguments'} → {ended.exit_code}", ended.output))
         return ended
 
-    def _start(self, arguments: list[str], *, ports: bool) -> Webhook:
+    def _start(self, arguments: list[str], *, ports: bool, environment: Mapping[str, str]) -> Webhook:
         self._count += 1
         chosen = free_ports(2) if ports else (443, 9999)
         if ports:
             arguments = [f"--port={chosen[0]}", f"--metrics-port={chosen[1]}", *arguments]
-        return Webhook([*self._command, *arguments], chosen, self.ca, self.directory / f"webhook-{self._count}.log")
+        log = self.directory / f"webhook-{self._count}.log"
+        return Webhook([*self._command, *arguments], chosen, self.ca, log, environment)
 
 
 class Webhook:
     """A webhook process and a client of it that checks its certificate as an API server does."""
 
-    def __init__(self, argv: Sequence[str], ports: tuple[int, int], ca: Path, log: Path) -> None:
+    def __init__(
+        self, argv: Sequence[str], ports: tuple[int, ...], ca: Path, log: Path, environment: Mapping[str, str]
+    ) -> None:
         """Start it; :meth:`wait_until_started` waits.
 
         Args:
@@ -264,14 +275,16 @@ class Webhook:
             ports: Its HTTPS port and its metrics port.
             ca: File with the authorities that its certificate may be signed by.
             log: Where its output goes.
+            environment: Variables to add to ours, of which it does not see those of AWS and Kubernetes.
         """
         self.port, self.metrics_port = ports
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "KUBERNETES_"))}
         self.tls = ssl.create_default_context(cafile=ca)
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 argv,
-                env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "KUBERNETES_"))},
+                env={**inherited, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -281,6 +294,7 @@ class Webhook:
         """Whether it was given up once to learn of a change."""
         self._fault = "it has not been waited for"
         self._connections = threading.local()
+        self._opened: list[ssl.SSLSocket] = []
 
     # --- The process ------------------------------------------------------------------------------------------------
 
@@ -337,6 +351,9 @@ class Webhook:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        # Those of threads that ended are still open.
+        for opened in self._opened:
+            opened.close()
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
@@ -457,7 +474,9 @@ class Webhook:
     def _connect(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
         # With a socket given it does not connect by itself: the certificate is for the Service's name, not the address.
-        connection.sock = self.socket()
+        opened = self.socket()
+        self._opened.append(opened)
+        connection.sock = opened
         connection.auto_open = 0
         return connection
 
@@ -474,7 +493,7 @@ def free_ports(count: int) -> tuple[int, ...]:
     """Return ports that nobody listens on, below those that the kernel gives to outgoing connections meanwhile."""
     ports: list[int] = []
     while len(ports) < count:
-        port = random.randrange(10_000, 32_768)
+        port = random.randrange(10_000, 32_768)  # noqa: S311 - hides nothing
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:

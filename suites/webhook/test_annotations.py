@@ -117,9 +117,7 @@ NAMES = ["a", "b", " b", "a,b", 'a"b', "c", "b "]
 
 def skipped_of(webhook: Webhook, value: str, account: str = "s3-reader") -> set[str]:
     containers = [{"name": name} for name in NAMES]
-    admission = webhook.review(
-        pod(*containers, service_account=account, metadata={"annotations": {SKIP: value}})
-    )
+    admission = webhook.review(pod(*containers, service_account=account, metadata={"annotations": {SKIP: value}}))
     assert admission.patch
     return {name for name in NAMES if admission.mechanism(name) == "none" and not admission.mounts(name)}
 
@@ -183,9 +181,7 @@ def test_skip_containers_counts_for_init_containers(eks: Webhook) -> None:
 
 @requirement("WHK-606")
 @pytest.mark.parametrize(("text", "seconds"), PARSED)
-def test_expirations_that_are_numbers(
-    eks: Webhook, surroundings: Surroundings, text: str, seconds: int
-) -> None:
+def test_expirations_that_are_numbers(eks: Webhook, surroundings: Surroundings, text: str, seconds: int) -> None:
     """Decimal digits with an optional sign, on pod and ServiceAccount, for both mechanisms."""
     surroundings.annotate(eks, "annotated", {EXPIRATION: text})
     surroundings.annotate(eks, "annotated-role", {ROLE: AN_ARN, EXPIRATION: text})
@@ -264,9 +260,7 @@ def test_sts_switched_off(eks: Webhook, surroundings: Surroundings, text: str) -
 
 @requirement("WHK-609")
 @pytest.mark.parametrize("text", ["yes", "on", "off", " true", "false ", "tRUE", "2", ""])
-def test_other_words_leave_sts_to_the_flag(
-    eks: Webhook, plain: Webhook, surroundings: Surroundings, text: str
-) -> None:
+def test_other_words_leave_sts_to_the_flag(eks: Webhook, plain: Webhook, surroundings: Surroundings, text: str) -> None:
     """Anything else has no effect."""
     surroundings.annotate(eks, "annotated", {STS_KEY: text})
     surroundings.settle(plain)

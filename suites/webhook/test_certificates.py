@@ -123,7 +123,9 @@ def test_swap_of_a_mounted_secret_is_served(surroundings: Surroundings, tmp_path
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(f"..data/{name}")
 
-    with surroundings.webhook(own=[*ServingFiles(tmp_path).flags, f"--kubeconfig={surroundings.kubeconfig}"]) as webhook:
+    with surroundings.webhook(
+        own=[*ServingFiles(tmp_path).flags, f"--kubeconfig={surroundings.kubeconfig}"]
+    ) as webhook:
         assert served(webhook) == serial_of(first)
         publish(tmp_path, second)
         wait_until_served(webhook, serial_of(second))

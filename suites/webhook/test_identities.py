@@ -164,7 +164,7 @@ def test_empty_documents_list_nobody(file: File, content: str) -> None:
     [
         '{"identities": [{"namespace": "demo", "serviceAccount": "%s", "roleArn": "x"}], "version": 2}',
         '{"IDENTITIES": [{"Namespace": "demo", "SERVICEACCOUNT": "%s"}]}',
-        '{"identities": [{"namespace": "demo", "serviceAccount": "%s"}, {"namespace": "demo", "serviceAccount": "%s"}]}',
+        '{"identities": [' + ", ".join(['{"namespace": "demo", "serviceAccount": "%s"}'] * 2) + "]}",
     ],
     ids=["unknown keys", "letter case", "repeated"],
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -115,3 +119,61 @@ def test_empty_audience_is_left_out(plain: Webhook, surroundings: Surroundings) 
         "expirationSeconds": 86400,
         "path": "token",
     }
+
+
+class _Metadata(BaseHTTPRequestHandler):
+    """The instance identity document of a node in China, for those who bring a token."""
+
+    def do_PUT(self) -> None:
+        self._answer("a-token" if self.path == "/latest/api/token" else None)
+
+    def do_GET(self) -> None:
+        known = self.path == "/latest/dynamic/instance-identity/document"
+        permitted = self.headers["X-aws-ec2-metadata-token"] == "a-token"
+        document = json.dumps({"accountId": "444455556666", "region": "cn-north-1", "instanceId": "i-1"})
+        self._answer(document if known and permitted else None)
+
+    def _answer(self, text: str | None) -> None:
+        body = (text or "").encode()
+        self.send_response(404 if text is None else 200)
+        self.send_header("Content-Length", str(len(body)))
+        # SDKs read the life of a session from the answer.
+        self.send_header("X-aws-ec2-metadata-token-ttl-seconds", "21600")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+        pass
+
+
+@pytest.fixture
+def metadata_service() -> Iterator[dict[str, str]]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Metadata) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}"}
+        server.shutdown()
+        thread.join()
+
+
+@requirement("WHK-410")
+def test_composed_role(surroundings: Surroundings, metadata_service: dict[str, str]) -> None:
+    """A role's name becomes an ARN with the account and partition of the node; ARNs stay as they are."""
+    with surroundings.webhook("--compose-role-arn", environment=metadata_service) as webhook:
+        surroundings.annotate(webhook, "composed", {"eks.amazonaws.com/role-arn": "path/s3-reader"})
+        composed = webhook.review(pod(service_account="composed")).value(ARN)
+        complete = webhook.review(with_role()).value(ARN)
+
+    assert composed == "arn:aws-cn:iam::444455556666:role/path/s3-reader"
+    assert complete == ROLE
+
+
+@requirement("WHK-410")
+def test_no_metadata_service_is_fatal(surroundings: Surroundings) -> None:
+    """Without the instance identity document it ends at start."""
+    nowhere = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"}
+
+    ended = surroundings.run_to_its_end(*surroundings.flags, "--compose-role-arn", environment=nowhere)
+
+    assert ended.exit_code not in (0, None)
+    assert ended.output.strip()

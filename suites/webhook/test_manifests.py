@@ -169,7 +169,8 @@ def test_rbac(manifests: Manifests) -> None:
     assert all(set(rule["verbs"]) == {"get", "list", "watch"} for rule in local)
     assert {name for rule in local for name in rule.get("resourceNames", ["all of them"])} == named
     assert all(
-        subject == {"kind": "ServiceAccount", "name": manifests.template["spec"]["serviceAccountName"]}
+        subject
+        == {"kind": "ServiceAccount", "name": manifests.template["spec"]["serviceAccountName"]}
         | {"namespace": manifests.the("Deployment")["metadata"]["namespace"]}
         for binding in manifests.of("ClusterRoleBinding", "RoleBinding")
         for subject in binding["subjects"]

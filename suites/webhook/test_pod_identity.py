@@ -45,9 +45,7 @@ def test_label_has_one_value(plain: Webhook, value: str, released_since: Callabl
 
 
 @requirement("WHK-302")
-def test_label_comes_without_any_change_to_a_container(
-    plain: Webhook, released_since: Callable[[str], None]
-) -> None:
+def test_label_comes_without_any_change_to_a_container(plain: Webhook, released_since: Callable[[str], None]) -> None:
     """A pod whose containers are all skipped, or all complete, is labelled too."""
     released_since("0.6.15")
     skipping = {"annotations": {"eks.amazonaws.com/skip-containers": "app"}}

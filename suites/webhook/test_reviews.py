@@ -64,9 +64,7 @@ def test_other_content_types_are_415(eks: Webhook, content_type: str | None) -> 
 
 @requirement("WHK-105")
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_type_of_the_request_is_repeated(
-    eks: Webhook, version: str, released_since: Callable[[str], None]
-) -> None:
+def test_type_of_the_request_is_repeated(eks: Webhook, version: str, released_since: Callable[[str], None]) -> None:
     """The answer has apiVersion and kind of the request: an API server takes no other."""
     released_since("0.6.18")
 
@@ -352,10 +350,10 @@ def test_no_type_stops_it(eks: Webhook, value: Any) -> None:
     """After any JSON type in any place of a pod it serves on."""
     members = ["volumes", "containers", "initContainers", "nodeSelector", "affinity", "securityContext", "tolerations"]
     pods = [pod(**{member: value}) for member in members]
-    for member in ("env", "volumeMounts", "resources", "ports", "livenessProbe", "name"):
-        pods.append(pod({"name": "app"} | {member: value}))
-    for member in ("labels", "annotations", "ownerReferences", "creationTimestamp", "name"):
-        pods.append(pod(metadata={member: value}))
+    of_containers = ("env", "volumeMounts", "resources", "ports", "livenessProbe", "name")
+    pods += [pod({"name": "app"} | {member: value}) for member in of_containers]
+    of_metadata = ("labels", "annotations", "ownerReferences", "creationTimestamp", "name")
+    pods += [pod(metadata={member: value}) for member in of_metadata]
     for hostile in pods:
         with contextlib.suppress(SubjectFault):
             eks.admit(hostile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,6 @@ import pytest
 from harness import wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-
 from harness.subject.kube_api import KubeApi, serve_kube_api
 from harness.subject.reviews import pod
 from harness.subject.webhook import Surroundings, Webhook
@@ -248,7 +248,7 @@ def test_cache_answers_while_the_api_server_is_away(own_api: tuple[KubeApi, Webh
     api.put_service_account("demo", "afterwards", ROLE)
     wait_for(webhook, "afterwards", "IRSA")
 
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     check("WHK-732", expected=["IRSA"] * 5, observed=during, what="meanwhile")
     check("WHK-732", expected="growing pauses", observed=pauses, holds=pauses[-1] > pauses[0], what="back-off")
 

@@ -16,7 +16,6 @@ from podid_webhook.options import parse_options
         ("--tls-min-version=TLS1.2", "--tls-min-version"),
         ("--tls-cipher-suites=TLS_NONE", "--tls-cipher-suites"),
         ("--in-cluster", "--in-cluster"),
-        ("--compose-role-arn", "--compose-role-arn"),
         ("--watch-container-credentials-config=relative", "--watch-container-credentials-config"),
         ("--watch-container-credentials-config-map=name", "--watch-container-credentials-config-map"),
     ],
