@@ -39,6 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("PODID_AGENT_COMMAND", ""),
         help="agent that suites/agent starts, as a command line; ours unless given",
     )
+    # What suites/webhook drives.
+    group.addoption(
+        "--webhook-command",
+        default=os.environ.get("PODID_WEBHOOK_COMMAND", ""),
+        help="command line that starts the webhook under test (default: ours); flags are added to it",
+    )
+    group.addoption("--webhook-manifests", default="", metavar="DIR", help="its manifests (default: webhook/deploy)")
     add_options(group)
 
 

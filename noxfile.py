@@ -44,6 +44,12 @@ def agent(session: nox.Session) -> None:
     judge(session, "suites/agent")
 
 
+@nox.session(default=False)
+def webhook(session: nox.Session) -> None:
+    """Judge a webhook by itself, no cluster, no root (-- --webhook-command "…" takes somebody else's)."""
+    judge(session, "suites/webhook")
+
+
 def judge(session: nox.Session, suite: str) -> None:
     """Run a suite that needs no cluster; its verdict is the session's exit code."""
     sync(session)

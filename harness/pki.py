@@ -83,6 +83,7 @@ class Authority:
         names: Iterable[str] = (),
         addresses: Iterable[str] = (),
         serving: bool = False,
+        lifetime: dt.timedelta = _LIFETIME,
     ) -> KeyPair:
         """Issue a certificate for a client, or for a server when ``serving`` is set.
 
@@ -92,6 +93,7 @@ class Authority:
             names: DNS names, wildcards allowed.
             addresses: IP addresses.
             serving: Whether the certificate identifies a server too.
+            lifetime: From now on; up to five minutes below zero make one that has expired.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
@@ -108,7 +110,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _BACKDATE)
-            .not_valid_after(now + _LIFETIME)
+            .not_valid_after(now + lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)

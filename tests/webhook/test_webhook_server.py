@@ -13,7 +13,6 @@ from podid_webhook.configuration import Account, NamespacedName, Settings
 from podid_webhook.kube import KubeApi, KubeConfig
 from podid_webhook.metrics import Metrics
 from podid_webhook.server import ReviewServer, https_application
-from webhook_process import pod_of
 
 
 class FaultyView(ClusterView):
@@ -31,7 +30,8 @@ async def answers() -> tuple[int, str, int]:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0]
-        body = json.dumps({"request": {"uid": "u-1", "namespace": "demo", "object": pod_of("s3-reader")}})
+        pod = {"spec": {"serviceAccountName": "s3-reader", "containers": [{"name": "app"}]}}
+        body = json.dumps({"request": {"uid": "u-1", "namespace": "demo", "object": pod}})
         headers = {"Content-Type": "application/json"}
         async with session.post(f"http://{host}:{port}/mutate", data=body, headers=headers) as response:
             status, text = response.status, await response.text()

@@ -22,11 +22,18 @@ _log = logging.getLogger(__name__)
 class AccountStore:
     """Every service account, reduced to what its annotations configure."""
 
-    def __init__(self, annotation_prefix: str) -> None:
+    def __init__(self, annotation_prefix: str, role_prefix: str = "") -> None:
+        """Begin empty.
+
+        Args:
+            annotation_prefix: Prefix of the annotations that count.
+            role_prefix: What stands before a role's name in its ARN; empty to take annotations as they are.
+        """
         self.accounts: dict[NamespacedName, Account] = {}
         self.used = False
         """Whether any account was ever stored."""
         self._prefix = annotation_prefix
+        self._role_prefix = role_prefix
         self._waiters: dict[NamespacedName, set[asyncio.Future[None]]] = {}
 
     def replace(self, objects: Iterable[JsonObject]) -> None:
@@ -38,7 +45,7 @@ class AccountStore:
     def put(self, item: JsonObject) -> None:
         """Add or replace one ServiceAccount and wake those who wait for it."""
         key = _key(item)
-        self.accounts[key] = account_from_annotations(_annotations(item), self._prefix)
+        self.accounts[key] = account_from_annotations(_annotations(item), self._prefix, self._role_prefix)
         self.used = True
         for waiter in self._waiters.pop(key, ()):
             if not waiter.done():

@@ -11,8 +11,8 @@ from podid_webhook.identities import IdentitySource
 class ClusterView:
     """All stores together, as the decision asks for them (``configuration.Sources``)."""
 
-    def __init__(self, annotation_prefix: str, identities: Sequence[IdentitySource]) -> None:
-        self.accounts = AccountStore(annotation_prefix)
+    def __init__(self, annotation_prefix: str, identities: Sequence[IdentitySource], role_prefix: str = "") -> None:
+        self.accounts = AccountStore(annotation_prefix, role_prefix)
         self.roles = RolesConfigMap()
         """Stays empty without ``--watch-config-map``."""
         self.identities = identities

@@ -121,10 +121,17 @@ def irsa_account(account: NamespacedName, sources: Sources) -> Account | None:
     return next((candidate for candidate in candidates if candidate is not None and candidate.role_arn), None)
 
 
-def account_from_annotations(annotations: dict[str, str], prefix: str) -> Account:
-    """Read the annotations of a ServiceAccount (section 8). Values that do not parse are ignored (WHK-606, WHK-609)."""
+def account_from_annotations(annotations: dict[str, str], prefix: str, role_prefix: str = "") -> Account:
+    """Read the annotations of a ServiceAccount (section 8). Values that do not parse are ignored (WHK-606, WHK-609).
+
+    Args:
+        annotations: All of the ServiceAccount's.
+        prefix: Prefix of those that count.
+        role_prefix: What to put before a role that is no ARN; empty to take it as it is (WHK-410).
+    """
+    role = annotations.get(f"{prefix}/role-arn", "")
     account = Account(
-        role_arn=annotations.get(f"{prefix}/role-arn", ""),
+        role_arn=role_prefix + role if role and not role.startswith("arn:") else role,
         audience=annotations.get(f"{prefix}/audience"),
         regional_sts=_bool_annotation(annotations, f"{prefix}/sts-regional-endpoints"),
         token_expiration=_expiration_annotation(annotations, f"{prefix}/token-expiration"),

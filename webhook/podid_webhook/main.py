@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import socket
@@ -23,6 +24,7 @@ from podid_webhook.cluster import ClusterView
 from podid_webhook.configmaps import IdentitiesConfigMap
 from podid_webhook.files import Contents, read_files, watch_files
 from podid_webhook.identities import IdentitySource
+from podid_webhook.instance import InstanceError, read_role_prefix
 from podid_webhook.kube import KubeApi, KubeConfig, KubeConfigError, load_kube_config
 from podid_webhook.metrics import Metrics
 from podid_webhook.options import Options, parse_options
@@ -53,7 +55,7 @@ def main() -> None:
     logging.Formatter.converter = time.gmtime
     try:
         uvloop.run(Webhook(options).serve())
-    except (StartError, CertificateError, KubeConfigError) as error:
+    except (StartError, CertificateError, KubeConfigError, InstanceError) as error:
         sys.exit(f"amazon-eks-pod-identity-webhook: {error}")
 
 
@@ -66,6 +68,7 @@ class Webhook:
         Raises:
             CertificateError: If there is no usable certificate.
             KubeConfigError: If there is no usable Kubernetes configuration.
+            InstanceError: If role ARNs are to be composed and the account cannot be found out.
             StartError: If the identities file cannot be read or its directory is missing.
         """
         self._options = options
@@ -82,7 +85,8 @@ class Webhook:
             name = options.identities_config_map
             self._map_source = IdentitySource(f"identities ConfigMap {name.namespace}/{name.name}")
         self._sources = [source for source in (self._file_source, self._map_source) if source is not None]
-        self._view = ClusterView(options.settings.annotation_prefix, self._sources)
+        role_prefix = read_role_prefix(os.environ) if options.compose_role_arn else ""
+        self._view = ClusterView(options.settings.annotation_prefix, self._sources, role_prefix)
         if options.lookup_grace_period >= 10:
             _log.warning("--service-account-lookup-grace-period is not below the API server's time-out of 10 s")
 

@@ -43,6 +43,7 @@ class Options:
     tls_key: Path
     tls_policy: TlsPolicy
     watch_config_map: bool
+    compose_role_arn: bool
     identities_file: Path | None
     identities_config_map: NamespacedName | None
     lookup_grace_period: float
@@ -66,8 +67,6 @@ def parse_options(arguments: Sequence[str]) -> Options:
             "--in-cluster: Kubernetes no longer signs certificates for kubernetes.io/legacy-unknown; create one with"
             " amazon-eks-pod-identity-webhook-certs or cert-manager, and name it with --tls-cert and --tls-key"
         )
-    if flags.compose_role_arn:
-        parser.error("--compose-role-arn: not supported; give complete ARNs in the role-arn annotations")
     identities = flags.watch_container_credentials_config
     if identities and not Path(identities).is_absolute():
         parser.error(f"--watch-container-credentials-config: {identities!r} is not an absolute path")
@@ -83,6 +82,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         tls_key=Path(flags.tls_key),
         tls_policy=TlsPolicy(flags.tls_min_version, flags.tls_cipher_suites),
         watch_config_map=flags.watch_config_map,
+        compose_role_arn=flags.compose_role_arn,
         identities_file=Path(identities) if identities else None,
         identities_config_map=flags.watch_container_credentials_config_map,
         lookup_grace_period=flags.service_account_lookup_grace_period,
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     text("aws-default-region", "", "region to inject; empty: none")
     switch("sts-regional-endpoint", "inject AWS_STS_REGIONAL_ENDPOINTS=regional")
     switch("watch-config-map", "read roles from the ConfigMap pod-identity-webhook as well")
-    switch("compose-role-arn", "refused: not supported")
+    switch("compose-role-arn", "complete role-arn annotations that are a role's name with the node's account")
     text("watch-container-credentials-config", "", "identities file, absolute path; empty: none")
     value(
         "watch-container-credentials-config-map",
