@@ -29,7 +29,7 @@ from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
-from harness.lab.paths import LabPaths, state_directory
+from harness.lab.paths import LabPaths, full_disk, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
 from harness.lab.provider import (
     Choice,
@@ -182,12 +182,15 @@ class Lab:
                 return
             try:
                 self._raise(added, self._provider_of(name), progress, is_new=is_new)
-            except BaseException:
+            except BaseException as error:
+                full = full_disk()
                 with progress.phase("clean-up"), _without_interruption():
                     if is_new:
                         self._remove()
                     else:
                         self._remove_clusters([spec.name for spec in added])
+                if full and isinstance(error, Exception):
+                    raise full from error  # what came was only a consequence: a database that ended, a cut answer
                 raise
 
     def _choose(self, requested: ProviderName | Literal["auto"], progress: Progress) -> ProviderName:
