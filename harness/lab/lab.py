@@ -22,7 +22,7 @@ from harness import wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
-from harness.errors import MissingPrerequisite, UsageError
+from harness.errors import MissingPrerequisite, PodidError, UsageError
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
@@ -309,6 +309,27 @@ class Lab:
         places = {"aws": self._provider.aws_programs()}
         places |= {cluster.spec.name: cluster.programs() for cluster in self._provider.clusters()}
         return {place: dict(programs) for place, programs in places.items()}
+
+    def look_for_losses(self) -> Callable[[], str | None]:
+        """Return a function that tells which program of the lab ended since now, None if none did.
+
+        One that was started again counts: AWS would have forgotten everything.
+        """
+        before = self.status()
+
+        def look() -> str | None:
+            try:
+                now = self.status()
+            except PodidError as error:
+                return str(error)
+            for place, programs in before.items():
+                for name, was in programs.items():
+                    found = now.get(place, {}).get(name)
+                    if not found or not found["running"] or found["exits"] != was["exits"]:
+                        return f"{name} of {place} ended while the lab was in use; see: podid logs {place}/{name}"
+            return None
+
+        return look
 
     def logs(self) -> dict[str, Path]:
         """Return every log of the lab as ``place/program``."""
