@@ -87,7 +87,7 @@ def rotating(surroundings: Surroundings, tmp_path: Path) -> Iterator[tuple[Webho
     """A webhook with certificate files of its own, and the serial number that it began with."""
     pair = surroundings.new_pair()
     files = ServingFiles(tmp_path / "certificates").write(pair)
-    with surroundings.webhook(own=[*files.flags, f"--kubeconfig={surroundings.kubeconfig}"]) as webhook:
+    with surroundings.webhook(own=surroundings.flags(certificates=files)) as webhook:
         yield webhook, files, serial_of(pair)
 
 
@@ -123,9 +123,7 @@ def test_swap_of_a_mounted_secret_is_served(surroundings: Surroundings, tmp_path
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(f"..data/{name}")
 
-    with surroundings.webhook(
-        own=[*ServingFiles(tmp_path).flags, f"--kubeconfig={surroundings.kubeconfig}"]
-    ) as webhook:
+    with surroundings.webhook(own=surroundings.flags(certificates=ServingFiles(tmp_path))) as webhook:
         assert served(webhook) == serial_of(first)
         publish(tmp_path, second)
         wait_until_served(webhook, serial_of(second))
@@ -214,7 +212,7 @@ def test_unusable_pair_at_start_is_fatal(surroundings: Surroundings, tmp_path: P
         case _:
             files.key.write_text(surroundings.new_pair().key)
 
-    ended = surroundings.run_to_its_end(*files.flags, f"--kubeconfig={surroundings.kubeconfig}")
+    ended = surroundings.run_to_its_end(*surroundings.flags(certificates=files))
 
     named = {"no certificate": files.certificate, "broken certificate": files.certificate}.get(fault, files.key)
     assert ended.exit_code not in (0, None)
@@ -228,7 +226,7 @@ def test_default_files(surroundings: Surroundings) -> None:
     if Path("/etc/webhook/certs/tls.crt").exists():
         could_not_run("environment", "this machine has /etc/webhook/certs/tls.crt")
 
-    ended = surroundings.run_to_its_end(f"--kubeconfig={surroundings.kubeconfig}")
+    ended = surroundings.run_to_its_end("--in-cluster=false", f"--kubeconfig={surroundings.kubeconfig}")
 
     assert ended.exit_code not in (0, None)
     assert "/etc/webhook/certs/tls.crt" in ended.output
@@ -266,7 +264,7 @@ def test_minimum_version(surroundings: Surroundings, flag: str, spoken: set[str]
 @pytest.mark.parametrize("flag", ["1.4", "TLS1.2"])
 def test_other_minimum_versions_are_fatal(surroundings: Surroundings, flag: str) -> None:
     """Anything else ends the webhook, which names it."""
-    ended = surroundings.run_to_its_end(*surroundings.flags, f"--tls-min-version={flag}")
+    ended = surroundings.run_to_its_end(*surroundings.flags(), f"--tls-min-version={flag}")
 
     assert ended.exit_code not in (0, None)
     assert flag in ended.output
@@ -288,7 +286,7 @@ def test_cipher_suites(surroundings: Surroundings) -> None:
 @requirement("WHK-830")
 def test_unknown_cipher_suite_is_fatal(surroundings: Surroundings) -> None:
     """An unknown name ends the webhook, which names it."""
-    ended = surroundings.run_to_its_end(*surroundings.flags, "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_NONE")
+    ended = surroundings.run_to_its_end(*surroundings.flags(), "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_NONE")
 
     assert ended.exit_code not in (0, None)
     assert "TLS_NONE" in ended.output

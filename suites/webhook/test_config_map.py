@@ -196,7 +196,7 @@ def test_forbidden_config_map(surroundings: Surroundings, tmp_path: Path) -> Non
         api.forbidden.add("configmaps")
         api.put_service_account("demo", "with-role", {"eks.amazonaws.com/role-arn": "arn:own"})
         api.put_config_map("eks", NAME, {"config": json.dumps({"demo/listed": role("listed")})})
-        own = [*surroundings.certificates.flags, f"--kubeconfig={api.write_kubeconfig(tmp_path / 'kubeconfig')}"]
+        own = surroundings.flags(kubeconfig=api.write_kubeconfig(tmp_path / "kubeconfig"))
         with surroundings.webhook("--watch-config-map", own=own) as webhook:
             configured = Configured(webhook, api, surroundings)
             tries = "/api/v1/namespaces/eks/configmaps"

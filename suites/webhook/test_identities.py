@@ -183,7 +183,7 @@ def test_missing_directory_is_fatal(surroundings: Surroundings) -> None:
     """A webhook whose file's directory is missing at start ends, and says which."""
     flag = "--watch-container-credentials-config=/no-such-directory/identities.json"
 
-    ended = surroundings.run_to_its_end(*surroundings.flags, flag)
+    ended = surroundings.run_to_its_end(*surroundings.flags(), flag)
 
     assert ended.exit_code not in (0, None)
     assert "/no-such-directory" in ended.output

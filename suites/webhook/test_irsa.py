@@ -173,7 +173,7 @@ def test_no_metadata_service_is_fatal(surroundings: Surroundings) -> None:
     """Without the instance identity document it ends at start."""
     nowhere = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"}
 
-    ended = surroundings.run_to_its_end(*surroundings.flags, "--compose-role-arn", environment=nowhere)
+    ended = surroundings.run_to_its_end(*surroundings.flags(), "--compose-role-arn", environment=nowhere)
 
     assert ended.exit_code not in (0, None)
     assert ended.output.strip()

@@ -186,7 +186,7 @@ def own_api(surroundings: Surroundings, tmp_path: Path) -> Iterator[tuple[KubeAp
     with serve_kube_api() as api:
         for number in range(5):
             api.put_service_account("demo", f"kept-{number}", ROLE)
-        own = [*surroundings.certificates.flags, f"--kubeconfig={api.write_kubeconfig(tmp_path / 'kubeconfig')}"]
+        own = surroundings.flags(kubeconfig=api.write_kubeconfig(tmp_path / "kubeconfig"))
         with surroundings.webhook(own=own) as webhook:
             api.wait_for_watch("serviceaccounts", timeout=5)
             yield api, webhook
