@@ -240,7 +240,7 @@ class Surroundings:
         annotations = {f"{prefix}/role-arn": role for prefix in ("eks.amazonaws.com", OTHER_PREFIX)}
         self.api.put_service_account("settling", "marker", annotations)
         with contextlib.suppress(SubjectFault):
-            deadline = time.monotonic() + (0.3 if webhook.is_slow else 3.0)
+            deadline = time.monotonic() + (0.3 if webhook.is_slow else 5.0)
             while time.monotonic() < deadline:
                 if webhook.admit(pod(service_account="marker"), "settling").value("AWS_ROLE_ARN") == role:
                     return
