@@ -38,21 +38,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--agent-command",
         default=os.environ.get("PODID_AGENT_COMMAND", ""),
-        help="agent that suites/agent starts, as a command line; ours unless given",
+        help="command line that starts the agent of suites/agent (default: ours)",
     )
-    # What suites/webhook drives.
     group.addoption(
         "--webhook-command",
         default=os.environ.get("PODID_WEBHOOK_COMMAND", ""),
-        help="command line that starts the webhook under test (default: ours); flags are added to it",
+        help="command line that starts the webhook of suites/webhook (default: ours)",
     )
     group.addoption("--webhook-manifests", default="", metavar="DIR", help="its manifests (default: webhook/deploy)")
     add_options(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--agent-command") and not config.getoption("--subject"):
-        # Somebody else's agent is held to what AWS's does, not to what only ours promises.
+    foreign = config.getoption("--agent-command") or config.getoption("--webhook-command")
+    if foreign and not config.getoption("--subject"):
+        # Somebody else's program is held to what AWS's does, not to what only ours promises.
         config.option.subject = "upstream"
     config.addinivalue_line("markers", "requirement(*ids): the requirements that a test decides")
     config.pluginmanager.register(Plugin(SUITES), "podid-conformance")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shlex
 import signal
@@ -28,8 +27,9 @@ from harness.errors import MissingPrerequisite, SubjectFault, UsageError
 from harness.subject.eks_auth import CLUSTER_NAME
 from harness.subject.http1 import Reply, read_replies
 from harness.subject.pod_token import CANARY
+from harness.subject.ports import free_ports
 
-__all__ = ["HOST", "Agent", "AgentCommand", "Ended", "Pending", "free_ports"]
+__all__ = ["HOST", "Agent", "AgentCommand", "Ended", "Pending"]
 
 HOST = "169.254.170.23"
 PROGRAM = "eks-pod-identity-agent"
@@ -205,20 +205,6 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         process.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, below those that the kernel gives to outgoing connections meanwhile."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(10_000, 32_768)  # noqa: S311 - spreads parallel runs, guards nothing
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        if port not in ports:
-            ports.append(port)
-    return ports
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -32,6 +31,7 @@ from harness.conformance.recording import Evidence, attach
 from harness.errors import MissingPrerequisite, SubjectFault
 from harness.pki import Authority, KeyPair
 from harness.subject.kube_api import KubeApi
+from harness.subject.ports import free_ports
 from harness.subject.reviews import Admission, Object, pod, review
 
 __all__ = [
@@ -268,7 +268,7 @@ class Surroundings:
 
     def _start(self, arguments: list[str], *, ports: bool, environment: Mapping[str, str]) -> Webhook:
         self._count += 1
-        chosen = free_ports(2) if ports else (443, 9999)
+        chosen = tuple(free_ports(2)) if ports else (443, 9999)
         if ports:
             arguments = [f"--port={chosen[0]}", f"--metrics-port={chosen[1]}", *arguments]
         log = self.directory / f"webhook-{self._count}.log"
@@ -504,20 +504,6 @@ def _exchange(
     connection.request(method, path, body, dict(headers))
     answer = connection.getresponse()
     return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Return ports that nobody listens on, below those that the kernel gives to outgoing connections meanwhile."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(10_000, 32_768)  # noqa: S311 - hides nothing
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        if port not in ports:
-            ports.append(port)
-    return tuple(ports)
 
 
 def identities(*pairs: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
 from harness.conformance.recording import check
-from harness.subject.agent import AgentCommand, Ended, free_ports
+from harness.subject.agent import AgentCommand, Ended
 from harness.subject.eks_auth import FakeEKSAuth
+from harness.subject.ports import free_ports
 from suites.agent.conftest import StartAgent
 
 SERVER = ("server", "-c", "test-cluster", "-b", "127.0.0.1")

@@ -11,10 +11,11 @@ import pytest
 
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.subject.agent import AgentCommand, free_ports
+from harness.subject.agent import AgentCommand
 from harness.subject.eks_auth import FakeEKSAuth, refusal
 from harness.subject.imds import FakeIMDS
 from harness.subject.pod_token import make_token
+from harness.subject.ports import free_ports
 from suites.agent.conftest import StartAgent
 
 CANNOT_CALL = (

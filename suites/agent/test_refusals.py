@@ -11,10 +11,11 @@ import pytest
 
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.subject.agent import Agent, free_ports
+from harness.subject.agent import Agent
 from harness.subject.eks_auth import Answer, FakeEKSAuth, changed, grant, held, refusal
 from harness.subject.http1 import Reply
 from harness.subject.pod_token import CANARY
+from harness.subject.ports import free_ports
 from suites.agent.conftest import StartAgent
 
 WRAPPED = "error getting credentials to cache: "
