@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -131,7 +132,8 @@ def _candidates(version: str) -> Iterator[Path]:
     on_path = [Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
     for directory in on_path:
         yield directory / f"python{version}"
-    for directory in sorted(_pyenv_root().glob(f"versions/{version}*/bin")):
+    # Not Path.glob: it raises where the directory may not be read, as after su.
+    for directory in map(Path, sorted(glob.glob(f"{glob.escape(str(_pyenv_root()))}/versions/{version}*/bin"))):  # noqa: PTH207
         yield directory / f"python{version}"
     yield Path(sys.executable)
     yield from _managed_by_uv()
