@@ -155,7 +155,7 @@ def _managed_by_uv() -> list[Path]:
 
 
 def _probe(path: Path) -> _Interpreter | None:
-    if not path.exists():
+    if not os.access(path, os.X_OK):
         return None
     done = _run([str(path), "-I", "-c", _PROBE])
     try:
