@@ -77,11 +77,13 @@ class ApiServerDouble:
         self._thread.start()
 
     def stop(self) -> None:
+        """End the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def handle(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Return status and body for a request of the control plane."""
         path = urlsplit(target).path
         if path == "/openid/v1/jwks":
             return 200, self.jwks()
@@ -99,6 +101,7 @@ class ApiServerDouble:
         return (200, self.objects.pop(path)) if path in self.objects else (404, {"message": "not found"})
 
     def jwks(self) -> dict[str, Any]:
+        """Return the public keys as the API server publishes them."""
         numbers = self.key.public_key().public_numbers()
         return {
             "keys": [
@@ -114,6 +117,7 @@ class ApiServerDouble:
         }
 
     def rotate_key(self, kid: str) -> None:
+        """Sign with a new key from now on; the old one is no longer published."""
         self.key = rsa.generate_private_key(65537, 2048)
         self.kid = kid
 
@@ -128,6 +132,7 @@ class ApiServerDouble:
         }
 
     def published(self) -> list[dict[str, str]]:
+        """Return the associations that admission knows."""
         return json.loads(self.objects[CONFIG_MAP]["data"]["identities.json"])["identities"]
 
     def token(self, now: float, namespace: str = "demo", service_account: str = "s3-reader", **changes: Any) -> str:

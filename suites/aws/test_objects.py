@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aws_process import ACCOUNT, Aws
 from botocore.exceptions import ClientError
 
 from harness.cloud.localstack.bootstrap import AccessKey
+from harness.conformance.marks import requirement
+from harness.subject.aws import ACCOUNT, Aws, refused
 
 BUCKET = "my-app-bucket"
 
@@ -54,17 +55,11 @@ def _key(data: dict[str, str]) -> Any:
     return AccessKey(data["AccessKeyId"], data["SecretAccessKey"])
 
 
-def refused(call: Callable[[], Any]) -> tuple[int, str, str]:
-    with pytest.raises(ClientError) as error:
-        call()
-    response = error.value.response
-    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
-
-
 def allow(action: str | list[str], resource: str) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": action, "Resource": resource}
 
 
+@requirement("IAM-MSG-01", "IAM-MSG-02", "IAM-MSG-03")
 @pytest.mark.usefixtures("bucket")
 def test_denied_read_names_caller_action_object_and_reason(user: Callable[..., Any]) -> None:
     s3 = user(allow("s3:ListBucket", f"arn:aws:s3:::{BUCKET}"))
@@ -81,6 +76,7 @@ def test_denied_read_names_caller_action_object_and_reason(user: Callable[..., A
     assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 1
 
 
+@requirement("IAM-GATE-01")
 def test_denied_write_leaves_no_object(bucket: Any, user: Callable[..., Any]) -> None:
     s3 = user(allow(["s3:GetObject", "s3:ListBucket"], "*"))
 
@@ -88,6 +84,7 @@ def test_denied_write_leaves_no_object(bucket: Any, user: Callable[..., Any]) ->
     assert [entry["Key"] for entry in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["hello.txt"]
 
 
+@requirement("API-904", "IAM-GATE-04")
 @pytest.mark.usefixtures("bucket")
 def test_policy_change_acts_at_once(user: Callable[..., Any]) -> None:
     assert refused(lambda: user(allow("s3:ListBucket", "*")).get_object(Bucket=BUCKET, Key="hello.txt"))[0] == 403
@@ -96,10 +93,11 @@ def test_policy_change_acts_at_once(user: Callable[..., Any]) -> None:
     )
 
 
+@requirement("IAM-SIG-10")
 def test_deleted_and_inactive_keys_are_unknown(aws: Aws, user: Callable[..., Any]) -> None:
     s3 = user(allow("s3:*", "*"))
-    key_id = s3._request_signer._credentials.access_key
     iam = aws.client("iam")
+    key_id = iam.list_access_keys(UserName="ana")["AccessKeyMetadata"][0]["AccessKeyId"]
     s3.list_buckets()
 
     iam.update_access_key(UserName="ana", AccessKeyId=key_id, Status="Inactive")
@@ -110,6 +108,7 @@ def test_deleted_and_inactive_keys_are_unknown(aws: Aws, user: Callable[..., Any
     assert refused(s3.list_buckets)[:2] == (403, "InvalidAccessKeyId")
 
 
+@requirement("IAM-S3-04")
 @pytest.mark.usefixtures("bucket")
 def test_missing_object_is_told_only_to_who_may_list(user: Callable[..., Any]) -> None:
     reader = user(allow("s3:GetObject", f"arn:aws:s3:::{BUCKET}/*"))
@@ -119,6 +118,7 @@ def test_missing_object_is_told_only_to_who_may_list(user: Callable[..., Any]) -
     assert refused(lambda: lister.get_object(Bucket=BUCKET, Key="none"))[:2] == (404, "NoSuchKey")
 
 
+@requirement("IAM-S3-02", "IAM-S3-03")
 @pytest.mark.usefixtures("bucket")
 def test_head_of_a_denied_object_is_a_bare_403(user: Callable[..., Any]) -> None:
     s3 = user(allow("s3:ListBucket", "*"))
@@ -126,6 +126,7 @@ def test_head_of_a_denied_object_is_a_bare_403(user: Callable[..., Any]) -> None
     assert refused(lambda: s3.head_object(Bucket=BUCKET, Key="hello.txt")) == (403, "403", "Forbidden")
 
 
+@requirement("IAM-S3-07")
 def test_missing_bucket_is_told(user: Callable[..., Any]) -> None:
     assert refused(lambda: user(allow("sts:*", "*")).list_objects_v2(Bucket="no-such-bucket-1"))[:2] == (
         404,
@@ -133,6 +134,7 @@ def test_missing_bucket_is_told(user: Callable[..., Any]) -> None:
     )
 
 
+@requirement("IAM-EVAL-04", "IAM-S3-10", "IAM-MSG-05")
 def test_other_account_needs_the_buckets_consent(aws: Aws, bucket: Any) -> None:
     """Its administrator is denied without a bucket policy and allowed with one."""
     other = aws.other_account("s3")
@@ -150,6 +152,7 @@ def test_other_account_needs_the_buckets_consent(aws: Aws, bucket: Any) -> None:
     assert refused(lambda: other.delete_object(Bucket=BUCKET, Key="hello.txt"))[:2] == (403, "AccessDenied")
 
 
+@requirement("IAM-S3-09")
 @pytest.mark.parametrize("key", ["a b+c~d%25.txt", "ü/ö.txt", "x//y/../z"])
 def test_unusual_keys_arrive_unchanged(bucket: Any, key: str) -> None:
     bucket.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
@@ -158,6 +161,7 @@ def test_unusual_keys_arrive_unchanged(bucket: Any, key: str) -> None:
     assert key in [entry["Key"] for entry in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]]
 
 
+@requirement("IAM-SIG-31")
 @pytest.mark.parametrize("size", [0, 5, 70_000, 3_000_000])
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA256"])
 def test_streamed_uploads_arrive_unchanged(bucket: Any, size: int, algorithm: str, tmp_path: Any) -> None:
@@ -172,6 +176,7 @@ def test_streamed_uploads_arrive_unchanged(bucket: Any, size: int, algorithm: st
     assert "aws-chunked" not in got.get("ContentEncoding", "")
 
 
+@requirement("IAM-SIG-31")
 def test_multipart_upload_works(bucket: Any) -> None:
     upload = bucket.create_multipart_upload(Bucket=BUCKET, Key="parts")["UploadId"]
     data = os.urandom(5 * 1024 * 1024)
@@ -189,6 +194,7 @@ def test_multipart_upload_works(bucket: Any) -> None:
     assert bucket.get_object(Bucket=BUCKET, Key="parts")["Body"].read() == data + b"end"
 
 
+@requirement("IAM-GATE-01")
 def test_presigned_url_has_the_signers_rights(bucket: Any, user: Callable[..., Any]) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     parameters = {"Bucket": BUCKET, "Key": "hello.txt"}
@@ -204,6 +210,7 @@ def test_presigned_url_has_the_signers_rights(bucket: Any, user: Callable[..., A
     assert b"SignatureDoesNotMatch" in refusal.value.read()
 
 
+@requirement("IAM-GATE-01")
 def test_delete_of_several_objects_is_decided_one_by_one(bucket: Any, user: Callable[..., Any]) -> None:
     for key in ("keep", "drop"):
         bucket.put_object(Bucket=BUCKET, Key=key, Body=b"x")
@@ -218,6 +225,7 @@ def test_delete_of_several_objects_is_decided_one_by_one(bucket: Any, user: Call
     assert {entry["Key"] for entry in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]} == {"hello.txt", "keep"}
 
 
+@requirement("IAM-S3-14")
 @pytest.mark.usefixtures("bucket")
 def test_repeated_prefix_is_refused(aws: Aws) -> None:
     s3 = aws.client("s3")
@@ -228,6 +236,7 @@ def test_repeated_prefix_is_refused(aws: Aws) -> None:
     assert refused(lambda: s3.list_objects_v2(Bucket=BUCKET, Prefix="team-a/"))[:2] == (400, "InvalidArgument")
 
 
+@requirement("IAM-MSG-20")
 def test_wrong_secret_shows_the_calculation(aws: Aws) -> None:
     key = dataclasses.replace(aws.bootstrap.account(ACCOUNT).administrator, secret_access_key="x" * 40)
     with pytest.raises(ClientError) as error:

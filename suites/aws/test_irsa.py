@@ -10,11 +10,13 @@ from urllib.parse import urlencode, urlsplit
 
 import boto3
 import pytest
-from api_server_double import ISSUER, ApiServerDouble
-from aws_process import ACCOUNT, REGION, Aws
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from harness.conformance.marks import requirement
+from harness.subject.aws import ACCOUNT, REGION, Aws
+from harness.subject.bound_cluster import ISSUER, ApiServerDouble
 
 HOST = ISSUER.removeprefix("https://")
 SUBJECT = "system:serviceaccount:demo:s3-reader"
@@ -41,6 +43,7 @@ def assume(aws: Aws, role: str, token: str) -> Any:
     return sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="me", WebIdentityToken=token)
 
 
+@requirement("API-701", "API-702", "API-704")
 def test_irsa_gives_a_session_without_a_signature(aws: Aws, api: ApiServerDouble, role: str) -> None:
     answer = assume(aws, role, api.token(time.time(), aud=["sts.amazonaws.com"]))
 
@@ -51,6 +54,7 @@ def test_irsa_gives_a_session_without_a_signature(aws: Aws, api: ApiServerDouble
     assert identity["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/irsa/me"
 
 
+@requirement("API-721", "IAM-STS-41")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -78,6 +82,7 @@ def test_another_token_is_refused(
     assert (error["Code"], error["Message"]) == expected
 
 
+@requirement("API-702")
 @pytest.mark.parametrize(
     "form",
     [
@@ -96,13 +101,3 @@ def test_no_other_call_of_sts_gets_in_unsigned(aws: Aws, form: list[tuple[str, s
     assert response.status == 403
     assert b"<Code>MissingAuthenticationToken</Code>" in response.read()
     connection.close()
-
-
-def test_temporary_keys_of_a_user_cannot_call_iam(aws: Aws) -> None:
-    credentials = aws.client("sts").get_session_token(DurationSeconds=900)["Credentials"]
-
-    assert aws.client("s3", credentials).list_buckets()["Buckets"] == []
-    with pytest.raises(ClientError, match="InvalidClientTokenId"):
-        aws.client("iam", credentials).list_roles()
-    with pytest.raises(ClientError, match="Cannot call GetSessionToken with session credentials"):
-        aws.client("sts", credentials).get_session_token()
