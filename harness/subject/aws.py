@@ -9,13 +9,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from harness.cloud.localstack.bootstrap import AccessKey, Bootstrap
@@ -32,6 +36,12 @@ DAEMON_SET = {
     "metadata": {"name": "eks-pod-identity-agent", "namespace": "kube-system"},
     "spec": {},
 }
+
+
+@cache
+def _session() -> Any:
+    """One for all clients: it reads each service model once."""
+    return boto3.Session()
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,7 @@ class Aws:
             s3={"addressing_style": "path"},
             **config,
         )
-        session = boto3.Session(region_name=region, **names)
-        return session.client(service, endpoint_url=self.endpoint, config=configuration)
+        return _session().client(service, endpoint_url=self.endpoint, region_name=region, config=configuration, **names)
 
     def other_account(self, service: str) -> Any:
         """Return a boto3 client of the second account's administrator."""
@@ -102,6 +111,18 @@ class Aws:
         finally:
             connection.close()
 
+    def send_signed(
+        self, service: str, method: str, url: str, *, body: bytes = b"", signing_name: str = "", key: Any = None
+    ) -> Answer:
+        """Send a request of the administrator as no SDK would make it, under the real host name of the URL."""
+        key = key or self.bootstrap.account(ACCOUNT).administrator
+        request = AWSRequest(method, url, {"Content-Type": "application/json"}, body)
+        credentials = Credentials(key.access_key_id, key.secret_access_key)
+        SigV4Auth(credentials, signing_name or service, REGION).add_auth(request)
+        address = urlsplit(url)
+        target = f"{address.path}?{address.query}" if address.query else address.path
+        return self.send(method, target, host=address.netloc, body=body, headers=dict(request.headers.items()))
+
     def open_imds(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         """Ask the instance metadata service; returns status and body."""
         request = urllib.request.Request(  # noqa: S310 - loopback
@@ -125,6 +146,17 @@ class Aws:
             "secretAccessKey": data["SecretAccessKey"],
             "sessionToken": data["Token"],
         }
+
+
+def user_key(aws: Aws, name: str, *statements: Mapping[str, Any]) -> AccessKey:
+    """Make a user with these permissions and return a key of it."""
+    iam = aws.client("iam")
+    iam.create_user(UserName=name)
+    if statements:
+        document = {"Version": "2012-10-17", "Statement": list(statements)}
+        iam.put_user_policy(UserName=name, PolicyName="inline", PolicyDocument=json.dumps(document))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return AccessKey(key["AccessKeyId"], key["SecretAccessKey"])
 
 
 def refused(call: Callable[[], object]) -> tuple[int, str, str]:

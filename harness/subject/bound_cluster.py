@@ -7,6 +7,7 @@ import json
 import ssl
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,19 @@ DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/eks-pod-identity-a
 CONFIG_MAP = "/api/v1/namespaces/kube-system/configmaps/pod-identity-associations"
 
 
+@cache
+def _first_key() -> rsa.RSAPrivateKey:
+    """The key of every cluster before a rotation: making one takes longer than most tests."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 @dataclass
 class ApiServerDouble:
     """Objects by path, and a signing key whose public half is published."""
 
     directory: Path
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-    key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
+    key: rsa.RSAPrivateKey = field(default_factory=_first_key)
     kid: str = "key-1"
     refuses: str = ""
     """Text of a refusal for every write."""

@@ -11,6 +11,7 @@ import botocore.auth
 import pytest
 from botocore.exceptions import ClientError
 
+from harness.cloud.localstack.bootstrap import AccessKey, Bootstrap
 from harness.conformance.marks import requirement
 from harness.subject.aws import ACCOUNT, Aws, refused
 
@@ -148,3 +149,27 @@ def sts_at(sts: object, offset: float) -> tuple[int, str]:
             return sts.get_caller_identity()["ResponseMetadata"]["HTTPStatusCode"], ""  # type: ignore[attr-defined] - boto3
         except ClientError as error:
             return error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+
+
+@requirement("IAM-SEC-07")
+@pytest.mark.parametrize("service", ["s3", "sts", "iam", "eks"])
+def test_keys_of_other_emulators_are_unknown(aws: Aws, service: str) -> None:
+    """`test` opens nothing, and every lab makes a key of its own."""
+    assert refused(lambda: CALLS[service](aws.client(service, AccessKey("test", "test"))))[:2] == UNKNOWN_KEY[service]
+
+    mine, other = aws.bootstrap.account(ACCOUNT).administrator, Bootstrap.generate([ACCOUNT]).account(ACCOUNT)
+    assert mine.access_key_id != other.administrator.access_key_id
+    assert mine.secret_access_key != other.administrator.secret_access_key
+
+
+@requirement("IAM-MSG-07")
+@pytest.mark.parametrize("service", CALLS)
+def test_every_error_has_a_request_id(aws: Aws, service: str) -> None:
+    """Each service tells it where its SDK looks; S3 has two."""
+    with pytest.raises(ClientError) as error:
+        CALLS[service](aws.client(service, AccessKey("AKIARZPUZDIKGB2VALC4", "x" * 40)))
+
+    metadata = error.value.response["ResponseMetadata"]
+    names = ("x-amz-request-id", "x-amz-id-2") if service == "s3" else ("x-amzn-requestid",)
+    assert metadata["RequestId"]
+    assert all(metadata["HTTPHeaders"].get(name) for name in names)

@@ -269,7 +269,7 @@ DOCUMENT = st.builds(
 CALLER = st.sampled_from([POD, USER, ROOT, EKS, ANONYMOUS])
 
 
-@requirement("IAM-EVAL-13")
+@requirement("IAM-EVAL-13", "IAM-SEC-01")
 @settings(deadline=None)  # a busy machine is not a slow engine
 @given(
     documents=st.lists(DOCUMENT, min_size=3, max_size=3), caller=CALLER, target=st.text(max_size=30) | st.just(OBJECT)
@@ -308,7 +308,7 @@ def test_a_deny_wins_wherever_it_stands(
     assert (answer(decision), decision.layer) == ("Deny-explicit", layer)
 
 
-@requirement("IAM-EVAL-13")
+@requirement("IAM-EVAL-13", "IAM-SEC-01")
 def test_a_fault_of_the_engine_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("broken")

@@ -20,7 +20,9 @@ from harness.cloud.eks_auth import AssumedForPod, EksAuth
 from harness.cloud.ports import NamedPolicy, Refusal
 from harness.cloud.sts import caller_identity, role_policies
 from harness.conformance.marks import requirement
+from harness.conformance.recording import check
 from harness.subject.eks_lab import ACCOUNT, ISSUER, READER, SCOPE, Lab
+from harness.subject.iam_requests import ALLOW_ALL, alone, ask, policy
 
 KEY = rsa.generate_private_key(65537, 2048)
 OTHER_KEY = rsa.generate_private_key(65537, 2048)
@@ -545,3 +547,79 @@ def test_policy_limits_the_target_session_only() -> None:
     first, second = exchange.assume().sessions
 
     assert (first.credential.session_policies, second.credential.session_policies) == (None, (document,))
+
+
+# --- who decides about tags -----------------------------------------------------------------------------------------
+
+
+@requirement("API-274", "API-506", "IAM-ABAC-02")
+def test_nobody_else_sets_session_tags() -> None:
+    """Neither tags of the association nor anything in the request makes a session tag; the role's yield."""
+    exchange = Exchange.new()
+    exchange.lab.create(tags={"team": "a", "kubernetes-namespace": "prod"})
+    role = exchange.lab.iam.roles[READER]
+    exchange.lab.iam.roles[READER] = replace(role, tags={"Kubernetes-Namespace": "prod"})
+    sent: dict[str, Any] = {"tags": {"team": "b"}, "namespace": "prod", "eksNodeName": "n", "instanceId": "i-0"}
+
+    (session,) = exchange.assume(**sent).sessions
+
+    tags = dict(session.credential.principal.tags)
+    check("API-274", expected=dict(SIX_TAGS), observed=tags)
+    check("API-506", expected=dict(SIX_TAGS), observed=tags)
+    check(
+        "IAM-ABAC-02",
+        expected=SIX_TAGS,
+        observed=list(session.request.tags),
+        holds=list(session.request.tags) == SIX_TAGS,
+    )
+
+
+@requirement("API-502")
+def test_uuid_of_the_session_is_its_own(exchange: Exchange) -> None:
+    """It is new at every call, and never the pod's."""
+    names = [exchange.assume().sessions[0].credential.session_name for _ in range(3)]
+
+    uuids = {name[-36:] for name in names}
+    assert len(uuids) == 3
+    assert all(re.fullmatch(UUID4, text) for text in uuids)
+    assert POD_UID not in uuids
+
+
+@requirement("API-509", "API-209")
+def test_one_role_serves_every_cluster(exchange: Exchange) -> None:
+    """The universal trust policy names no cluster, so that a second one needs no change."""
+    second = replace(exchange.lab.eks.clusters.get(SCOPE, "pod-identity-lab"), name="second")
+    exchange.lab.eks.clusters.bind(second)
+    exchange.lab.create(clusterName="second")
+
+    answers = [exchange.assume(clusterName=name).response for name in ("pod-identity-lab", "second")]
+
+    roles = {answer["assumedRoleUser"]["arn"].split("/")[1] for answer in answers}
+    assert roles == {"pod-identity-lab-s3-reader-role"}
+
+
+@requirement("API-326")
+@pytest.mark.parametrize("version", ["1.13", "1.24", "1.99"])
+def test_no_kubernetes_version_is_too_old(exchange: Exchange, version: str) -> None:
+    """Associations, the agent's add-on and EKS Auth work on whatever cluster there is."""
+    eks = exchange.lab.eks
+    eks.clusters.bind(replace(eks.clusters.get(SCOPE, "pod-identity-lab"), name="old", version=version))
+    addon = {"clusterName": "old", "addonName": "eks-pod-identity-agent"}
+
+    exchange.lab.create(clusterName="old")
+    assert eks.addons.create(SCOPE, addon)["addon"]["status"] == "CREATING"
+    assert eks.addons.versions({"kubernetesVersion": version})["addons"]
+    assert exchange.assume(clusterName="old").sessions
+
+
+@requirement("API-515")
+@pytest.mark.parametrize("layer", ["boundary", "scp"])
+def test_limits_of_the_role_bind_its_sessions(exchange: Exchange, layer: str) -> None:
+    """What a boundary or a service control policy does not allow, no session of the role may do."""
+    (session,) = exchange.assume().sessions
+    caller, everything = session.credential.principal, policy(ALLOW_ALL)
+
+    free = ask(caller, identity=[everything], **alone(layer, everything))
+    bound = ask(caller, identity=[everything], **alone(layer, policy(ALLOW_ALL | {"Action": "sqs:*"})))
+
+    assert (free.allowed, bound.allowed, bound.layer) == (True, False, layer)

@@ -15,7 +15,7 @@ import pytest
 
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.subject.aws import ACCOUNT, CLUSTER, INSTANCE, OTHER_ACCOUNT, REGION, Aws, refused
+from harness.subject.aws import ACCOUNT, CLUSTER, INSTANCE, OTHER_ACCOUNT, REGION, Aws, refused, user_key
 from harness.subject.bound_cluster import DAEMON_SET, ISSUER, ApiServerDouble
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -396,3 +396,120 @@ def test_issuer_documents_verify_the_clusters_tokens(aws: Aws, api: ApiServerDou
     check("API-324", what="address of the keys", expected=f"{ISSUER}/keys", observed=discovery["jwks_uri"])
     expected = "system:serviceaccount:demo:s3-reader"
     check("API-324", what="tokens before and after", expected=[expected, expected], observed=[before, after])
+
+
+@requirement("API-325")
+@pytest.mark.usefixtures("api")
+def test_cluster_is_active(aws: Aws) -> None:
+    """The status is one of the model, and the waiter ends at once."""
+    eks = aws.client("eks")
+
+    eks.get_waiter("cluster_active").wait(name=CLUSTER, WaiterConfig={"Delay": 1, "MaxAttempts": 2})
+
+    model = {"CREATING", "ACTIVE", "DELETING", "FAILED", "UPDATING", "PENDING"}
+    assert eks.describe_cluster(name=CLUSTER)["cluster"]["status"] in model
+
+
+@requirement("API-404")
+@pytest.mark.usefixtures("association")
+def test_worker_node_policy_is_enough(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    """A caller with AWS's managed policy for nodes gets credentials, and without it is refused."""
+    role = make_role("worker", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/administrator"})
+    auth = aws.client("eks-auth", aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"])
+    token = api.token(time.time())
+
+    before = refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token))[1]
+    policy = "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"
+    aws.client("iam").attach_role_policy(RoleName="worker", PolicyArn=policy)
+    after = auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token)
+
+    assert before == "AccessDeniedException"
+    assert after["subject"]["serviceAccount"] == "s3-reader"
+
+
+@requirement("API-262", "API-412", "API-431")
+@pytest.mark.usefixtures("node")
+def test_credentials_outlive_their_association(aws: Aws, api: ApiServerDouble, association: dict[str, Any]) -> None:
+    """The pod is not in the cluster, the association goes away, and the session stays until it is revoked."""
+    auth, seconds = aws.client("eks-auth", aws.node_credentials()), list[float]()
+    for _ in range(5):
+        started = time.monotonic()
+        answer = auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=api.token(time.time()))
+        seconds.append(time.monotonic() - started)
+    s3 = aws.client("s3", answer["credentials"])
+    aws.client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    identifier = association["associationId"]
+    aws.client("eks").delete_pod_identity_association(clusterName=CLUSTER, associationId=identifier)
+
+    after_deletion = s3.list_objects_v2(Bucket="bucket")["KeyCount"]
+    revoked = {
+        "Effect": "Deny",
+        "Action": "*",
+        "Resource": "*",
+        "Condition": {"DateLessThan": {"aws:TokenIssueTime": "2099-01-01T00:00:00Z"}},
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [revoked]})
+    name = association["roleArn"].rpartition("/")[2]
+    aws.client("iam").put_role_policy(RoleName=name, PolicyName="revoke", PolicyDocument=document)
+
+    check("API-412", what="pod", expected="s3-test", observed=answer["assumedRoleUser"]["arn"].split("-identi-")[1][:7])
+    check("API-262", what="after deletion", expected=0, observed=after_deletion)
+    check("API-262", what="revoked", expected=403, observed=refused(lambda: s3.list_objects_v2(Bucket="bucket"))[0])
+    check("API-431", expected="half of five within a second", observed=seconds, holds=sorted(seconds)[2] < 1)
+
+
+@requirement("API-513")
+@pytest.mark.usefixtures("node")
+def test_calls_of_a_session_carry_its_tags(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    """A policy that asks for all six tags, the role's ARN and the user ID lets the session through."""
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    role = make_role("reader", PODS)
+    identifier = aws.client("iam").get_role(RoleName="reader")["Role"]["RoleId"]
+    tags = {
+        "eks-cluster-arn": CLUSTER_ARN,
+        "eks-cluster-name": CLUSTER,
+        "kubernetes-namespace": "demo",
+        "kubernetes-service-account": "s3-reader",
+        "kubernetes-pod-name": "s3-test",
+        "kubernetes-pod-uid": "5d3b6e1c-0c58-4a53-9d3d-3b8a2f6f9a11",
+    }
+    conditions: dict[str, Any] = {
+        "StringEquals": {f"aws:PrincipalTag/{key}": value for key, value in tags.items()},
+        "ArnEquals": {"aws:PrincipalArn": role},
+        "StringLike": {"aws:userid": f"{identifier}:eks-pod-identi-s3-test-*"},
+    }
+    aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
+    )
+    answer = aws.client("eks-auth", aws.node_credentials()).assume_role_for_pod_identity(
+        clusterName=CLUSTER, token=api.token(time.time())
+    )
+    pod = aws.client("s3", answer["credentials"])
+
+    def permit(condition: dict[str, Any]) -> None:
+        statement = {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*", "Condition": condition}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        aws.client("iam").put_role_policy(RoleName="reader", PolicyName="inline", PolicyDocument=document)
+
+    permit(conditions)
+    assert pod.list_objects_v2(Bucket="bucket")["KeyCount"] == 0
+    permit({"StringEquals": {"aws:PrincipalTag/kubernetes-namespace": "prod"}})
+    assert refused(lambda: pod.list_objects_v2(Bucket="bucket"))[0] == 403
+
+
+@requirement("IAM-ACT-03")
+def test_stored_tags_decide_about_deletion(aws: Aws, association: dict[str, Any]) -> None:
+    """Who may delete what has a tag is refused until it is there."""
+    arn, identifier = association["associationArn"], association["associationId"]
+    condition = {"StringEquals": {"aws:ResourceTag/team": "a"}}
+    statement = {"Effect": "Allow", "Action": "eks:*", "Resource": arn, "Condition": condition}
+    eks = aws.client("eks", user_key(aws, "ana", statement))
+
+    aws.client("eks").tag_resource(resourceArn=arn, tags={"team": "b"})
+    denied = refused(lambda: eks.delete_pod_identity_association(clusterName=CLUSTER, associationId=identifier))
+    aws.client("eks").tag_resource(resourceArn=arn, tags={"team": "a"})
+    deleted = eks.delete_pod_identity_association(clusterName=CLUSTER, associationId=identifier)["association"]
+
+    assert denied[:2] == (403, "AccessDeniedException")
+    assert deleted["tags"] == {"team": "a"}

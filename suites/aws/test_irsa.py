@@ -15,7 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from harness.conformance.marks import requirement
-from harness.subject.aws import ACCOUNT, REGION, Aws
+from harness.conformance.recording import check
+from harness.subject.aws import ACCOUNT, CLUSTER, REGION, Aws, refused
 from harness.subject.bound_cluster import ISSUER, ApiServerDouble
 
 HOST = ISSUER.removeprefix("https://")
@@ -101,3 +102,44 @@ def test_no_other_call_of_sts_gets_in_unsigned(aws: Aws, form: list[tuple[str, s
     assert response.status == 403
     assert b"<Code>MissingAuthenticationToken</Code>" in response.read()
     connection.close()
+
+
+@requirement("API-511", "IAM-PRIN-13", "API-710", "API-709")
+@pytest.mark.usefixtures("node")
+def test_one_role_opens_by_both_doors(aws: Aws, api: ApiServerDouble, role: str) -> None:
+    """Each door uses its own statement: with one of them missing it is shut, and no token fits both."""
+    iam = aws.client("iam")
+    federated = iam.get_role(RoleName="irsa")["Role"]["AssumeRolePolicyDocument"]["Statement"][0]
+    pods = {
+        "Effect": "Allow",
+        "Principal": {"Service": "pods.eks.amazonaws.com"},
+        "Action": ["sts:AssumeRole", "sts:TagSession"],
+    }
+    auth = aws.client("eks-auth", aws.node_credentials())
+    irsa, pod = api.token(time.time(), aud=["sts.amazonaws.com"]), api.token(time.time())
+
+    def trust(*statements: object) -> None:
+        document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+        iam.update_assume_role_policy(RoleName="irsa", PolicyDocument=document)
+
+    def associate() -> str:
+        return aws.client("eks").create_pod_identity_association(
+            clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
+        )["association"]["roleArn"]
+
+    shut = refused(associate)[1]
+    trust(federated, pods)
+    associate()
+    arn = auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=pod)["assumedRoleUser"]["arn"]
+    names = [arn.split("/")[1], assume(aws, role, irsa)["AssumedRoleUser"]["Arn"].split("/")[1]]
+    crossed = [
+        refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=irsa))[1],
+        refused(lambda: assume(aws, role, pod))[1],
+    ]
+    trust(pods)
+    without = refused(lambda: assume(aws, role, irsa))[1]
+
+    check("API-511", expected=["irsa", "irsa"], observed=names)
+    check("IAM-PRIN-13", expected=["irsa", "irsa"], observed=names)
+    check("API-709", expected=["InvalidTokenException", "InvalidIdentityToken"], observed=crossed)
+    check("API-710", expected=["InvalidParameterException", "AccessDenied"], observed=[shut, without])

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from harness.cloud.localstack.bootstrap import AccessKey
 from harness.conformance.marks import requirement
+from harness.conformance.recording import check
 from harness.subject.aws import ACCOUNT, Aws, refused
 
 BUCKET = "my-app-bucket"
@@ -246,3 +247,123 @@ def test_wrong_secret_shows_the_calculation(aws: Aws) -> None:
         "Error"
     ].keys()
     assert error.value.response["ResponseMetadata"]["HostId"]
+
+
+@requirement("IAM-S3-05", "IAM-S3-06")
+@pytest.mark.usefixtures("bucket")
+def test_what_is_not_there_is_not_told(user: Callable[..., Any]) -> None:
+    """Without the right to list, whatever the prefix, a missing object is a 403; without that to read, every one is."""
+    listing = allow("s3:ListBucket", f"arn:aws:s3:::{BUCKET}") | {
+        "Condition": {"StringLike": {"s3:prefix": "team-a/*"}}
+    }
+    of_prefix = user(allow("s3:GetObject", "*"), listing)
+    seen = refused(lambda: of_prefix.get_object(Bucket=BUCKET, Key="team-a/none"))
+    text = (
+        f"User: arn:aws:iam::{ACCOUNT}:user/ana is not authorized to perform: s3:ListBucket "
+        f'on resource: "arn:aws:s3:::{BUCKET}" because no identity-based policy allows the s3:ListBucket action'
+    )
+    check("IAM-S3-05", expected=(403, "AccessDenied", text), observed=seen)
+
+    lister = user(allow("s3:ListBucket", "*"))
+    present, absent = (refused(lambda key=key: lister.get_object(Bucket=BUCKET, Key=key)) for key in ("hello.txt", "n"))
+    check("IAM-S3-06", expected=present[:2], observed=absent[:2])
+    check("IAM-S3-06", what="text", expected=present[2].replace("/hello.txt", "/n"), observed=absent[2])
+
+
+@requirement("IAM-S3-08")
+@pytest.mark.usefixtures("bucket")
+def test_missing_object_can_be_deleted(user: Callable[..., Any]) -> None:
+    """The right to delete is enough, and nothing is said of the object."""
+    s3 = user(allow("s3:DeleteObject", "*"))
+
+    assert s3.delete_object(Bucket=BUCKET, Key="none")["ResponseMetadata"]["HTTPStatusCode"] == 204
+
+
+@requirement("IAM-SEC-03", "IAM-GATE-06", "IAM-S3-09")
+def test_object_read_is_the_one_authorised(bucket: Any, user: Callable[..., Any]) -> None:
+    """Dots, slashes and escapes in a key never lead to another object than the one that IAM saw."""
+    bucket.put_object(Bucket=BUCKET, Key="team-b/file.txt", Body=b"of team b")
+    bucket.put_object(Bucket=BUCKET, Key="team-a/a%2Fb", Body=b"escaped")
+    bucket.put_object(Bucket=BUCKET, Key="team-a/a/b", Body=b"slash")
+    s3 = user(allow("s3:GetObject", f"arn:aws:s3:::{BUCKET}/team-a/*"), allow("s3:ListBucket", "*"))
+
+    for key in ("team-a/../team-b/file.txt", "team-a/..%2Fteam-b/file.txt", "team-a/./../team-b/file.txt"):
+        seen = refused(lambda key=key: s3.get_object(Bucket=BUCKET, Key=key))[:2]
+        check("IAM-SEC-03", what=key, expected=(404, "NoSuchKey"), observed=seen)
+    plain = refused(lambda: s3.get_object(Bucket=BUCKET, Key="team-b/file.txt"))[0]
+    check("IAM-SEC-03", what="the object itself", expected=403, observed=plain)
+    escaped, slash = (s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in ("team-a/a%2Fb", "team-a/a/b"))
+    check("IAM-GATE-06", expected=["escaped", "slash"], observed=[escaped.decode(), slash.decode()])
+    check("IAM-S3-09", expected=["escaped", "slash"], observed=[escaped.decode(), slash.decode()])
+
+
+@requirement("IAM-GATE-02")
+@pytest.mark.usefixtures("bucket")
+def test_first_missing_permission_is_named(user: Callable[..., Any]) -> None:
+    """A copy needs the right to read and that to write; tags want a third."""
+
+    def copy(*actions: str, **tags: str) -> str:
+        s3 = user(allow(["s3:ListBucket", *actions], "*"))
+        source = {"Bucket": BUCKET, "Key": "hello.txt"}
+        try:
+            s3.copy_object(Bucket=BUCKET, Key="copy", CopySource=source, **tags)
+        except ClientError as error:
+            return error.response["Error"]["Message"].split("perform: ")[1].split()[0]
+        return "done"
+
+    with_tags = {"Tagging": "a=1", "TaggingDirective": "REPLACE"}
+    check("IAM-GATE-02", expected="s3:GetObject", observed=copy("s3:PutObject"))
+    check("IAM-GATE-02", expected="s3:PutObject", observed=copy("s3:GetObject"))
+    check("IAM-GATE-02", expected="s3:PutObjectTagging", observed=copy("s3:GetObject", "s3:PutObject", **with_tags))
+    check("IAM-GATE-02", expected="done", observed=copy("s3:GetObject", "s3:PutObject"))
+
+
+@requirement("IAM-EVAL-10")
+def test_permissions_come_from_everywhere(aws: Aws, bucket: Any, user: Callable[..., Any]) -> None:
+    """A user has those of its groups too, also with the keys of GetSessionToken; a role attached and inline ones."""
+    del bucket
+    iam, s3 = aws.client("iam"), user(allow("sqs:*", "*"))
+    reading = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:GetObject", "*")]})
+    listing = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:ListBucket", "*")]})
+
+    def may(client: Any) -> tuple[bool, bool]:
+        calls = (
+            lambda: client.get_object(Bucket=BUCKET, Key="hello.txt"),
+            lambda: client.list_objects_v2(Bucket=BUCKET),
+        )
+        allowed: list[bool] = []
+        for call in calls:
+            try:
+                call()
+            except ClientError:
+                allowed.append(False)
+            else:
+                allowed.append(True)
+        return allowed[0], allowed[1]
+
+    managed = iam.create_policy(PolicyName="listing", PolicyDocument=listing)["Policy"]["Arn"]
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = iam.create_role(RoleName="both", AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.create_group(GroupName="readers")
+    try:
+        check("IAM-EVAL-10", what="user alone", expected=(False, False), observed=may(s3))
+        iam.put_group_policy(GroupName="readers", PolicyName="p", PolicyDocument=reading)
+        iam.attach_group_policy(GroupName="readers", PolicyArn=managed)
+        iam.add_user_to_group(GroupName="readers", UserName="ana")
+        check("IAM-EVAL-10", what="user in a group", expected=(True, True), observed=may(s3))
+        iam.put_role_policy(RoleName="both", PolicyName="p", PolicyDocument=reading)
+        iam.attach_role_policy(RoleName="both", PolicyArn=managed)
+        session = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"]
+        check("IAM-EVAL-10", what="role", expected=(True, True), observed=may(aws.client("s3", session)))
+        administrator = aws.client("sts").get_session_token()["Credentials"]
+        check("IAM-EVAL-10", what="session token", expected=(True, True), observed=may(aws.client("s3", administrator)))
+    finally:
+        iam.remove_user_from_group(GroupName="readers", UserName="ana")
+        iam.detach_group_policy(GroupName="readers", PolicyArn=managed)
+        iam.delete_group_policy(GroupName="readers", PolicyName="p")
+        iam.delete_group(GroupName="readers")
+        iam.detach_role_policy(RoleName="both", PolicyArn=managed)
+        iam.delete_role_policy(RoleName="both", PolicyName="p")
+        iam.delete_role(RoleName="both")
+        iam.delete_policy(PolicyArn=managed)

@@ -10,6 +10,7 @@ from harness.cloud.iam import Grade
 from harness.cloud.iam.policy import compile_policy
 from harness.cloud.ports import NamedPolicy, Principal
 from harness.conformance.marks import requirement
+from harness.subject import sts_lab
 from harness.subject.iam_requests import (
     ACCOUNT,
     ALLOW_ALL,
@@ -474,3 +475,52 @@ def test_colons_of_a_variable_separate_no_parts() -> None:
 
     assert allows(USER, statement, **{"x:arn": "arn:aws:s3:::a:b", "x:name": "a:b"})
     assert not allows(USER, condition("ArnLike", "x:arn", "${x:name}:b"), **{"x:arn": OBJECT, "x:name": "arn:aws:s3::"})
+
+
+@requirement("IAM-VAR-11")
+def test_an_unresolved_not_resource_excepts_nothing() -> None:
+    """A Deny with it hits everything."""
+    deny = {"Effect": "Deny", "Action": "*", "NotResource": "arn:aws:s3:::${aws:PrincipalTag/none}/*"}
+
+    assert ask(USER, identity=[policy(ALLOW_ALL, deny)]).explicit
+
+
+@requirement("IAM-STMT-08")
+@pytest.mark.parametrize(
+    ("layer", "pattern", "expected"),
+    [
+        ("identity", "arn:aws:s3", True),
+        ("identity", "arn:aws:sqs", False),
+        ("boundary", "arn:aws:s3", True),
+        ("session", "arn:aws:s3", True),
+        ("resource", "arn:aws:s3", False),
+        ("resource", "arn:aws:s3*", True),
+        ("scp", "arn:aws:s3", False),
+        ("scp", "arn:aws:s3*", True),
+    ],
+)
+def test_short_arns(layer: str, pattern: str, expected: bool) -> None:
+    """What a pattern of fewer than six parts covers depends on the kind of policy."""
+    statement = {**ALLOW_ALL, "Resource": pattern} | ({"Principal": {"AWS": USER.arn}} if layer == "resource" else {})
+    willing: dict[str, Any] = {"identity": [] if layer == "resource" else [policy(ALLOW_ALL)]}
+
+    assert ask(USER, **(willing | alone(layer, policy(statement)))).allowed is expected
+
+
+@requirement("IAM-CTX-02")
+def test_keys_are_found_in_any_case_and_tags_keep_theirs() -> None:
+    """The context's spelling and the policy's need not agree; what a session is tagged with stays as it was written."""
+    assert allows(USER, condition("StringEquals", "S3:PREFIX", "a"), **{"s3:prefix": "a"})
+    assert allows(USER, condition("StringEquals", "aws:requesttag/COST", "a"), **{"aws:RequestTag/Cost": "a"})
+
+    lab = sts_lab.Lab.trusting_the_account()
+    assumed = lab.assume(sts_lab.user(), tags=(("CostCentre", "a"),), transitive_tag_keys=("costcentre",))
+    assert assumed.credential.principal.tags == {"CostCentre": "a"}
+
+
+@requirement("IAM-CTX-06")
+def test_an_unknown_key_is_a_single_text() -> None:
+    """It compares as text, and as text only."""
+    assert allows(USER, condition("StringEquals", "own:key", "a"), **{"own:key": "a"})
+    assert not allows(USER, condition("StringEquals", "own:key", "A"), **{"own:key": "a"})
+    assert allows(USER, {**ALLOW_ALL, "Resource": "arn:aws:s3:::${own:key}"}, "arn:aws:s3:::a", **{"own:key": "a"})

@@ -860,3 +860,58 @@ def test_botocores_default_presigned_url_is_sigv2_and_refused() -> None:
 
     assert not is_anonymous(request)
     assert refusal(request, "s3").code == "InvalidRequest"
+
+
+@requirement("IAM-SIG-04")
+@pytest.mark.parametrize(
+    ("service", "operation", "endpoint", "parameters"),
+    [
+        ("sts", "get_caller_identity", "https://sts.amazonaws.com", {}),
+        ("sts", "get_caller_identity", "https://sts.eu-west-1.amazonaws.com", {}),
+        ("s3", "get_object", "https://s3.amazonaws.com", {"Bucket": "notes", "Key": "k"}),
+        ("s3", "get_object", None, {"Bucket": "notes", "Key": "k"}),
+        ("s3", "get_object", "http://10.0.0.1:4566", {"Bucket": "notes", "Key": "k"}),
+        ("eks-auth", "assume_role_for_pod_identity", None, {"clusterName": "c", "token": "e30.e30.e30"}),
+    ],
+)
+def test_the_host_is_the_one_sent(
+    service: str, operation: str, endpoint: str | None, parameters: dict[str, Any]
+) -> None:
+    """Whatever name a client uses is the one that is signed, port included; another one breaks the signature."""
+    request = signed_by_botocore(service, operation, endpoint, **parameters)
+
+    assert check(request, service).credential == SESSION
+    assert refusal(with_headers(request, host="elsewhere.amazonaws.com"), service).code in {
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+    }
+
+
+@requirement("IAM-MSG-21")
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        ({"form", "key", "token", "signature", "clock", "expiry"}, "AuthorizationHeaderMalformed"),
+        ({"key", "token", "signature", "clock", "expiry"}, "InvalidAccessKeyId"),
+        ({"token", "signature", "clock", "expiry"}, "InvalidToken"),
+        ({"signature", "clock", "expiry"}, "SignatureDoesNotMatch"),
+        ({"clock", "expiry"}, "RequestTimeTooSkewed"),
+        ({"expiry"}, "ExpiredToken"),
+    ],
+)
+def test_faults_are_told_in_order(faults: set[str], code: str) -> None:
+    """Of several faults the first is told."""
+    request, session = V1, SESSION
+    if "signature" in faults:
+        request = replace(request, method="PUT")
+    if "form" in faults:
+        request = with_headers(request, authorization="AWS4-HMAC-SHA256 Credential=a/b")
+    if "key" in faults:
+        session = replace(session, access_key_id="ASIAOTHER")
+    if "token" in faults:
+        session = replace(session, session_token="IQoAnotherToken==")
+    if "expiry" in faults:
+        session = replace(session, expires_at=NOW - timedelta(seconds=1))
+    at = NOW + timedelta(seconds=901 if "clock" in faults else 0)
+
+    assert refusal(request, "s3", session=session, at=at).code == code
