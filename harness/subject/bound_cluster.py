@@ -34,12 +34,12 @@ class ApiServerDouble:
     """Objects by path, and a signing key whose public half is published."""
 
     directory: Path
-    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     key: rsa.RSAPrivateKey = field(default_factory=_first_key)
     kid: str = "key-1"
     refuses: str = ""
     """Text of a refusal for every write."""
-    applied_by: list[str] = field(default_factory=list)
+    applied_by: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.authority = Authority("api-server-double")
@@ -52,7 +52,7 @@ class ApiServerDouble:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the name of the base class
                 pass
 
             def answer(self) -> None:
@@ -80,7 +80,7 @@ class ApiServerDouble:
         context.load_cert_chain(certificate, key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.endpoint = f"https://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

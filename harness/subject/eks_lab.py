@@ -24,10 +24,10 @@ UNIVERSAL_TRUST = (
 class Clusters:
     """Published pairs by cluster, keys, and the health that add-ons report."""
 
-    published: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    keys: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
+    keys: dict[str, Any] = field(default_factory=dict[str, Any])
     fresh_keys: dict[str, Any] | None = None
-    deployed: list[str] = field(default_factory=list)
+    deployed: list[str] = field(default_factory=list[str])
     state: AddonHealth = AddonHealth("progressing")  # noqa: RUF009 - immutable
     refuses: bool = False
 
