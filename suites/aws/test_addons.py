@@ -35,7 +35,18 @@ def status(cloud: Lab) -> str:
 @requirement("API-301", "API-302", "API-305")
 def test_articles_version_installs(cloud: Lab) -> None:
     """API-301, API-302, API-305."""
-    made = cloud.eks.addons.create(SCOPE, AGENT | {"addonVersion": "v1.3.10-eksbuild.2", "tags": {"a": "b"}})["addon"]
+    given = {
+        "configurationValues": '{"env": {}}',
+        "serviceAccountRoleArn": f"arn:aws:iam::{ACCOUNT}:role/agent",
+        "namespaceConfig": {"namespace": "kube-system"},
+    }
+    taken = {"resolveConflicts": "OVERWRITE", "clientRequestToken": "t", "podIdentityAssociations": []}
+    request = AGENT | {"addonVersion": "v1.3.10-eksbuild.2", "tags": {"a": "b"}} | given | taken
+    made = cloud.eks.addons.create(SCOPE, request)["addon"]
+
+    members = {"addonName", "clusterName", "status", "addonVersion", "health", "addonArn", "createdAt", "modifiedAt"}
+    assert made.keys() == members | {"tags"} | given.keys()
+    assert {name: made[name] for name in given} == given
 
     assert made["addonArn"].startswith(
         f"arn:aws:eks:eu-west-1:{ACCOUNT}:addon/pod-identity-lab/eks-pod-identity-agent/"
@@ -160,6 +171,21 @@ def test_cluster_is_described_and_listed(cloud: Lab) -> None:
     cluster = cloud.eks.clusters.describe(SCOPE, {"name": "pod-identity-lab"})["cluster"]
 
     assert cluster["arn"] == f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/pod-identity-lab"
+    controllers_read = {
+        *(
+            "name",
+            "arn",
+            "createdAt",
+            "version",
+            "endpoint",
+            "roleArn",
+            "resourcesVpcConfig",
+            "kubernetesNetworkConfig",
+        ),
+        *("identity", "status", "certificateAuthority", "platformVersion", "tags"),
+    }
+    assert controllers_read <= cluster.keys()
+    assert cluster["kubernetesNetworkConfig"].keys() >= {"ipFamily", "serviceIpv4Cidr"}
     assert cluster["identity"] == {"oidc": {"issuer": ISSUER}}
     assert base64.b64decode(cluster["certificateAuthority"]["data"]) == b"PEM"
     assert cloud.eks.clusters.list(SCOPE, {}) == {"clusters": ["pod-identity-lab"]}

@@ -6,14 +6,18 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.cloud.eks import EksSettings, Scope
+from harness import wait
+from harness.cloud.eks import Eks, EksSettings, Scope
+from harness.cloud.localstack.kubernetes import ApiAccess, BoundClusters
 from harness.cloud.ports import Refusal
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
+from harness.subject.bound_cluster import CONFIG_MAP, ApiServerDouble
 from harness.subject.eks_lab import ACCOUNT, READER, SCOPE, Lab
 
 NAME = {"clusterName": "pod-identity-lab"}
@@ -516,3 +520,36 @@ def test_removed_cluster_takes_its_associations_along(cloud: Lab) -> None:
     assert refused(lambda: cloud.eks.associations.describe(SCOPE, by_id(record)))[2] == (
         "No cluster found for name: pod-identity-lab."
     )
+
+
+@requirement("API-903", "API-905")
+def test_admission_learns_of_changes_after_its_own_delay(tmp_path: Path) -> None:
+    """List, and EKS Auth, know of a change at once; admission does so later, and then of exactly the same pairs."""
+    api = ApiServerDouble(tmp_path)
+    clusters = BoundClusters(publication_delay=0.5)
+    made = Lab.new()
+    eks = Eks(clusters, clusters, made.iam, made.clock, made.ids)
+    bound = made.eks.clusters.get(SCOPE, "pod-identity-lab")
+    eks.clusters.bind(bound)
+    access = ApiAccess(api.endpoint, api.authority.certificate, "", "", str(api.token_file), ())
+    clusters.bind(bound.arn, access)
+    try:
+        request = NAME | {"namespace": "demo", "serviceAccount": "s3-reader", "roleArn": READER}
+        record = eks.associations.create(SCOPE, request)["association"]
+        early = CONFIG_MAP in api.objects
+        listed = [found["associationId"] for found in eks.associations.list(SCOPE, NAME)["associations"]]
+        is_seen = eks.associations.seen_by_auth(bound, "demo", "s3-reader") is not None
+        wait.until(lambda: CONFIG_MAP in api.objects, what="the publication", timeout=20)
+    finally:
+        clusters.unbind(bound.arn)
+        api.stop()
+
+    check("API-903", what="published at once", expected=False, observed=early)
+    check(
+        "API-903",
+        what="listed at once",
+        expected=[record["associationId"]],
+        observed=listed,
+    )
+    check("API-903", what="known to EKS Auth at once", expected=True, observed=is_seen)
+    check("API-905", expected=[{"namespace": "demo", "serviceAccount": "s3-reader"}], observed=api.published())

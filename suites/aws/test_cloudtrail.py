@@ -208,7 +208,7 @@ def test_no_event_holds_a_secret(trail: CloudTrail, clock: SettableClock) -> Non
     assert CANARY not in json.dumps(lookup(trail), default=str)
 
 
-@requirement("API-816")
+@requirement("API-810")
 def test_parameters_keep_what_is_no_secret() -> None:
     assert redacted({"NextToken": "n", "clientRequestToken": "c", "Tags": [{"Key": "a"}], "Empty": None}) == {
         "nextToken": "n",
@@ -248,6 +248,17 @@ def test_attributes_select(trail: CloudTrail, clock: SettableClock, key: str, va
     trail.record_call(call(clock, "CreateAddon", read_only=False))
 
     assert len(lookup(trail, key, value)) == count
+
+
+@requirement("API-803")
+def test_an_event_is_found_by_its_id_and_its_key(trail: CloudTrail, clock: SettableClock) -> None:
+    """Both are in the event itself."""
+    trail.record_call(call(clock))
+    trail.record_call(call(clock, "CreateAddon", caller=session(clock, name="other")))
+    newest, oldest = lookup(trail)
+
+    assert lookup(trail, "EventId", oldest["EventId"]) == [oldest]
+    assert lookup(trail, "AccessKeyId", newest["AccessKeyId"]) == [newest]
 
 
 @requirement("API-804")

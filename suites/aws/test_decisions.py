@@ -118,6 +118,7 @@ def test_a_boundary_whose_policy_is_gone_denies() -> None:
     decision = ask(POD, identity=[policy(ALLOW_ALL)], boundaries=(gone,))
 
     assert (answer(decision), decision.layer, decision.fault) == ("Deny-implicit", "boundary", "")
+    assert not ask(POD, identity=[gone]).allowed
 
 
 @requirement("IAM-EVAL-09")

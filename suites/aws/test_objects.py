@@ -367,3 +367,19 @@ def test_permissions_come_from_everywhere(aws: Aws, bucket: Any, user: Callable[
         iam.delete_role_policy(RoleName="both", PolicyName="p")
         iam.delete_role(RoleName="both")
         iam.delete_policy(PolicyArn=managed)
+
+
+@requirement("IAM-SIG-30")
+def test_a_changed_body_leaves_no_object(aws: Aws, bucket: Any) -> None:
+    """What was changed on its way is refused, and nothing of it is kept."""
+
+    def tamper(request: Any, **_: object) -> None:
+        request.body = b"tampered"
+
+    s3 = aws.client("s3")
+    s3.meta.events.register("before-send.s3.PutObject", tamper)
+
+    seen = refused(lambda: s3.put_object(Bucket=BUCKET, Key="new", Body=b"original"))
+
+    assert seen[:2] == (400, "XAmzContentSHA256Mismatch")
+    assert [entry["Key"] for entry in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["hello.txt"]

@@ -402,16 +402,17 @@ def test_every_single_value_can_be_a_variable(variable: str, value: str) -> None
     assert not allows(caller, statement, "arn:aws:s3:::other/x", **sent)
 
 
-@requirement("IAM-VAR-10")
+@requirement("IAM-VAR-10", "IAM-ABAC-06")
 @pytest.mark.parametrize("layer", ["identity", "resource", "boundary", "session", "scp", "endpoint"])
 def test_variables_work_in_every_layer(layer: str) -> None:
-    """Each kind of policy lets the caller under its own name through, and no other."""
-    own = {**ALLOW_ALL, "Resource": "arn:aws:s3:::notes/${aws:username}/*"}
+    """Each kind of policy lets the caller into what has the name of its namespace, and into nothing else."""
+    caller = Principal("user", USER.arn, ACCOUNT, "AIDAALICE", tags={"kubernetes-namespace": "team-a"})
+    own = {**ALLOW_ALL, "Resource": "arn:aws:s3:::notes/${aws:PrincipalTag/kubernetes-namespace}/*"}
     willing: dict[str, Any] = {"identity": [] if layer == "resource" else [policy(ALLOW_ALL)]}
     said = alone(layer, policy(own | ({"Principal": {"AWS": USER.arn}} if layer == "resource" else {})))
 
-    assert ask(USER, target="arn:aws:s3:::notes/alice/a", **(willing | said)).allowed
-    assert not ask(USER, target="arn:aws:s3:::notes/bob/a", **(willing | said)).allowed
+    assert ask(caller, target="arn:aws:s3:::notes/team-a/a", **(willing | said)).allowed
+    assert not ask(caller, target="arn:aws:s3:::notes/team-b/a", **(willing | said)).allowed
 
 
 @requirement("IAM-VAR-10")

@@ -43,7 +43,7 @@ def test_iam_stores_no_malformed_policy(aws: Aws, api: ApiServerDouble) -> None:
     assert iam.list_roles()["Roles"] == []
 
 
-@requirement("IAM-DOC-01", "IAM-DOC-02")
+@requirement("IAM-DOC-01", "IAM-DOC-02", "IAM-DOC-05")
 def test_s3_stores_no_malformed_policy(aws: Aws, api: ApiServerDouble) -> None:
     assert api
     s3 = aws.client("s3")
@@ -54,5 +54,11 @@ def test_s3_stores_no_malformed_policy(aws: Aws, api: ApiServerDouble) -> None:
         400,
         "MalformedPolicy",
         "Policy has invalid resource",
+    )
+    absent = document(Action="s3:GetObject", Principal={"AWS": ABSENT}, Resource="arn:aws:s3:::notes/*")
+    assert refused(lambda: s3.put_bucket_policy(Bucket="notes", Policy=absent)) == (
+        400,
+        "MalformedPolicy",
+        "Invalid principal in policy",
     )
     assert refused(lambda: s3.get_bucket_policy(Bucket="notes"))[1] == "NoSuchBucketPolicy"

@@ -161,6 +161,25 @@ def test_a_token_has_a_length(world: World, token: str, constraint: str) -> None
     assert world.refusal(token)[2].endswith(f"Member must have length {constraint}")
 
 
+@requirement("API-703")
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("role_arn", "arn:aws:iam::1:r"),
+        ("role_session_name", "x"),
+        ("role_session_name", "x" * 65),
+        ("role_session_name", "a b"),
+        ("role_session_name", None),
+        ("duration_seconds", 899),
+        ("duration_seconds", 43_201),
+        ("policy", "x" * 2049),
+    ],
+)
+def test_parameters_have_limits(world: World, parameter: str, value: Any) -> None:
+    """What is out of range is a ValidationError."""
+    assert world.refusal(**{parameter: value})[:2] == (400, "ValidationError")
+
+
 @requirement("API-722")
 def test_parameters_come_before_the_token(world: World) -> None:
     assert world.refusal("opaque", role_session_name="a b")[1] == "ValidationError"
