@@ -67,8 +67,6 @@ OPERATORS = [
     pytest.param("ForAllValues:StringLike", "b*", (), True, marks=requirement("IAM-COND-03")),
     pytest.param("ForAllValues:StringNotEquals", "a", ("b", "c"), True, marks=requirement("IAM-COND-03")),
     pytest.param("ForAnyValue:StringEquals", "a", "a", True, marks=requirement("IAM-COND-05")),
-    pytest.param("StringEquals", "a", ("a",), False, marks=requirement("IAM-COND-06")),
-    pytest.param("StringNotEquals", "b", ("a",), False, marks=requirement("IAM-COND-06")),
     pytest.param("Null", "true", (), True, marks=requirement("IAM-COND-01")),
 ]
 

@@ -85,7 +85,7 @@ def test_denied_write_leaves_no_object(bucket: Any, user: Callable[..., Any]) ->
     assert [entry["Key"] for entry in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["hello.txt"]
 
 
-@requirement("API-904", "IAM-GATE-04")
+@requirement("IAM-GATE-04")
 @pytest.mark.usefixtures("bucket")
 def test_policy_change_acts_at_once(user: Callable[..., Any]) -> None:
     assert refused(lambda: user(allow("s3:ListBucket", "*")).get_object(Bucket=BUCKET, Key="hello.txt"))[0] == 403

@@ -107,3 +107,9 @@ def test_single_values_stand_for_lists() -> None:
 @pytest.mark.parametrize(("written", "sent"), [(True, "true"), (10, "10"), (1.50, "1.5"), (1e3, "1000")])
 def test_condition_values_may_be_json_booleans_and_numbers(written: object, sent: str) -> None:
     assert allows(USER, condition("StringEquals", "x:y", written), **{"x:y": sent})
+
+
+@pytest.mark.parametrize(("operator", "wanted"), [("StringEquals", "a"), ("StringNotEquals", "b")])
+def test_several_values_match_no_plain_operator(operator: str, wanted: str) -> None:
+    """IAM-COND-06 but for its warning."""
+    assert not allows(USER, condition(operator, "x:key", wanted), **{"x:key": ("a",)})
