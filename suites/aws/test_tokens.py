@@ -177,8 +177,9 @@ def test_rotated_key_is_found_by_reading_the_keys_anew(cloud: Lab) -> None:
     assert verify(cloud, signed(cloud, OTHER_KEY, "k2")).namespace == "demo"
 
 
-@requirement("API-428")
+@requirement("API-406")
 def test_unreachable_keys_are_no_verdict_about_the_token(cloud: Lab) -> None:
+    """Without the keys no token counts, and none is called bad."""
     cloud.clusters.refuses = True
     with pytest.raises(Refusal) as refusal:
         verify(cloud, signed(cloud))
