@@ -50,6 +50,12 @@ def webhook(session: nox.Session) -> None:
     judge(session, "suites/webhook")
 
 
+@nox.session(default=False)
+def aws(session: nox.Session) -> None:
+    """Judge the emulated AWS by itself: IAM, STS, EKS, EKS Auth, CloudTrail; no cluster, no root."""
+    judge(session, "suites/aws")
+
+
 def judge(session: nox.Session, suite: str) -> None:
     """Run a suite that needs no cluster; its verdict is the session's exit code."""
     sync(session)

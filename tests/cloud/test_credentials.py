@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from domain_fakes import SeededIds, SettableClock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from harness.cloud.credentials import (
     new_user_id,
 )
 from harness.cloud.ports import Credential, Principal
+from harness.subject.cloud_ports import SeededIds, SettableClock
 
 
 def credential(key: str) -> Credential:

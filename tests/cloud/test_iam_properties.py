@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iam_requests import ACCOUNT, OBJECT, OTHER_ACCOUNT, POD, ROLE, USER, ask, policy
 
 from harness.cloud.iam import CallContext, Check, Decision, EvaluationRequest, PolicySet, authorize
 from harness.cloud.iam.arns import resource_key
 from harness.cloud.iam.policy import compile_policy
 from harness.cloud.ports import NamedPolicy
+from harness.subject.iam_requests import ACCOUNT, OBJECT, OTHER_ACCOUNT, POD, ROLE, USER, ask, policy
 
 RESOURCES = [
     "*", "arn:aws:s3:::*", "arn:aws:s3:::notes/*", "arn:aws:s3:::notes/a", "arn:aws:s3:::notes", "arn:*:s3:::no*/?",

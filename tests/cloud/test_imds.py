@@ -7,10 +7,10 @@ import json
 from datetime import timedelta
 
 import pytest
-from domain_fakes import SeededIds, SettableClock
 
 from harness.cloud.imds import Answer, Imds, ImdsNode, ImdsRequest
 from harness.cloud.ports import Credential, Principal, Refusal
+from harness.subject.cloud_ports import SeededIds, SettableClock
 
 ROLE = "arn:aws:iam::123456789012:role/eks/node-role"
 CREDENTIALS = "/latest/meta-data/iam/security-credentials/"

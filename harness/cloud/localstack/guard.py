@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import Any
@@ -125,6 +126,7 @@ class Guard:
         call.entry.access_key_id = authenticated.credential.access_key_id
         if api_name(signing_name) is None:
             raise Refusal("NotImplemented", f'The lab does not emulate service "{signing_name}".', 501)
+        _refuse_other_than_objects(call.service, authenticated.body)
         self._forward_body(context.request, call, authenticated)
         self._set_account(context.request, call, call.principal.account, signing_name)
 
@@ -185,6 +187,18 @@ def _is_web_identity(raw: RawRequest) -> bool:
     """Tell whether a request is the one call of STS that needs no signature, and nothing else besides."""
     parameters = [*parse_qsl(raw.query), *parse_qsl(raw.body.decode("latin-1"))]
     return [value for name, value in parameters if name == "Action"] == ["AssumeRoleWithWebIdentity"]
+
+
+def _refuse_other_than_objects(service: str, body: bytes) -> None:
+    """Refuse a body of EKS or EKS Auth that is no JSON object: LocalStack's parser fails over it (API-426)."""
+    if service not in {"eks", "eks-auth"} or not body:
+        return
+    try:
+        is_object = isinstance(json.loads(body), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        raise Refusal("InvalidRequestException", "The body of the request is not a JSON object.", 400)
 
 
 def pin_service(_chain: Any, context: Any, _response: Any) -> None:

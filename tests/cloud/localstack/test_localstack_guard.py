@@ -1,87 +1,16 @@
-"""Nobody is served who is not who they say, and nothing is served that the lab does not know."""
+"""What the process serves beside AWS, and what gets past nobody."""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import http.client
 import json
 import socket
 import ssl
-from unittest import mock
 from urllib.parse import urlsplit
 
-import botocore.auth
 import pytest
-from aws_process import ACCOUNT, OTHER_ACCOUNT, Aws
 from botocore.exceptions import ClientError
 
-CALLS = {
-    "cloudtrail": lambda client: client.lookup_events(),
-    "ec2": lambda client: client.describe_vpcs(),
-    "eks": lambda client: client.list_clusters(),
-    "eks-auth": lambda client: client.assume_role_for_pod_identity(clusterName="c", token="a.b.c"),
-    "iam": lambda client: client.list_roles(),
-    "s3": lambda client: client.list_buckets(),
-    "secretsmanager": lambda client: client.list_secrets(),
-    "sts": lambda client: client.get_caller_identity(),
-}
-UNKNOWN_KEY = {
-    "cloudtrail": (400, "UnrecognizedClientException"),
-    "ec2": (401, "AuthFailure"),
-    "eks": (403, "UnrecognizedClientException"),
-    "eks-auth": (403, "UnrecognizedClientException"),
-    "iam": (403, "InvalidClientTokenId"),
-    "s3": (403, "InvalidAccessKeyId"),
-    "secretsmanager": (400, "UnrecognizedClientException"),
-    "sts": (403, "InvalidClientTokenId"),
-}
-BAD_SIGNATURE = {
-    "cloudtrail": (400, "InvalidSignatureException"),
-    "ec2": (401, "AuthFailure"),
-    "eks": (403, "InvalidSignatureException"),
-    "eks-auth": (403, "InvalidSignatureException"),
-    "iam": (403, "SignatureDoesNotMatch"),
-    "s3": (403, "SignatureDoesNotMatch"),
-    "secretsmanager": (400, "InvalidSignatureException"),
-    "sts": (403, "SignatureDoesNotMatch"),
-}
-
-
-def refusal(call: object) -> tuple[int, str]:
-    with pytest.raises(ClientError) as error:
-        call()  # type: ignore[operator] - a lambda
-    response = error.value.response
-    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]
-
-
-@pytest.mark.parametrize("service", CALLS)
-def test_unknown_key_is_refused_by_every_service(aws: Aws, service: str) -> None:
-    key = dataclasses.replace(aws.bootstrap.account(ACCOUNT).administrator, access_key_id="AKIARZPUZDIKGB2VALC4")
-
-    assert refusal(lambda: CALLS[service](aws.client(service, key))) == UNKNOWN_KEY[service]
-
-
-@pytest.mark.parametrize("service", CALLS)
-def test_wrong_secret_is_refused_by_every_service(aws: Aws, service: str) -> None:
-    key = dataclasses.replace(aws.bootstrap.account(ACCOUNT).administrator, secret_access_key="x" * 40)
-
-    assert refusal(lambda: CALLS[service](aws.client(service, key))) == BAD_SIGNATURE[service]
-
-
-@pytest.mark.parametrize("host", ["iam", "sts", "eks.eu-west-1", "secretsmanager.eu-west-1", "ec2.eu-west-1"])
-def test_unsigned_calls_are_refused(aws: Aws, host: str) -> None:
-    status, body = send(aws, "POST", "/", host=f"{host}.amazonaws.com", body=b"Action=ListRoles&Version=2010-05-08")
-
-    assert status in {401, 403}
-    assert "<html" not in body.lower()
-
-
-def test_unsigned_s3_is_anonymous_and_denied(aws: Aws) -> None:
-    status, body = send(aws, "GET", "/", host="some-bucket.s3.eu-west-1.amazonaws.com")
-
-    assert status == 403
-    assert "<Code>AccessDenied</Code><Message>Access Denied</Message>" in body
+from harness.subject.aws import OTHER_ACCOUNT, Aws, refused
 
 
 @pytest.mark.parametrize(
@@ -95,23 +24,23 @@ def test_unsigned_s3_is_anonymous_and_denied(aws: Aws) -> None:
     ],
 )
 def test_developer_routes_are_refused(aws: Aws, method: str, path: str) -> None:
-    status, _ = send(aws, method, path, body=b'{"action": "kill"}')
+    status = aws.send(method, path, body=b'{"action": "kill"}').status
 
     assert status == 403
     assert aws.process.poll() is None
 
 
 def test_health_is_public(aws: Aws) -> None:
-    status, body = send(aws, "GET", "/_localstack/health")
+    answer = aws.send("GET", "/_localstack/health")
 
-    assert status == 200
-    assert json.loads(body)["version"] == "4.14.0"
+    assert answer.status == 200
+    assert json.loads(answer.body)["version"] == "4.14.0"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}])
 def test_control_route_needs_the_secret(aws: Aws, headers: dict[str, str]) -> None:
-    assert send(aws, "GET", "/_podid/journal", headers=headers)[0] == 401
-    assert send(aws, "POST", "/_podid/reset", headers=headers)[0] == 401
+    assert aws.send("GET", "/_podid/journal", headers=headers).status == 401
+    assert aws.send("POST", "/_podid/reset", headers=headers).status == 401
 
 
 def test_forged_account_header_changes_nothing(aws: Aws) -> None:
@@ -126,77 +55,10 @@ def test_forged_account_header_changes_nothing(aws: Aws) -> None:
 
 
 def test_region_outside_the_partition_is_refused(aws: Aws) -> None:
-    assert refusal(lambda: aws.client("sts", region="cn-north-1").get_caller_identity()) == (
+    assert refused(lambda: aws.client("sts", region="cn-north-1").get_caller_identity())[:2] == (
         403,
         "SignatureDoesNotMatch",
     )
-
-
-def test_service_the_lab_lacks_answers_501(aws: Aws) -> None:
-    assert refusal(lambda: aws.client("dynamodb").list_tables()) == (501, "NotImplemented")
-
-
-def test_operation_without_a_mapping_answers_501_and_has_no_effect(aws: Aws) -> None:
-    before = len(aws.control.journal())
-
-    for call in (
-        lambda: aws.client("s3").put_bucket_accelerate_configuration(
-            Bucket="b", AccelerateConfiguration={"Status": "Enabled"}
-        ),
-        lambda: aws.client("iam").create_account_alias(AccountAlias="lab"),
-        lambda: aws.client("sts").get_federation_token(Name="me"),
-        lambda: aws.client("eks").create_fargate_profile(
-            fargateProfileName="f", clusterName="c", podExecutionRoleArn="a"
-        ),
-        lambda: aws.client("secretsmanager").rotate_secret(SecretId="s"),
-        lambda: aws.client("ec2").create_vpc(CidrBlock="10.0.0.0/16"),
-    ):
-        assert refusal(call) == (501, "NotImplemented")
-
-    assert aws.client("iam").list_account_aliases()["AccountAliases"] == []
-    assert [entry["error_code"] for entry in aws.control.journal()[before:]][:6] == ["NotImplemented"] * 6
-
-
-def test_bucket_named_like_a_path_of_another_service_takes_no_call(aws: Aws) -> None:
-    """LocalStack takes a path that begins with the name of a bucket for S3, whatever was signed."""
-    s3 = aws.client("s3")
-    s3.create_bucket(Bucket="clusters", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    try:
-        assert isinstance(aws.client("eks").list_clusters()["clusters"], list)
-    finally:
-        s3.delete_bucket(Bucket="clusters")
-
-
-def test_expired_session_is_refused(aws: Aws) -> None:
-    iam, account = aws.client("iam"), f"arn:aws:iam::{ACCOUNT}:root"
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Principal": {"AWS": account}, "Action": "sts:AssumeRole"}],
-    }
-    arn = iam.create_role(RoleName="short", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    try:
-        credentials = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="me", DurationSeconds=900)[
-            "Credentials"
-        ]
-        sts = aws.client("sts", credentials)
-        assert sts.get_caller_identity()["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/short/me"
-        aws.control.move_clock(840)
-        assert sts_at(sts, 840) == (200, "")
-        aws.control.move_clock(901)
-        assert sts_at(sts, 901) == (403, "ExpiredToken")
-    finally:
-        aws.control.move_clock(0)
-        iam.delete_role(RoleName="short")
-
-
-def sts_at(sts: object, offset: float) -> tuple[int, str]:
-    """Call with a signature as old as the emulator's clock wants it."""
-    now = (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=offset)).replace(tzinfo=None)
-    with mock.patch.object(botocore.auth, "get_current_datetime", return_value=now):
-        try:
-            return sts.get_caller_identity()["ResponseMetadata"]["HTTPStatusCode"], ""  # type: ignore[attr-defined] - boto3
-        except ClientError as error:
-            return error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
 
 
 def test_real_host_names_answer_over_tls(aws: Aws) -> None:
@@ -212,12 +74,11 @@ def test_real_host_names_answer_over_tls(aws: Aws) -> None:
             assert tls.recv(12) == b"HTTP/1.1 403"
 
 
-def send(
-    aws: Aws, method: str, path: str, *, host: str = "", body: bytes = b"", headers: dict[str, str] | None = None
-) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(str(urlsplit(aws.endpoint).hostname), urlsplit(aws.endpoint).port)
-    connection.request(method, path, body, {**(headers or {}), **({"Host": host} if host else {})})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
+def test_temporary_keys_of_a_user_cannot_call_iam(aws: Aws) -> None:
+    credentials = aws.client("sts").get_session_token(DurationSeconds=900)["Credentials"]
+
+    assert aws.client("s3", credentials).list_buckets()["Buckets"] == []
+    with pytest.raises(ClientError, match="InvalidClientTokenId"):
+        aws.client("iam", credentials).list_roles()
+    with pytest.raises(ClientError, match="Cannot call GetSessionToken with session credentials"):
+        aws.client("sts", credentials).get_session_token()

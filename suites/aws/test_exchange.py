@@ -6,54 +6,22 @@ import base64
 import json
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
+import jwt
 import pytest
-from api_server_double import CONFIG_MAP, DAEMON_SET, ISSUER, ApiServerDouble
-from aws_process import ACCOUNT, CLUSTER, INSTANCE, OTHER_ACCOUNT, REGION, Aws
-from botocore.exceptions import ClientError
 
-from harness.cloud.localstack.control import ClusterBinding
-from harness.errors import HarnessFault
+from harness.conformance.marks import requirement
+from harness.conformance.recording import check
+from harness.subject.aws import ACCOUNT, CLUSTER, INSTANCE, OTHER_ACCOUNT, REGION, Aws, refused, user_key
+from harness.subject.bound_cluster import DAEMON_SET, ISSUER, ApiServerDouble
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 CLUSTER_ARN = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{CLUSTER}"
 PODS = {"Service": "pods.eks.amazonaws.com"}
 S3_READ = '{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":"*"}'
-
-
-def open_imds(aws: Aws, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
-    request = urllib.request.Request(
-        aws.imds + path, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()}
-    )
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def node_credentials(aws: Aws) -> dict[str, str]:
-    _, token = open_imds(aws, "/latest/api/token", "PUT", X_aws_ec2_metadata_token_ttl_seconds="60")
-    base = "/latest/meta-data/iam/security-credentials/"
-    _, role = open_imds(aws, base, X_aws_ec2_metadata_token=token)
-    _, text = open_imds(aws, base + role, X_aws_ec2_metadata_token=token)
-    data = json.loads(text)
-    return {
-        "accessKeyId": data["AccessKeyId"],
-        "secretAccessKey": data["SecretAccessKey"],
-        "sessionToken": data["Token"],
-    }
-
-
-def refused(call: Callable[[], Any]) -> tuple[int, str, str]:
-    with pytest.raises(ClientError) as error:
-        call()
-    response = error.value.response
-    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
 
 
 @pytest.fixture
@@ -65,14 +33,7 @@ def association(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -
     )["association"]
 
 
-@pytest.mark.usefixtures("node")
-def test_node_metadata_needs_a_token_and_identifies_the_instance(aws: Aws) -> None:
-    assert open_imds(aws, "/latest/meta-data/instance-id")[0] == 401
-    assert open_imds(aws, "/latest/api/token", "PUT")[0] == 400
-    arn = aws.client("sts", node_credentials(aws)).get_caller_identity()["Arn"]
-    assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/pod-identity-lab-node-role/{INSTANCE}"
-
-
+@requirement("API-401", "API-402", "API-501", "API-503", "API-514", "API-811", "API-812", "API-813", "API-814")
 @pytest.mark.usefixtures("node")
 def test_pod_reads_s3_as_its_associations_role(aws: Aws, api: ApiServerDouble, association: dict[str, Any]) -> None:
     """The whole path: association published, token exchanged by the node, session reads S3, CloudTrail tells it."""
@@ -82,7 +43,7 @@ def test_pod_reads_s3_as_its_associations_role(aws: Aws, api: ApiServerDouble, a
     s3.create_bucket(Bucket="my-app-bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="my-app-bucket", Key="hello.txt", Body=b"Hello from Pod Identity!\n")
 
-    answer = aws.client("eks-auth", node_credentials(aws)).assume_role_for_pod_identity(
+    answer = aws.client("eks-auth", aws.node_credentials()).assume_role_for_pod_identity(
         clusterName=CLUSTER, token=api.token(time.time())
     )
 
@@ -145,6 +106,7 @@ def check_events(aws: Aws, arn: str, pod: dict[str, str]) -> None:
     assert pod["sessionToken"] not in everything
 
 
+@requirement("API-408", "API-409", "API-410", "API-423")
 @pytest.mark.usefixtures("node", "association")
 @pytest.mark.parametrize(
     ("changes", "code"),
@@ -163,15 +125,16 @@ def check_events(aws: Aws, arn: str, pod: dict[str, str]) -> None:
 def test_token_that_is_not_the_pods_is_refused(
     aws: Aws, api: ApiServerDouble, changes: dict[str, Any], code: str
 ) -> None:
-    auth = aws.client("eks-auth", node_credentials(aws))
+    auth = aws.client("eks-auth", aws.node_credentials())
 
     token = api.token(time.time(), **changes)
     assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token))[:2] == (400, code)
 
 
+@requirement("API-406")
 @pytest.mark.usefixtures("node", "association")
 def test_foreign_key_is_refused_and_a_rotated_one_is_found(aws: Aws, api: ApiServerDouble) -> None:
-    auth = aws.client("eks-auth", node_credentials(aws))
+    auth = aws.client("eks-auth", aws.node_credentials())
     genuine = api.token(time.time())
     auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=genuine)
 
@@ -185,12 +148,13 @@ def test_foreign_key_is_refused_and_a_rotated_one_is_found(aws: Aws, api: ApiSer
     assert auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=api.token(time.time()))["credentials"]
 
 
+@requirement("API-413", "API-424")
 @pytest.mark.usefixtures("node")
 def test_association_that_is_gone_is_not_found(aws: Aws, api: ApiServerDouble, association: dict[str, Any]) -> None:
     aws.client("eks").delete_pod_identity_association(clusterName=CLUSTER, associationId=association["associationId"])
 
     assert api.published() == []
-    auth = aws.client("eks-auth", node_credentials(aws))
+    auth = aws.client("eks-auth", aws.node_credentials())
     token = api.token(time.time())
     assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token))[:2] == (
         404,
@@ -198,13 +162,14 @@ def test_association_that_is_gone_is_not_found(aws: Aws, api: ApiServerDouble, a
     )
 
 
+@requirement("API-421", "API-508")
 @pytest.mark.usefixtures("node")
 def test_role_without_tag_session_is_not_assumed(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
     role = make_role("no-tags", PODS, S3_READ, actions='"sts:AssumeRole"')
     aws.client("eks").create_pod_identity_association(
         clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
     )
-    auth = aws.client("eks-auth", node_credentials(aws))
+    auth = aws.client("eks-auth", aws.node_credentials())
 
     token = api.token(time.time())
     assert refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token)) == (
@@ -214,6 +179,7 @@ def test_role_without_tag_session_is_not_assumed(aws: Aws, api: ApiServerDouble,
     )
 
 
+@requirement("API-405")
 @pytest.mark.usefixtures("association")
 def test_caller_without_permission_is_named(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
     role = make_role("powerless", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/administrator"})
@@ -232,6 +198,7 @@ def test_caller_without_permission_is_named(aws: Aws, api: ApiServerDouble, make
     )
 
 
+@requirement("API-601", "API-602", "API-603")
 @pytest.mark.usefixtures("node")
 def test_target_role_of_another_account_is_assumed_behind_the_first(
     aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]
@@ -258,7 +225,7 @@ def test_target_role_of_another_account_is_assumed_behind_the_first(
     )["association"]
     assert record["externalId"] == external_id
 
-    answer = aws.client("eks-auth", node_credentials(aws)).assume_role_for_pod_identity(
+    answer = aws.client("eks-auth", aws.node_credentials()).assume_role_for_pod_identity(
         clusterName=CLUSTER, token=api.token(time.time())
     )
 
@@ -275,6 +242,7 @@ def test_target_role_of_another_account_is_assumed_behind_the_first(
         assert found["requestParameters"]["externalId"] == external_id
 
 
+@requirement("API-215", "IAM-ACT-04")
 def test_pass_role_is_needed_for_an_association(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
     assert api
     role = make_role("reader", PODS)
@@ -306,6 +274,7 @@ def test_pass_role_is_needed_for_an_association(aws: Aws, api: ApiServerDouble, 
     assert eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
 
 
+@requirement("API-105", "API-106", "API-204")
 def test_association_record_has_the_articles_shape(aws: Aws, association: dict[str, Any]) -> None:
     eks = aws.client("eks")
     raw = eks.meta.events
@@ -334,6 +303,7 @@ def test_association_record_has_the_articles_shape(aws: Aws, association: dict[s
     assert round(record["createdAt"], 3) == record["createdAt"]
 
 
+@requirement("API-110", "API-271", "API-272")
 def test_association_tags_go_by_arn_in_the_path(aws: Aws, association: dict[str, Any]) -> None:
     eks, arn = aws.client("eks"), association["associationArn"]
 
@@ -344,6 +314,7 @@ def test_association_tags_go_by_arn_in_the_path(aws: Aws, association: dict[str,
     assert refused(lambda: eks.list_tags_for_resource(resourceArn=arn + "x"))[:2] == (404, "NotFoundException")
 
 
+@requirement("API-303", "API-306")
 def test_addon_follows_its_daemon_set(aws: Aws, api: ApiServerDouble) -> None:
     eks = aws.client("eks")
     made = eks.create_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent", addonVersion="v1.3.10-eksbuild.2")[
@@ -369,6 +340,7 @@ def test_addon_follows_its_daemon_set(aws: Aws, api: ApiServerDouble) -> None:
     assert refused(status)[:2] == (404, "ResourceNotFoundException")
 
 
+@requirement("API-225")
 def test_refused_publication_fails_the_call_and_leaves_nothing(
     aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]
 ) -> None:
@@ -387,61 +359,7 @@ def test_refused_publication_fails_the_call_and_leaves_nothing(
     assert eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
 
 
-def test_issuer_documents_are_public(aws: Aws, api: ApiServerDouble) -> None:
-    path = ISSUER.removeprefix("https://oidc.eks.eu-west-1.amazonaws.com")
-
-    def get(document: str) -> Any:
-        request = urllib.request.Request(
-            f"{aws.endpoint}{path}/{document}", headers={"Host": "oidc.eks.eu-west-1.amazonaws.com"}
-        )
-        return json.load(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request))
-
-    discovery = get(".well-known/openid-configuration")
-    assert (discovery["issuer"], discovery["jwks_uri"]) == (ISSUER, f"{ISSUER}/keys")
-    assert get("keys") == api.jwks()
-
-
-def test_unreachable_cluster_cannot_be_bound(aws: Aws, api: ApiServerDouble) -> None:
-    binding = ClusterBinding(
-        name="nowhere",
-        account=ACCOUNT,
-        region=REGION,
-        issuer=ISSUER,
-        endpoint="https://127.0.0.1:1",
-        certificate_authority=api.authority.certificate,
-        version="1.34",
-        role_arn="",
-    )
-    with pytest.raises(HarnessFault, match="ClusterUnreachable"):
-        aws.control.register_cluster(binding)
-
-    assert aws.client("eks").list_clusters()["clusters"] == [CLUSTER]
-
-
-def test_reset_returns_to_the_first_state(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
-    role = make_role("reader", PODS, S3_READ)
-    aws.client("eks").create_pod_identity_association(
-        clusterName=CLUSTER, namespace="d", serviceAccount="s", roleArn=role
-    )
-    aws.client("s3").create_bucket(Bucket="leftover", CreateBucketConfiguration={"LocationConstraint": REGION})
-    iam = aws.client("iam")
-    iam.create_user(UserName="leftover")
-    key = iam.create_access_key(UserName="leftover")["AccessKey"]
-    old = aws.client(
-        "sts", {"accessKeyId": key["AccessKeyId"], "secretAccessKey": key["SecretAccessKey"], "sessionToken": None}
-    )
-    old.get_caller_identity()
-
-    aws.control.reset()
-
-    assert refused(old.get_caller_identity)[:2] == (403, "InvalidClientTokenId")
-    assert [user["UserName"] for user in iam.list_users()["Users"]] == ["administrator"]
-    assert iam.list_roles()["Roles"] == []
-    assert aws.client("s3").list_buckets()["Buckets"] == []
-    assert aws.client("eks").list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
-    assert json.loads(api.objects[CONFIG_MAP]["data"]["identities.json"]) == {"identities": []}
-
-
+@requirement("API-109", "API-322")
 def test_bound_cluster_is_described(aws: Aws, api: ApiServerDouble) -> None:
     cluster = aws.client("eks").describe_cluster(name=CLUSTER)["cluster"]
 
@@ -454,3 +372,144 @@ def test_bound_cluster_is_described(aws: Aws, api: ApiServerDouble) -> None:
         "ResourceNotFoundException",
         "No cluster found for name: pod-identity-lab.",
     )
+
+
+@requirement("API-324")
+def test_issuer_documents_verify_the_clusters_tokens(aws: Aws, api: ApiServerDouble) -> None:
+    """Anybody reads issuer and keys, and finds the new key after a rotation."""
+
+    def read(document: str) -> Any:
+        url = urlsplit(f"{ISSUER}/{document}")
+        answer = aws.send("GET", url.path, host=url.netloc)
+        return json.loads(answer.body) if answer.status == 200 else answer
+
+    def subject(token: str) -> str:
+        (key,) = [key for key in read("keys")["keys"] if key["kid"] == jwt.get_unverified_header(token)["kid"]]
+        return jwt.decode(token, jwt.PyJWK(key), audience="pods.eks.amazonaws.com", issuer=ISSUER)["sub"]
+
+    discovery = read(".well-known/openid-configuration")
+    before = subject(api.token(time.time()))
+    api.rotate_key("key-2")
+    after = subject(api.token(time.time()))
+
+    check("API-324", what="issuer", expected=ISSUER, observed=discovery["issuer"])
+    check("API-324", what="address of the keys", expected=f"{ISSUER}/keys", observed=discovery["jwks_uri"])
+    expected = "system:serviceaccount:demo:s3-reader"
+    check("API-324", what="tokens before and after", expected=[expected, expected], observed=[before, after])
+
+
+@requirement("API-325")
+@pytest.mark.usefixtures("api")
+def test_cluster_is_active(aws: Aws) -> None:
+    """The status is one of the model, and the waiter ends at once."""
+    eks = aws.client("eks")
+
+    eks.get_waiter("cluster_active").wait(name=CLUSTER, WaiterConfig={"Delay": 1, "MaxAttempts": 2})
+
+    model = {"CREATING", "ACTIVE", "DELETING", "FAILED", "UPDATING", "PENDING"}
+    assert eks.describe_cluster(name=CLUSTER)["cluster"]["status"] in model
+
+
+@requirement("API-404")
+@pytest.mark.usefixtures("association")
+def test_worker_node_policy_is_enough(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    """A caller with AWS's managed policy for nodes gets credentials, and without it is refused."""
+    role = make_role("worker", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/administrator"})
+    auth = aws.client("eks-auth", aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"])
+    token = api.token(time.time())
+
+    before = refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token))[1]
+    policy = "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"
+    aws.client("iam").attach_role_policy(RoleName="worker", PolicyArn=policy)
+    after = auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=token)
+
+    assert before == "AccessDeniedException"
+    assert after["subject"]["serviceAccount"] == "s3-reader"
+
+
+@requirement("API-262", "API-412", "API-431")
+@pytest.mark.usefixtures("node")
+def test_credentials_outlive_their_association(aws: Aws, api: ApiServerDouble, association: dict[str, Any]) -> None:
+    """The pod is not in the cluster, the association goes away, and the session stays until it is revoked."""
+    auth, seconds = aws.client("eks-auth", aws.node_credentials()), list[float]()
+    for _ in range(5):
+        started = time.monotonic()
+        answer = auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=api.token(time.time()))
+        seconds.append(time.monotonic() - started)
+    s3 = aws.client("s3", answer["credentials"])
+    aws.client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    identifier = association["associationId"]
+    aws.client("eks").delete_pod_identity_association(clusterName=CLUSTER, associationId=identifier)
+
+    after_deletion = s3.list_objects_v2(Bucket="bucket")["KeyCount"]
+    revoked = {
+        "Effect": "Deny",
+        "Action": "*",
+        "Resource": "*",
+        "Condition": {"DateLessThan": {"aws:TokenIssueTime": "2099-01-01T00:00:00Z"}},
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [revoked]})
+    name = association["roleArn"].rpartition("/")[2]
+    aws.client("iam").put_role_policy(RoleName=name, PolicyName="revoke", PolicyDocument=document)
+
+    check("API-412", what="pod", expected="s3-test", observed=answer["assumedRoleUser"]["arn"].split("-identi-")[1][:7])
+    check("API-262", what="after deletion", expected=0, observed=after_deletion)
+    check("API-262", what="revoked", expected=403, observed=refused(lambda: s3.list_objects_v2(Bucket="bucket"))[0])
+    check("API-431", expected="half of five within a second", observed=seconds, holds=sorted(seconds)[2] < 1)
+
+
+@requirement("API-513")
+@pytest.mark.usefixtures("node")
+def test_calls_of_a_session_carry_its_tags(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    """A policy that asks for all six tags, the role's ARN and the user ID lets the session through."""
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    role = make_role("reader", PODS)
+    identifier = aws.client("iam").get_role(RoleName="reader")["Role"]["RoleId"]
+    tags = {
+        "eks-cluster-arn": CLUSTER_ARN,
+        "eks-cluster-name": CLUSTER,
+        "kubernetes-namespace": "demo",
+        "kubernetes-service-account": "s3-reader",
+        "kubernetes-pod-name": "s3-test",
+        "kubernetes-pod-uid": "5d3b6e1c-0c58-4a53-9d3d-3b8a2f6f9a11",
+    }
+    conditions: dict[str, Any] = {
+        "StringEquals": {f"aws:PrincipalTag/{key}": value for key, value in tags.items()},
+        "ArnEquals": {"aws:PrincipalArn": role},
+        "StringLike": {"aws:userid": f"{identifier}:eks-pod-identi-s3-test-*"},
+    }
+    aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
+    )
+    answer = aws.client("eks-auth", aws.node_credentials()).assume_role_for_pod_identity(
+        clusterName=CLUSTER, token=api.token(time.time())
+    )
+    pod = aws.client("s3", answer["credentials"])
+
+    def permit(condition: dict[str, Any]) -> None:
+        statement = {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*", "Condition": condition}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        aws.client("iam").put_role_policy(RoleName="reader", PolicyName="inline", PolicyDocument=document)
+
+    permit(conditions)
+    assert pod.list_objects_v2(Bucket="bucket")["KeyCount"] == 0
+    permit({"StringEquals": {"aws:PrincipalTag/kubernetes-namespace": "prod"}})
+    assert refused(lambda: pod.list_objects_v2(Bucket="bucket"))[0] == 403
+
+
+@requirement("IAM-ACT-03")
+def test_stored_tags_decide_about_deletion(aws: Aws, association: dict[str, Any]) -> None:
+    """Who may delete what has a tag is refused until it is there."""
+    arn, identifier = association["associationArn"], association["associationId"]
+    condition = {"StringEquals": {"aws:ResourceTag/team": "a"}}
+    statement = {"Effect": "Allow", "Action": "eks:*", "Resource": arn, "Condition": condition}
+    eks = aws.client("eks", user_key(aws, "ana", statement))
+
+    aws.client("eks").tag_resource(resourceArn=arn, tags={"team": "b"})
+    denied = refused(lambda: eks.delete_pod_identity_association(clusterName=CLUSTER, associationId=identifier))
+    aws.client("eks").tag_resource(resourceArn=arn, tags={"team": "a"})
+    deleted = eks.delete_pod_identity_association(clusterName=CLUSTER, associationId=identifier)["association"]
+
+    assert denied[:2] == (403, "AccessDeniedException")
+    assert deleted["tags"] == {"team": "a"}

@@ -12,7 +12,6 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from eks_fakes import ACCOUNT, ISSUER, READER, SCOPE, Lab
 from jwt.algorithms import RSAAlgorithm
 
 from harness.cloud.credentials import CredentialRegistry
@@ -20,6 +19,10 @@ from harness.cloud.eks import EksSettings
 from harness.cloud.eks_auth import AssumedForPod, EksAuth
 from harness.cloud.ports import NamedPolicy, Refusal
 from harness.cloud.sts import caller_identity, role_policies
+from harness.conformance.marks import requirement
+from harness.conformance.recording import check
+from harness.subject.eks_lab import ACCOUNT, ISSUER, READER, SCOPE, Lab
+from harness.subject.iam_requests import ALLOW_ALL, alone, ask, policy
 
 KEY = rsa.generate_private_key(65537, 2048)
 OTHER_KEY = rsa.generate_private_key(65537, 2048)
@@ -133,6 +136,7 @@ def chain() -> Exchange:
 # --- the answer -----------------------------------------------------------------------------------------------------
 
 
+@requirement("API-401", "API-402", "API-501", "API-503")
 def test_answer_has_subject_audience_association_role_and_credentials(exchange: Exchange) -> None:
     """API-401, API-402, API-501, API-503."""
     (association,) = exchange.lab.eks.associations.list(SCOPE, {"clusterName": "pod-identity-lab"})["associations"]
@@ -157,6 +161,7 @@ def test_answer_has_subject_audience_association_role_and_credentials(exchange: 
     assert credentials["expiration"] == exchange.lab.clock.now() + timedelta(seconds=21600)
 
 
+@requirement("API-514")
 def test_credentials_are_registered_and_act_as_the_role(exchange: Exchange) -> None:
     """API-513, API-514."""
     response = exchange.assume().response
@@ -172,6 +177,7 @@ def test_credentials_are_registered_and_act_as_the_role(exchange: Exchange) -> N
     }
 
 
+@requirement("API-504", "API-505", "IAM-ABAC-01")
 def test_session_has_six_transitive_tags_in_order(exchange: Exchange) -> None:
     """API-504, API-505, IAM-ABAC-01."""
     (session,) = exchange.assume().sessions
@@ -184,6 +190,7 @@ def test_session_has_six_transitive_tags_in_order(exchange: Exchange) -> None:
     assert not session.credential.chained
 
 
+@requirement("IAM-ABAC-03")
 def test_session_tags_override_tags_of_the_role(exchange: Exchange) -> None:
     """API-506, S23."""
     exchange.lab.iam.roles[READER] = replace(
@@ -193,6 +200,7 @@ def test_session_tags_override_tags_of_the_role(exchange: Exchange) -> None:
     assert exchange.assume().sessions[0].credential.principal.tags == dict(SIX_TAGS) | {"cost": "1"}
 
 
+@requirement("API-414")
 def test_every_call_makes_a_new_session(exchange: Exchange) -> None:
     """API-414, API-502."""
     token = exchange.token()
@@ -203,6 +211,7 @@ def test_every_call_makes_a_new_session(exchange: Exchange) -> None:
     assert len(exchange.credentials) == 2
 
 
+@requirement("API-501")
 def test_short_names_are_not_padded_and_long_ones_cut_after_ten(exchange: Exchange) -> None:
     """API-501."""
     arn = exchange.assume(exchange.token(pod="carts-d49c-7f9c")).response["assumedRoleUser"]["arn"]
@@ -211,6 +220,7 @@ def test_short_names_are_not_padded_and_long_ones_cut_after_ten(exchange: Exchan
     assert re.search(f"/eks-pod-identi-p-{UUID4}$", arn)
 
 
+@requirement("API-403")
 def test_newer_parameters_are_accepted_without_effect(exchange: Exchange) -> None:
     """API-403."""
     response = exchange.assume(eksNodeName="node-1", instanceId="i-0abc", zone="euw1-az1").response
@@ -221,16 +231,19 @@ def test_newer_parameters_are_accepted_without_effect(exchange: Exchange) -> Non
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
+@requirement("API-409", "API-423")
 def test_token_for_another_audience_is_refused(exchange: Exchange) -> None:
     """API-409, API-423."""
     assert exchange.refusal(exchange.token(aud=["sts.amazonaws.com"]))[:2] == (400, "InvalidTokenException")
 
 
+@requirement("API-406", "API-423")
 def test_forged_token_is_refused(exchange: Exchange) -> None:
     """API-406."""
     assert exchange.refusal(exchange.token(OTHER_KEY))[:2] == (400, "InvalidTokenException")
 
 
+@requirement("API-408", "API-422")
 def test_expired_token_is_refused_by_the_labs_clock(exchange: Exchange) -> None:
     """API-408, API-422."""
     token = exchange.token()
@@ -246,11 +259,13 @@ def test_expired_token_is_refused_by_the_labs_clock(exchange: Exchange) -> None:
     )
 
 
+@requirement("API-424")
 def test_unknown_cluster_is_not_found(exchange: Exchange) -> None:
     """API-424."""
     assert exchange.refusal(clusterName="other")[:2] == (404, "ResourceNotFoundException")
 
 
+@requirement("API-425")
 @pytest.mark.parametrize(
     "changes",
     [{"clusterName": "-x"}, {"clusterName": None}, {"token": ""}, {"token": 1}, {"token": "a.b"}, {"token": "a.b.c d"}],
@@ -260,6 +275,7 @@ def test_shape_is_checked_first(exchange: Exchange, changes: dict[str, Any]) -> 
     assert exchange.refusal(**changes)[:2] == (400, "InvalidParameterException")
 
 
+@requirement("API-424")
 def test_pair_without_association_is_not_found() -> None:
     """API-424."""
     exchange = Exchange.new()
@@ -275,6 +291,7 @@ def test_pair_without_association_is_not_found() -> None:
     )
 
 
+@requirement("API-413")
 def test_deleted_association_is_gone_at_once(exchange: Exchange) -> None:
     """API-413."""
     name = {"clusterName": "pod-identity-lab"}
@@ -284,6 +301,7 @@ def test_deleted_association_is_gone_at_once(exchange: Exchange) -> None:
     assert exchange.refusal()[:2] == (404, "ResourceNotFoundException")
 
 
+@requirement("API-415")
 def test_token_is_judged_before_the_association() -> None:
     """API-415."""
     exchange = Exchange.new()
@@ -294,6 +312,7 @@ def test_token_is_judged_before_the_association() -> None:
 # --- the role -------------------------------------------------------------------------------------------------------
 
 
+@requirement("API-421", "API-508", "API-510")
 @pytest.mark.parametrize(
     "document",
     [
@@ -313,6 +332,7 @@ def test_role_whose_trust_does_not_allow_both_actions_is_refused(exchange: Excha
     assert exchange.refusal() == NOT_ASSUMED
 
 
+@requirement("API-510")
 def test_trust_conditions_see_cluster_tags_and_session(exchange: Exchange) -> None:
     """API-510."""
     condition = {
@@ -332,6 +352,7 @@ def test_trust_conditions_see_cluster_tags_and_session(exchange: Exchange) -> No
     assert exchange.assume().sessions
 
 
+@requirement("API-421")
 def test_deleted_role_is_refused(exchange: Exchange) -> None:
     """API-421."""
     del exchange.lab.iam.roles[READER]
@@ -339,6 +360,7 @@ def test_deleted_role_is_refused(exchange: Exchange) -> None:
     assert exchange.refusal() == NOT_ASSUMED
 
 
+@requirement("API-507")
 def test_without_session_tags_assume_role_is_enough() -> None:
     """API-507."""
     exchange = Exchange.new()
@@ -352,6 +374,7 @@ def test_without_session_tags_assume_role_is_enough() -> None:
     assert session.packed_policy_size is None
 
 
+@requirement("API-512")
 def test_policy_of_the_association_limits_the_session() -> None:
     """API-512."""
     exchange = Exchange.new()
@@ -366,6 +389,7 @@ def test_policy_of_the_association_limits_the_session() -> None:
     assert session[0].document == document
 
 
+@requirement("API-434")
 def test_too_large_tags_are_refused_by_name() -> None:
     """API-434."""
     exchange = Exchange.new()
@@ -391,6 +415,7 @@ def test_too_large_tags_are_refused_by_name() -> None:
 # --- target roles ---------------------------------------------------------------------------------------------------
 
 
+@requirement("API-601", "API-602", "API-603", "API-605")
 def test_target_role_is_handed_out_and_the_first_session_is_not(chain: Exchange) -> None:
     """API-601 to API-603, API-605, S15."""
     assumed = chain.assume()
@@ -408,6 +433,7 @@ def test_target_role_is_handed_out_and_the_first_session_is_not(chain: Exchange)
     assert second.caller.role_arn == READER
 
 
+@requirement("API-607")
 def test_tags_are_inherited_by_the_target_session(chain: Exchange) -> None:
     """API-607, IAM-ABAC-08."""
     _, second = chain.assume().sessions
@@ -418,6 +444,7 @@ def test_tags_are_inherited_by_the_target_session(chain: Exchange) -> None:
     assert second.credential.transitive_tags == dict(SIX_TAGS)
 
 
+@requirement("API-604", "API-607")
 @pytest.mark.parametrize(
     "condition",
     [
@@ -471,6 +498,7 @@ def _delete_target(exchange: Exchange) -> None:
     del exchange.lab.iam.roles[TARGET]
 
 
+@requirement("API-606", "API-608", "API-609")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -492,6 +520,7 @@ def test_target_needs_every_permission_on_both_sides(chain: Exchange, fault: Cal
     assert chain.refusal() == NOT_ASSUMED
 
 
+@requirement("API-507")
 def test_target_without_session_tags_needs_assume_role_only() -> None:
     """API-507 on both hops."""
     exchange = Exchange.new()
@@ -506,6 +535,7 @@ def test_target_without_session_tags_needs_assume_role_only() -> None:
     assert second.credential.principal.tags == {}
 
 
+@requirement("API-512")
 def test_policy_limits_the_target_session_only() -> None:
     """API-512."""
     exchange = Exchange.new()
@@ -517,3 +547,79 @@ def test_policy_limits_the_target_session_only() -> None:
     first, second = exchange.assume().sessions
 
     assert (first.credential.session_policies, second.credential.session_policies) == (None, (document,))
+
+
+# --- who decides about tags -----------------------------------------------------------------------------------------
+
+
+@requirement("API-274", "API-506", "IAM-ABAC-02")
+def test_nobody_else_sets_session_tags() -> None:
+    """Neither tags of the association nor anything in the request makes a session tag; the role's yield."""
+    exchange = Exchange.new()
+    exchange.lab.create(tags={"team": "a", "kubernetes-namespace": "prod"})
+    role = exchange.lab.iam.roles[READER]
+    exchange.lab.iam.roles[READER] = replace(role, tags={"Kubernetes-Namespace": "prod"})
+    sent: dict[str, Any] = {"tags": {"team": "b"}, "namespace": "prod", "eksNodeName": "n", "instanceId": "i-0"}
+
+    (session,) = exchange.assume(**sent).sessions
+
+    tags = dict(session.credential.principal.tags)
+    check("API-274", expected=dict(SIX_TAGS), observed=tags)
+    check("API-506", expected=dict(SIX_TAGS), observed=tags)
+    check(
+        "IAM-ABAC-02",
+        expected=SIX_TAGS,
+        observed=list(session.request.tags),
+        holds=list(session.request.tags) == SIX_TAGS,
+    )
+
+
+@requirement("API-502")
+def test_uuid_of_the_session_is_its_own(exchange: Exchange) -> None:
+    """It is new at every call, and never the pod's."""
+    names = [exchange.assume().sessions[0].credential.session_name for _ in range(3)]
+
+    uuids = {name[-36:] for name in names}
+    assert len(uuids) == 3
+    assert all(re.fullmatch(UUID4, text) for text in uuids)
+    assert POD_UID not in uuids
+
+
+@requirement("API-509", "API-209")
+def test_one_role_serves_every_cluster(exchange: Exchange) -> None:
+    """The universal trust policy names no cluster, so that a second one needs no change."""
+    second = replace(exchange.lab.eks.clusters.get(SCOPE, "pod-identity-lab"), name="second")
+    exchange.lab.eks.clusters.bind(second)
+    exchange.lab.create(clusterName="second")
+
+    answers = [exchange.assume(clusterName=name).response for name in ("pod-identity-lab", "second")]
+
+    roles = {answer["assumedRoleUser"]["arn"].split("/")[1] for answer in answers}
+    assert roles == {"pod-identity-lab-s3-reader-role"}
+
+
+@requirement("API-326")
+@pytest.mark.parametrize("version", ["1.13", "1.24", "1.99"])
+def test_no_kubernetes_version_is_too_old(exchange: Exchange, version: str) -> None:
+    """Associations, the agent's add-on and EKS Auth work on whatever cluster there is."""
+    eks = exchange.lab.eks
+    eks.clusters.bind(replace(eks.clusters.get(SCOPE, "pod-identity-lab"), name="old", version=version))
+    addon = {"clusterName": "old", "addonName": "eks-pod-identity-agent"}
+
+    exchange.lab.create(clusterName="old")
+    assert eks.addons.create(SCOPE, addon)["addon"]["status"] == "CREATING"
+    assert eks.addons.versions({"kubernetesVersion": version})["addons"]
+    assert exchange.assume(clusterName="old").sessions
+
+
+@requirement("API-515")
+@pytest.mark.parametrize("layer", ["boundary", "scp"])
+def test_limits_of_the_role_bind_its_sessions(exchange: Exchange, layer: str) -> None:
+    """What a boundary or a service control policy does not allow, no session of the role may do."""
+    (session,) = exchange.assume().sessions
+    caller, everything = session.credential.principal, policy(ALLOW_ALL)
+
+    free = ask(caller, identity=[everything], **alone(layer, everything))
+    bound = ask(caller, identity=[everything], **alone(layer, policy(ALLOW_ALL | {"Action": "sqs:*"})))
+
+    assert (free.allowed, bound.allowed, bound.layer) == (True, False, layer)

@@ -11,18 +11,18 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from domain_fakes import SeededIds, SettableClock, StoredIam
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from harness.cloud.ports import Credential, Principal, Refusal, Role
+from harness.cloud.ports import Refusal, Role
 from harness.cloud.sts import AssumeRoleRequest
-from harness.cloud.sts_sessions import access_key_account, check_session_limits, session_token
 from harness.cloud.web_identity import (
     AssumedWithWebIdentity,
     KeysUnavailable,
     OidcProvider,
     assume_role_with_web_identity,
 )
+from harness.conformance.marks import requirement
+from harness.subject.cloud_ports import SeededIds, SettableClock, StoredIam
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/irsa"
@@ -117,6 +117,7 @@ def invalid(message: str) -> tuple[int, str, str]:
     return 400, "InvalidIdentityToken", message
 
 
+@requirement("API-704", "API-708", "IAM-STS-42")
 def test_a_token_of_the_trusted_service_account_becomes_a_session(world: World) -> None:
     """IRSA gives a session without any tags (IAM-STS-42)."""
     found = world.assume(duration_seconds=900)
@@ -131,6 +132,7 @@ def test_a_token_of_the_trusted_service_account_becomes_a_session(world: World) 
     assert found.assumed.packed_policy_size is None
 
 
+@requirement("API-703")
 def test_the_role_s_maximum_counts_and_chaining_s_does_not(world: World) -> None:
     world.trust(max_session_seconds=7200)
 
@@ -142,6 +144,7 @@ def test_the_role_s_maximum_counts_and_chaining_s_does_not(world: World) -> None
     )
 
 
+@requirement("API-721")
 @pytest.mark.parametrize(
     "token", ["abc.def.ghi", "opaque", "eyJhbGciOiJSUzI1NiJ9.W10.c2ln", "....", "\u00e9\u00e9.\u00e9.\u00e9"]
 )
@@ -149,6 +152,7 @@ def test_what_is_no_jwt_is_refused(world: World, token: str) -> None:
     assert world.refusal(token) == invalid(NO_JWT)
 
 
+@requirement("API-703")
 @pytest.mark.parametrize(
     ("token", "constraint"), [("abc", "greater than or equal to 4"), ("a" * 20_001, "less than or equal to 20000")]
 )
@@ -157,10 +161,31 @@ def test_a_token_has_a_length(world: World, token: str, constraint: str) -> None
     assert world.refusal(token)[2].endswith(f"Member must have length {constraint}")
 
 
+@requirement("API-703")
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("role_arn", "arn:aws:iam::1:r"),
+        ("role_session_name", "x"),
+        ("role_session_name", "x" * 65),
+        ("role_session_name", "a b"),
+        ("role_session_name", None),
+        ("duration_seconds", 899),
+        ("duration_seconds", 43_201),
+        ("policy", "x" * 2049),
+    ],
+)
+def test_parameters_have_limits(world: World, parameter: str, value: Any) -> None:
+    """What is out of range is a ValidationError."""
+    assert world.refusal(**{parameter: value})[:2] == (400, "ValidationError")
+
+
+@requirement("API-722")
 def test_parameters_come_before_the_token(world: World) -> None:
     assert world.refusal("opaque", role_session_name="a b")[1] == "ValidationError"
 
 
+@requirement("API-705", "API-721")
 @pytest.mark.parametrize("issuer", ["https://oidc.example.com/id/1", HOST, f"http://{HOST}"])
 def test_an_issuer_without_provider_in_the_role_s_account_is_refused(world: World, issuer: str) -> None:
     message = f"No OpenIDConnect provider found in your account for {issuer}"
@@ -168,18 +193,21 @@ def test_an_issuer_without_provider_in_the_role_s_account_is_refused(world: Worl
     assert world.refusal(world.token(iss=issuer)) == invalid(message)
 
 
+@requirement("API-705", "IAM-PRIN-06")
 def test_the_provider_of_another_account_does_not_count(world: World) -> None:
     foreign = "arn:aws:iam::987654321098:role/irsa"
 
     assert world.refusal(role=foreign)[2] == f"No OpenIDConnect provider found in your account for https://{HOST}"
 
 
+@requirement("API-721")
 def test_keys_that_cannot_be_read_are_the_provider_s_fault(world: World) -> None:
     world.providers.is_reachable = False
 
     assert world.refusal() == (400, "IDPCommunicationError", NO_KEY)
 
 
+@requirement("API-705")
 def test_a_rotated_key_is_read_anew_once(world: World) -> None:
     world.providers.is_rotated = True
 
@@ -187,6 +215,7 @@ def test_a_rotated_key_is_read_anew_once(world: World) -> None:
     assert world.providers.reads == [False, True]
 
 
+@requirement("API-705", "API-721", "IAM-STS-40")
 @pytest.mark.parametrize(
     ("key", "algorithm", "kid", "message"),
     [
@@ -204,10 +233,12 @@ def test_a_forged_token_is_refused(world: World, key: Any, algorithm: str, kid: 
     assert world.refusal(world.token(key, algorithm, kid)) == invalid(message)
 
 
+@requirement("API-705")
 def test_an_elliptic_key_is_as_good(world: World) -> None:
     assert world.assume(world.token(CURVE, "ES256", "curve")).subject == SUBJECT
 
 
+@requirement("API-705", "API-721")
 def test_an_expired_token_names_both_times(world: World) -> None:
     now = int(world.clock.now().timestamp())
 
@@ -218,12 +249,14 @@ def test_an_expired_token_names_both_times(world: World) -> None:
     )
 
 
+@requirement("API-705", "API-721", "IAM-STS-41")
 @pytest.mark.parametrize("audience", ["pods.eks.amazonaws.com", ["pods.eks.amazonaws.com"], [], None])
 def test_an_audience_that_the_provider_does_not_list_is_refused(world: World, audience: Any) -> None:
     """A Pod Identity token is no IRSA token (IAM-STS-41, S16)."""
     assert world.refusal(world.token(aud=audience)) == invalid("Incorrect token audience")
 
 
+@requirement("API-722")
 def test_expiry_comes_before_audience_and_audience_before_trust(world: World) -> None:
     world.trust("sts:AssumeRole")
 
@@ -232,6 +265,7 @@ def test_expiry_comes_before_audience_and_audience_before_trust(world: World) ->
     assert world.refusal() == NOT_AUTHORIZED
 
 
+@requirement("API-706", "API-721")
 def test_another_subject_or_action_is_not_authorized(world: World) -> None:
     """S17 and S18; a role that is not there answers alike."""
     assert world.refusal(world.token(sub="system:serviceaccount:demo:other")) == NOT_AUTHORIZED
@@ -240,6 +274,7 @@ def test_another_subject_or_action_is_not_authorized(world: World) -> None:
     assert world.refusal(role=f"{ROLE}2") == NOT_AUTHORIZED
 
 
+@requirement("API-707")
 def test_tags_and_source_identity_of_the_token_need_their_actions(world: World) -> None:
     claims = {
         "https://aws.amazon.com/tags": {"principal_tags": {"team": ["a"]}, "transitive_tag_keys": ["team"]},
@@ -253,66 +288,10 @@ def test_tags_and_source_identity_of_the_token_need_their_actions(world: World) 
     assert credential.source_identity == "alice"
 
 
+@requirement("API-721")
 def test_a_session_policy_narrows(world: World) -> None:
     document = '{"Version": "2012-10-17", "Statement": []}'
 
     assert world.refusal(policy=document)[1:] == ("MalformedPolicyDocument", "Syntax errors in policy.")
     good = document.replace("[]", '[{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]')
     assert world.assume(policy=good).assumed.credential.session_policies == (good,)
-
-
-# --- GetSessionToken ------------------------------------------------------------------------------------------------
-
-
-def long_term(kind: Any = "user") -> Credential:
-    arn = f"arn:aws:iam::{ACCOUNT}:{'user/alice' if kind == 'user' else 'root'}"
-    return Credential(
-        "AKIAEXAMPLE", "secret", None, Principal(kind, arn, ACCOUNT, "AIDA1"), SettableClock().now(), None
-    )
-
-
-@pytest.mark.parametrize(
-    ("kind", "asked", "given"),
-    [("user", None, 43_200), ("user", 129_600, 129_600), ("root", None, 3600), ("root", 7200, 3600)],
-)
-def test_temporary_keys_are_the_same_caller_s(kind: str, asked: int | None, given: int) -> None:
-    clock = SettableClock()
-
-    credential = session_token(long_term(kind), asked, SeededIds(), clock)
-
-    assert credential.principal == long_term(kind).principal
-    assert credential.access_key_id.startswith("ASIA")
-    assert credential.session_token
-    assert credential.expires_at == clock.now() + timedelta(seconds=given)
-
-
-@pytest.mark.parametrize(("seconds", "ending"), [(899, "greater than or equal to 900"), (129_601, "to 129600")])
-def test_a_session_token_lasts_no_other_time(seconds: int, ending: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        session_token(long_term(), seconds, SeededIds(), SettableClock())
-
-    assert caught.value.code == "ValidationError"
-    assert caught.value.message.endswith(ending)
-
-
-def test_keys_of_a_session_get_no_session_token_and_few_calls() -> None:
-    """S22."""
-    temporary = session_token(long_term(), None, SeededIds(), SettableClock())
-
-    with pytest.raises(Refusal, match="Cannot call GetSessionToken with session credentials"):
-        session_token(temporary, None, SeededIds(), SettableClock())
-    with pytest.raises(Refusal, match="InvalidClientTokenId"):
-        check_session_limits(temporary, "iam", "ListRoles")
-    with pytest.raises(Refusal, match="AccessDenied"):
-        check_session_limits(temporary, "sts", "GetAccessKeyInfo")
-    check_session_limits(temporary, "sts", "AssumeRole")
-    check_session_limits(temporary, "s3", "ListBuckets")
-    check_session_limits(long_term(), "iam", "ListRoles")
-
-
-def test_an_access_key_tells_its_account() -> None:
-    temporary = session_token(long_term(), None, SeededIds(), SettableClock())
-
-    assert access_key_account(temporary.access_key_id) == ACCOUNT
-    with pytest.raises(Refusal, match="ValidationError"):
-        access_key_account("AKIA")

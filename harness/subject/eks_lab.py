@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from domain_fakes import SeededIds, SettableClock, StoredIam
-
 from harness.cloud.eks import Addon, AddonHealth, AddonIssue, Cluster, ClusterError, Eks, EksSettings, Scope
 from harness.cloud.ports import Role
+from harness.subject.cloud_ports import SeededIds, SettableClock, StoredIam
 
 ACCOUNT = "123456789012"
 SCOPE = Scope(ACCOUNT, "eu-west-1")
@@ -25,32 +24,37 @@ UNIVERSAL_TRUST = (
 class Clusters:
     """Published pairs by cluster, keys, and the health that add-ons report."""
 
-    published: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    keys: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
+    keys: dict[str, Any] = field(default_factory=dict[str, Any])
     fresh_keys: dict[str, Any] | None = None
-    deployed: list[str] = field(default_factory=list)
+    deployed: list[str] = field(default_factory=list[str])
     state: AddonHealth = AddonHealth("progressing")  # noqa: RUF009 - immutable
     refuses: bool = False
 
     def publish(self, cluster: Cluster, pairs: Sequence[tuple[str, str]]) -> None:
+        """Keep the pairs, as a cluster's webhook would."""
         self._maybe_refuse()
         self.published[cluster.name] = list(pairs)
 
     def jwks(self, cluster: Cluster, *, is_fresh: bool = False) -> Mapping[str, Any]:
-        assert cluster
+        """Return the keys, or those after a rotation when they are read anew."""
+        del cluster  # all clusters have one set of keys
         self._maybe_refuse()
         return self.fresh_keys if is_fresh and self.fresh_keys is not None else self.keys
 
     def apply(self, addon: Addon) -> None:
+        """Note that the add-on's objects are there."""
         self._maybe_refuse()
         self.deployed.append(addon.name)
 
     def delete(self, addon: Addon) -> None:
+        """Note that they are gone."""
         self._maybe_refuse()
         self.deployed.remove(addon.name)
 
     def health(self, addon: Addon) -> AddonHealth:
-        assert addon
+        """Return the health that the test has set."""
+        del addon  # there is one
         return self.state
 
     def _maybe_refuse(self) -> None:
@@ -70,6 +74,7 @@ class Lab:
 
     @classmethod
     def new(cls, *, settings: EksSettings = EksSettings(), names: Sequence[str] = ("pod-identity-lab",)) -> Lab:  # noqa: B008 - immutable
+        """Return an EKS with these clusters and the article's role."""
         clusters, iam, clock, ids = Clusters(), StoredIam(), SettableClock(), SeededIds()
         lab = cls(Eks(clusters, clusters, iam, clock, ids, settings=settings), clusters, iam, clock, ids)
         lab.add_role(READER)
@@ -78,10 +83,12 @@ class Lab:
         return lab
 
     def add_role(self, arn: str, trust: str = UNIVERSAL_TRUST) -> None:
+        """Store a role."""
         name = arn.rpartition("/")[2]
         self.iam.roles[arn] = Role(arn, name, "AROAEXAMPLEEXAMPLE12", arn.split(":")[4], trust, (), None, {})
 
     def create(self, service_account: str = "s3-reader", **changes: Any) -> dict[str, Any]:
+        """Associate demo/s3-reader with the article's role, but for changes."""
         request = {
             "clusterName": "pod-identity-lab",
             "namespace": "demo",
@@ -92,6 +99,7 @@ class Lab:
 
 
 def cluster(name: str, clock: SettableClock) -> Cluster:
+    """Return a cluster of the article's account under this name."""
     return Cluster(
         name=name,
         scope=SCOPE,

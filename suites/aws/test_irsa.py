@@ -10,11 +10,14 @@ from urllib.parse import urlencode, urlsplit
 
 import boto3
 import pytest
-from api_server_double import ISSUER, ApiServerDouble
-from aws_process import ACCOUNT, REGION, Aws
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from harness.conformance.marks import requirement
+from harness.conformance.recording import check
+from harness.subject.aws import ACCOUNT, CLUSTER, REGION, Aws, refused
+from harness.subject.bound_cluster import ISSUER, ApiServerDouble
 
 HOST = ISSUER.removeprefix("https://")
 SUBJECT = "system:serviceaccount:demo:s3-reader"
@@ -41,6 +44,7 @@ def assume(aws: Aws, role: str, token: str) -> Any:
     return sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="me", WebIdentityToken=token)
 
 
+@requirement("API-701", "API-702", "API-704")
 def test_irsa_gives_a_session_without_a_signature(aws: Aws, api: ApiServerDouble, role: str) -> None:
     answer = assume(aws, role, api.token(time.time(), aud=["sts.amazonaws.com"]))
 
@@ -51,6 +55,7 @@ def test_irsa_gives_a_session_without_a_signature(aws: Aws, api: ApiServerDouble
     assert identity["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/irsa/me"
 
 
+@requirement("API-721", "IAM-STS-41")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -78,6 +83,7 @@ def test_another_token_is_refused(
     assert (error["Code"], error["Message"]) == expected
 
 
+@requirement("API-702")
 @pytest.mark.parametrize(
     "form",
     [
@@ -98,11 +104,42 @@ def test_no_other_call_of_sts_gets_in_unsigned(aws: Aws, form: list[tuple[str, s
     connection.close()
 
 
-def test_temporary_keys_of_a_user_cannot_call_iam(aws: Aws) -> None:
-    credentials = aws.client("sts").get_session_token(DurationSeconds=900)["Credentials"]
+@requirement("API-511", "IAM-PRIN-13", "API-710", "API-709")
+@pytest.mark.usefixtures("node")
+def test_one_role_opens_by_both_doors(aws: Aws, api: ApiServerDouble, role: str) -> None:
+    """Each door uses its own statement: with one of them missing it is shut, and no token fits both."""
+    iam = aws.client("iam")
+    federated = iam.get_role(RoleName="irsa")["Role"]["AssumeRolePolicyDocument"]["Statement"][0]
+    pods = {
+        "Effect": "Allow",
+        "Principal": {"Service": "pods.eks.amazonaws.com"},
+        "Action": ["sts:AssumeRole", "sts:TagSession"],
+    }
+    auth = aws.client("eks-auth", aws.node_credentials())
+    irsa, pod = api.token(time.time(), aud=["sts.amazonaws.com"]), api.token(time.time())
 
-    assert aws.client("s3", credentials).list_buckets()["Buckets"] == []
-    with pytest.raises(ClientError, match="InvalidClientTokenId"):
-        aws.client("iam", credentials).list_roles()
-    with pytest.raises(ClientError, match="Cannot call GetSessionToken with session credentials"):
-        aws.client("sts", credentials).get_session_token()
+    def trust(*statements: object) -> None:
+        document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+        iam.update_assume_role_policy(RoleName="irsa", PolicyDocument=document)
+
+    def associate() -> str:
+        return aws.client("eks").create_pod_identity_association(
+            clusterName=CLUSTER, namespace="demo", serviceAccount="s3-reader", roleArn=role
+        )["association"]["roleArn"]
+
+    shut = refused(associate)[1]
+    trust(federated, pods)
+    associate()
+    arn = auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=pod)["assumedRoleUser"]["arn"]
+    names = [arn.split("/")[1], assume(aws, role, irsa)["AssumedRoleUser"]["Arn"].split("/")[1]]
+    crossed = [
+        refused(lambda: auth.assume_role_for_pod_identity(clusterName=CLUSTER, token=irsa))[1],
+        refused(lambda: assume(aws, role, pod))[1],
+    ]
+    trust(pods)
+    without = refused(lambda: assume(aws, role, irsa))[1]
+
+    check("API-511", expected=["irsa", "irsa"], observed=names)
+    check("IAM-PRIN-13", expected=["irsa", "irsa"], observed=names)
+    check("API-709", expected=["InvalidTokenException", "InvalidIdentityToken"], observed=crossed)
+    check("API-710", expected=["InvalidParameterException", "AccessDenied"], observed=[shut, without])

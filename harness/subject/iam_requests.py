@@ -25,6 +25,7 @@ DENY_ALL = {"Effect": "Deny", "Action": "*", "Resource": "*"}
 
 
 def policy(*statements: Mapping[str, Any], name: str = "inline:test", version: str = "2012-10-17") -> NamedPolicy:
+    """Return a document of these statements."""
     return NamedPolicy(name, json.dumps({"Version": version, "Statement": list(statements)}))
 
 

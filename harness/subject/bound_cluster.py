@@ -7,6 +7,7 @@ import json
 import ssl
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,23 @@ DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/eks-pod-identity-a
 CONFIG_MAP = "/api/v1/namespaces/kube-system/configmaps/pod-identity-associations"
 
 
+@cache
+def _first_key() -> rsa.RSAPrivateKey:
+    """The key of every cluster before a rotation: making one takes longer than most tests."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 @dataclass
 class ApiServerDouble:
     """Objects by path, and a signing key whose public half is published."""
 
     directory: Path
-    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-    key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    key: rsa.RSAPrivateKey = field(default_factory=_first_key)
     kid: str = "key-1"
     refuses: str = ""
     """Text of a refusal for every write."""
-    applied_by: list[str] = field(default_factory=list)
+    applied_by: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.authority = Authority("api-server-double")
@@ -45,7 +52,7 @@ class ApiServerDouble:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the name of the base class
                 pass
 
             def answer(self) -> None:
@@ -73,15 +80,17 @@ class ApiServerDouble:
         context.load_cert_chain(certificate, key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.endpoint = f"https://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
+        """End the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def handle(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Return status and body for a request of the control plane."""
         path = urlsplit(target).path
         if path == "/openid/v1/jwks":
             return 200, self.jwks()
@@ -99,6 +108,7 @@ class ApiServerDouble:
         return (200, self.objects.pop(path)) if path in self.objects else (404, {"message": "not found"})
 
     def jwks(self) -> dict[str, Any]:
+        """Return the public keys as the API server publishes them."""
         numbers = self.key.public_key().public_numbers()
         return {
             "keys": [
@@ -114,6 +124,7 @@ class ApiServerDouble:
         }
 
     def rotate_key(self, kid: str) -> None:
+        """Sign with a new key from now on; the old one is no longer published."""
         self.key = rsa.generate_private_key(65537, 2048)
         self.kid = kid
 
@@ -128,6 +139,7 @@ class ApiServerDouble:
         }
 
     def published(self) -> list[dict[str, str]]:
+        """Return the associations that admission knows."""
         return json.loads(self.objects[CONFIG_MAP]["data"]["identities.json"])["identities"]
 
     def token(self, now: float, namespace: str = "demo", service_account: str = "s3-reader", **changes: Any) -> str:

@@ -18,9 +18,11 @@ class SettableClock:
         self._now = now
 
     def now(self) -> datetime:
+        """Return the instant at which it stands."""
         return self._now
 
     def advance(self, seconds: float) -> None:
+        """Move it."""
         self._now += timedelta(seconds=seconds)
 
 
@@ -28,12 +30,14 @@ class SeededIds:
     """The same "random" identifiers in every run."""
 
     def __init__(self) -> None:
-        self._random = random.Random(7)
+        self._random = random.Random(7)  # noqa: S311 - repeatable on purpose
 
     def letters(self, length: int, alphabet: str) -> str:
+        """Return the next letters of the sequence."""
         return "".join(self._random.choices(alphabet, k=length))
 
     def uuid(self) -> str:
+        """Return the next UUID of the sequence."""
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
 
@@ -45,7 +49,9 @@ class StoredIam:
     users: Mapping[str, tuple[NamedPolicy, ...]] = field(default_factory=dict[str, tuple[NamedPolicy, ...]])
 
     def role(self, arn: str) -> Role | None:
+        """Return the role with exactly this ARN."""
         return self.roles.get(arn)
 
     def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
+        """Return a user's policies, or None without such a user."""
         return self.users.get(arn)

@@ -1,0 +1,65 @@
+"""What a lab does with its emulator: nodes, bindings, reset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from harness.cloud.localstack.control import ClusterBinding
+from harness.errors import HarnessFault
+from harness.subject.aws import ACCOUNT, CLUSTER, INSTANCE, REGION, Aws, refused
+from harness.subject.bound_cluster import CONFIG_MAP, ISSUER, ApiServerDouble
+
+PODS = {"Service": "pods.eks.amazonaws.com"}
+S3_READ = '{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":"*"}'
+
+
+@pytest.mark.usefixtures("node")
+def test_node_metadata_needs_a_token_and_identifies_the_instance(aws: Aws) -> None:
+    assert aws.open_imds("/latest/meta-data/instance-id")[0] == 401
+    assert aws.open_imds("/latest/api/token", "PUT")[0] == 400
+    arn = aws.client("sts", aws.node_credentials()).get_caller_identity()["Arn"]
+    assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/pod-identity-lab-node-role/{INSTANCE}"
+
+
+def test_unreachable_cluster_cannot_be_bound(aws: Aws, api: ApiServerDouble) -> None:
+    binding = ClusterBinding(
+        name="nowhere",
+        account=ACCOUNT,
+        region=REGION,
+        issuer=ISSUER,
+        endpoint="https://127.0.0.1:1",
+        certificate_authority=api.authority.certificate,
+        version="1.34",
+        role_arn="",
+    )
+    with pytest.raises(HarnessFault, match="ClusterUnreachable"):
+        aws.control.register_cluster(binding)
+
+    assert aws.client("eks").list_clusters()["clusters"] == [CLUSTER]
+
+
+def test_reset_returns_to_the_first_state(aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]) -> None:
+    role = make_role("reader", PODS, S3_READ)
+    aws.client("eks").create_pod_identity_association(
+        clusterName=CLUSTER, namespace="d", serviceAccount="s", roleArn=role
+    )
+    aws.client("s3").create_bucket(Bucket="leftover", CreateBucketConfiguration={"LocationConstraint": REGION})
+    iam = aws.client("iam")
+    iam.create_user(UserName="leftover")
+    key = iam.create_access_key(UserName="leftover")["AccessKey"]
+    old = aws.client(
+        "sts", {"accessKeyId": key["AccessKeyId"], "secretAccessKey": key["SecretAccessKey"], "sessionToken": None}
+    )
+    old.get_caller_identity()
+
+    aws.control.reset()
+
+    assert refused(old.get_caller_identity)[:2] == (403, "InvalidClientTokenId")
+    assert [user["UserName"] for user in iam.list_users()["Users"]] == ["administrator"]
+    assert iam.list_roles()["Roles"] == []
+    assert aws.client("s3").list_buckets()["Buckets"] == []
+    assert aws.client("eks").list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
+    assert json.loads(api.objects[CONFIG_MAP]["data"]["identities.json"]) == {"identities": []}
