@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn, cast
@@ -300,7 +301,7 @@ def mutants(
             print(f"{mutant.name:32} {' '.join(mutant.must_kill) or 'nearly all':24} {mutant.fault}")
         return
     directory = report_dir / f"mutants-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    matrix = run_mutants(chosen, directory.absolute(), full=full, jobs=jobs)
+    matrix = run_mutants(chosen, directory.absolute(), full=full, jobs=jobs, tell=partial(print, flush=True))
     for complaint in matrix.complaints():
         print(complaint)
     print(f"{matrix.line} — {directory / 'kill-matrix.md'}")

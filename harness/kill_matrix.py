@@ -68,9 +68,8 @@ def judge_mutant(
     surplus = tuple(name for name in killed_by if not mutant.may_fail(name))
     survived = bool(missing) or not killed_by
     state: State = "survived" if survived else "over-killed" if surplus else "killed"
-    return Row(
-        mutant.name, mutant.fault, state, killed_by, missing, surplus, mutant.source, seconds, len(outcomes), note
-    )
+    facts = (mutant.source, seconds, len(outcomes), note, mutant.is_trivial)
+    return Row(mutant.name, mutant.fault, state, killed_by, missing, surplus, *facts)
 
 
 def judge_control(
@@ -129,7 +128,7 @@ class Matrix:
             if (names := self._of(state))
         ]
         if self.newly_unguarded:
-            bad.append(f"newly unguarded {', '.join(self.newly_unguarded)}")
+            bad.append(f"newly unguarded: {', '.join(self.newly_unguarded)}")
         text = (
             f"mutants: {killed} of {len(mutants)} killed, {len(self.unguarded)} MUST unguarded (exit {self.exit_code})"
         )

@@ -183,7 +183,7 @@ def _decided(suite: Suite, bindings: Bindings) -> set[str]:
     return {name for node, names in bindings.items() if node.startswith(f"suites/{suite}/") for name in names}
 
 
-# --- Running ------------------------------------------------------------------------------------------------------------
+# --- Running ---------------------------------------------------------------------------------------------------------
 
 
 def _run_all(subjects: Sequence[_Subject], jobs: int) -> Iterable[_Subject]:

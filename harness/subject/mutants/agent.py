@@ -2,7 +2,7 @@
 
 A seam is overridden where it is looked up: a function that a module has imported is replaced in that module.
 """
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false
 # Stand-ins for private, typed seams: their types are the originals', and writing them again would hide the fault.
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from harness.subject.mutants.catalogue import mutant, override
 _SHARED_TEST = "the same tests show it"
 
 
-# --- Routes, Host and the order of checks -------------------------------------------------------------------------------
+# --- Routes, Host and the order of checks ----------------------------------------------------------------------------
 
 
 @mutant("agent-bearer-accepted", "AGT-222", may_kill={"AGT-246": _SHARED_TEST})
@@ -129,7 +129,7 @@ def root_200() -> None:
     override(CredentialsEndpoint, "handle", handle)
 
 
-# --- Tokens -------------------------------------------------------------------------------------------------------------
+# --- Tokens ----------------------------------------------------------------------------------------------------------
 
 
 @mutant("agent-expired-from-cache", "AGT-326")
@@ -215,7 +215,7 @@ def algorithms_few() -> None:
     override(tokens, "_ALGORITHMS", lambda _: frozenset({"RS256"}))
 
 
-# --- Answers ------------------------------------------------------------------------------------------------------------
+# --- Answers ---------------------------------------------------------------------------------------------------------
 
 
 @mutant("agent-sessiontoken-key", "AGT-231", may_kill=dict.fromkeys(("AGT-230", "AGT-232"), _SHARED_TEST))
@@ -380,7 +380,7 @@ def secrets_quoted() -> None:
     override(CredentialsError, "hide", lambda _: lambda _self, *_secrets: None)
 
 
-# --- Cache --------------------------------------------------------------------------------------------------------------
+# --- Cache -----------------------------------------------------------------------------------------------------------
 
 
 @mutant(
@@ -576,18 +576,16 @@ def owner_unchecked() -> None:
     override(local_validation, "_check_owner", lambda _: lambda _claimed, _known: None)
 
 
-# --- Renewal ------------------------------------------------------------------------------------------------------------
+# --- Renewal ---------------------------------------------------------------------------------------------------------
 
 
 @mutant(
     "agent-no-refresh",
     "AGT-450",
-    may_kill=dict.fromkeys(
-        ("AGT-405", "AGT-411", "AGT-451", "AGT-452", "AGT-453", "AGT-454", "AGT-455", "AGT-456", "AGT-457")
-        + ("AGT-459", "AGT-460", "AGT-461", "AGT-462", "AGT-463", "AGT-622", "AGT-623", "AGT-667", "AGT-918")
-        + ("AGT-135", "AGT-155", "AGT-920"),
-        "nothing is renewed",
-    ),
+    may_kill={
+        f"AGT-{number}": "nothing is renewed"
+        for number in (135, 155, 405, 411, *range(451, 464), 622, 623, 667, 918, 920)
+    },
 )
 def no_refresh() -> None:
     """Nothing is renewed before it ends."""
@@ -639,7 +637,7 @@ def keeps_on_denied() -> None:
     override(RefusedError, "is_about_the_pod", lambda _: False)
 
 
-# --- Calls of EKS Auth --------------------------------------------------------------------------------------------------
+# --- Calls of EKS Auth -----------------------------------------------------------------------------------------------
 
 
 @mutant("agent-retries-404", "AGT-713")
@@ -695,7 +693,7 @@ def tls_unverified() -> None:
     override(server, "load_settings", load_settings)
 
 
-# --- Process, probes, logs ----------------------------------------------------------------------------------------------
+# --- Process, probes, logs -------------------------------------------------------------------------------------------
 
 
 @mutant("agent-sigterm-abort", "AGT-152", may_kill={"AGT-153": "nothing is waited for"})

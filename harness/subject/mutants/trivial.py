@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 from harness.subject.mutants.catalogue import SUITES, mutant
 
@@ -36,8 +37,8 @@ _MEETS = {
 def _serve(answer: bytes) -> None:
     """Answer whatever comes to the ports of the command line, or never; end if there is none, and the process then."""
     words = re.split(r"[ =]", " ".join(sys.argv[1:]))
-    flags = dict(zip(words, words[1:], strict=False))
-    hosts = [value for flag, value in zip(words, words[1:], strict=False) if flag == "-b"] or ["127.0.0.1"]
+    flags = dict(pairwise(words))
+    hosts = [value for flag, value in pairwise(words) if flag == "-b"] or ["127.0.0.1"]
     tls = None
     if "--tls-cert" in flags:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

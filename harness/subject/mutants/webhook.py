@@ -2,7 +2,7 @@
 
 A seam is overridden where it is looked up: a function that a module has imported is replaced in that module.
 """
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false
 # Stand-ins for private, typed seams: their types are the originals', and writing them again would hide the fault.
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _injected(change):
     return lambda original: lambda *parts: change(original(*parts))
 
 
-# --- Reviews ------------------------------------------------------------------------------------------------------------
+# --- Reviews ---------------------------------------------------------------------------------------------------------
 
 
 @mutant("webhook-wrong-type-200", "WHK-102")
@@ -122,7 +122,7 @@ def default_account() -> None:
     override(review, "decode_pod", decode_pod)
 
 
-# --- Decision -----------------------------------------------------------------------------------------------------------
+# --- Decision --------------------------------------------------------------------------------------------------------
 
 
 @mutant(
@@ -235,7 +235,7 @@ def associated_wait() -> None:
     override(ReviewServer, "_is_known", lambda _: lambda self, account: self._view.cached_account(account) is not None)
 
 
-# --- What Pod Identity injects ------------------------------------------------------------------------------------------
+# --- What Pod Identity injects ---------------------------------------------------------------------------------------
 
 
 @mutant(
@@ -332,7 +332,7 @@ def irsa_jitter() -> None:
     override(configuration, "_irsa", _injected(vary))
 
 
-# --- Containers and patch -----------------------------------------------------------------------------------------------
+# --- Containers and patch --------------------------------------------------------------------------------------------
 
 
 @mutant("webhook-init-skipped", "WHK-501", may_kill={"WHK-512": _WHOLE_POD, "WHK-511": "an operation is missing"})
@@ -441,7 +441,7 @@ def mount_twice() -> None:
     override(mutation, "_complete", complete)
 
 
-# --- Annotations, identities, ServiceAccounts ---------------------------------------------------------------------------
+# --- Annotations, identities, ServiceAccounts ------------------------------------------------------------------------
 
 
 @mutant("webhook-min-unclamped", "WHK-607", may_kill={"WHK-606": _SHARED_TEST})
@@ -528,7 +528,7 @@ def deleted_account_kept() -> None:
     override(AccountStore, "remove", lambda _: lambda _self, _item: None)
 
 
-# --- Certificates and operation -----------------------------------------------------------------------------------------
+# --- Certificates and operation --------------------------------------------------------------------------------------
 
 
 @mutant(
