@@ -83,7 +83,11 @@ def host_follows_bind() -> None:
     override(CredentialsEndpoint, "__init__", init)
 
 
-@mutant("agent-token-before-host", "AGT-220")
+@mutant(
+    "agent-token-before-host",
+    "AGT-220",
+    may_kill=dict.fromkeys(("AGT-242", "AGT-243"), "the flood is of requests with a wrong Host and no token"),
+)
 def token_before_host() -> None:
     """The token is looked at before Host."""
 
@@ -132,7 +136,7 @@ def root_200() -> None:
 # --- Tokens ----------------------------------------------------------------------------------------------------------
 
 
-@mutant("agent-expired-from-cache", "AGT-326")
+@mutant("agent-expired-from-cache", "AGT-326", may_kill={"AGT-327": _SHARED_TEST})
 def expired_from_cache() -> None:
     """A token's times are not checked while its credentials are cached."""
 
@@ -605,6 +609,12 @@ def refresh_starved() -> None:
         return type("", (original,), {"take": lambda self: original.take(self) and original.take(self)})
 
     override(renewal, "TokenBucket", bucket)
+
+
+@mutant("agent-renews-latest-first", "AGT-461")
+def renews_latest_first() -> None:
+    """Of what is due, the entry that lives longest is renewed first."""
+    renewal.sorted = lambda due, key: sorted(due, key=key, reverse=True)
 
 
 @mutant("agent-no-spread", "AGT-453")
