@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 
 from podid_agent import (
@@ -18,9 +19,11 @@ from podid_agent import (
     credentials_endpoint,
     eks_auth,
     eks_auth_answer,
+    endpoints,
     fetching,
     http1_server,
     local_validation,
+    metrics,
     renewal,
     server,
     tokens,
@@ -238,7 +241,7 @@ def expiration_offset() -> None:
     override(credentials, "_rfc3339", lambda original: lambda seconds: original(seconds).replace("Z", "+00:00"))
 
 
-@mutant("agent-account-of-node", "AGT-233")
+@mutant("agent-account-of-node", "AGT-233", may_kill={"AGT-231": _SHARED_TEST})
 def account_of_node() -> None:
     """AccountId is the node's account, whatever role was assumed."""
 
@@ -375,9 +378,7 @@ def redirect_passed_on() -> None:
 
 
 @mutant(
-    "agent-secrets-quoted",
-    "AGT-328",
-    may_kill={"AGT-249": "refusals quote what was sent", "AGT-661": "errors are logged"},
+    "agent-secrets-quoted", "AGT-249", may_kill=dict.fromkeys(("AGT-328", "AGT-661"), "refusals quote what was sent")
 )
 def secrets_quoted() -> None:
     """A refusal that quotes the token or the signature is passed on as it came."""
@@ -580,6 +581,38 @@ def owner_unchecked() -> None:
     override(local_validation, "_check_owner", lambda _: lambda _claimed, _known: None)
 
 
+@mutant("agent-errors-cached", "AGT-267", "AGT-423", may_kill={"AGT-*": "what failed once fails until the end"})
+def errors_cached() -> None:
+    """A refusal is told again without a call."""
+    failures = {}
+
+    def fetch(original):
+        async def remembering(self, key, token, claims):
+            if token in failures:
+                raise failures[token]
+            try:
+                return await original(self, key, token, claims)
+            except CredentialsError as error:
+                failures[token] = error
+                raise
+
+        return remembering
+
+    override(Fetcher, "fetch", fetch)
+
+
+@mutant("agent-binding-forgotten", "AGT-918", may_kill={"AGT-905": _SHARED_TEST, "AGT-908": "it is verified again"})
+def binding_forgotten() -> None:
+    """An entry keeps the token that it was fetched with, though a newer one was verified."""
+    override(cache.CredentialCache, "bind", lambda _: lambda _self, _entry, _token, _claims: None)
+
+
+@mutant("agent-expired-kept", "AGT-466", may_kill={"AGT-622": _SHARED_TEST})
+def expired_kept() -> None:
+    """An entry that has ended stays in the cache."""
+    override(cache.CredentialCache, "remove_expired", lambda _: lambda _self: None)
+
+
 # --- Renewal ---------------------------------------------------------------------------------------------------------
 
 
@@ -615,6 +648,12 @@ def refresh_starved() -> None:
 def renews_latest_first() -> None:
     """Of what is due, the entry that lives longest is renewed first."""
     renewal.sorted = lambda due, key: sorted(due, key=key, reverse=True)
+
+
+@mutant("agent-renews-by-retention-only", "AGT-452", may_kill={"AGT-450": _SHARED_TEST})
+def renews_by_retention_only() -> None:
+    """Credentials that end before the retention is over are not renewed in time."""
+    override(cache, "renewal_delay", lambda _: lambda _life, retention, spread: retention * (1 - spread / 10))
 
 
 @mutant("agent-no-spread", "AGT-453")
@@ -703,6 +742,42 @@ def tls_unverified() -> None:
     override(server, "load_settings", load_settings)
 
 
+@mutant(
+    "agent-signs-for-other-region", "AGT-702", may_kill={"AGT-130": "the region has no effect", "AGT-705": _SHARED_TEST}
+)
+def signs_for_other_region() -> None:
+    """Calls are signed for us-east-1 wherever the agent runs."""
+    override(
+        eks_auth, "_sign", lambda original: lambda url, body, keys, _region: original(url, body, keys, "us-east-1")
+    )
+
+
+@mutant("agent-own-token-dropped", "AGT-136", may_kill={"AGT-134": "temporary credentials do not work"})
+def own_token_dropped() -> None:
+    """The session token of the node's role is not sent."""
+
+    def sign(original):
+        return lambda url, body, keys, region: original(url, body, replace(keys, token=None), region)
+
+    override(eks_auth, "_sign", sign)
+
+
+@mutant(
+    "agent-attempt-unbounded",
+    "AGT-710",
+    may_kill={f"AGT-{number}": "silence holds the first attempt" for number in (268, 269, 711, 712, 722)},
+)
+def attempt_unbounded() -> None:
+    """One attempt may take as long as the whole call."""
+    override(eks_auth, "_ATTEMPT_TIMEOUT", lambda _: 60.0)
+
+
+@mutant("agent-loopback-proxied", "AGT-733", may_kill={"AGT-734": "link-local addresses are not exempt either"})
+def loopback_proxied() -> None:
+    """Also the machine itself is asked through the proxy."""
+    override(endpoints, "_is_local", lambda _: lambda _host: False)
+
+
 # --- Process, probes, logs -------------------------------------------------------------------------------------------
 
 
@@ -764,6 +839,18 @@ def metrics_wrong() -> None:
         return twice
 
     override(CredentialsEndpoint, "_answer", answer)
+
+
+@mutant("agent-metrics-suffixed", "AGT-620", may_kill={"AGT-*": "tests that count look for the plain names"})
+def metrics_suffixed() -> None:
+    """Counters end in _total, as Prometheus would have it."""
+    override(metrics, "_PLAIN", lambda _: re.compile(rb"(?!)"))
+
+
+@mutant("agent-calls-unlogged", "AGT-665")
+def calls_unlogged() -> None:
+    """The log has no line for calls of EKS Auth."""
+    override(eks_auth.EKSAuthClient, "_record", lambda _: lambda _self, *_call: None)
 
 
 @mutant("agent-token-in-log", "AGT-328", "AGT-661")

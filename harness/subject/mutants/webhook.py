@@ -7,6 +7,7 @@ A seam is overridden where it is looked up: a function that a module has importe
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 from aiohttp import web
@@ -332,6 +333,12 @@ def irsa_jitter() -> None:
     override(configuration, "_irsa", _injected(vary))
 
 
+@mutant("webhook-irsa-labelled", "WHK-407", may_kill={"WHK-512": _WHOLE_POD})
+def irsa_labelled() -> None:
+    """A pod with IRSA gets the label of Pod Identity."""
+    override(configuration, "_irsa", _injected(lambda injection: replace(injection, labelled=True)))
+
+
 # --- Containers and patch --------------------------------------------------------------------------------------------
 
 
@@ -528,6 +535,31 @@ def deleted_account_kept() -> None:
     override(AccountStore, "remove", lambda _: lambda _self, _item: None)
 
 
+@mutant("webhook-roles-reversed", "WHK-723", may_kill={"WHK-742": _SHARED_TEST})
+def roles_reversed() -> None:
+    """A wildcard entry of the ConfigMap counts more than the ServiceAccount."""
+
+    def irsa_account(original):
+        return lambda account, sources: sources.wildcard_account(account.name) or original(account, sources)
+
+    override(configuration, "irsa_account", irsa_account)
+
+
+@mutant("webhook-reads-unshared", "WHK-730", may_kill={"WHK-727": _SHARED_TEST})
+def reads_unshared() -> None:
+    """Each review that waits for an account reads it."""
+
+    def arrival(original):
+        @contextmanager
+        def always_first(self, account):
+            with original(self, account) as (waiter, _first):
+                yield waiter, True
+
+        return always_first
+
+    override(AccountStore, "arrival", arrival)
+
+
 # --- Certificates and operation --------------------------------------------------------------------------------------
 
 
@@ -579,3 +611,9 @@ def pod_in_log() -> None:
         return told
 
     override(server, "_log_outcome", log_outcome)
+
+
+@mutant("webhook-reviews-unlogged", "WHK-872")
+def reviews_unlogged() -> None:
+    """The log has no line for reviews."""
+    override(server, "_log_outcome", lambda _: lambda *_outcome, timed_out: None)
