@@ -575,7 +575,7 @@ def uid_unverified() -> None:
     override(local_validation.LocalValidator, "validate", validate)
 
 
-@mutant("agent-owner-unchecked", "AGT-910", "AGT-911")
+@mutant("agent-owner-unchecked", "AGT-910", "AGT-911", may_kill=dict.fromkeys(("AGT-906", "AGT-907"), _SHARED_TEST))
 def owner_unchecked() -> None:
     """A genuine token takes an entry over without regard to its audience, namespace and names."""
     override(local_validation, "_check_owner", lambda _: lambda _claimed, _known: None)
@@ -647,7 +647,7 @@ def refresh_starved() -> None:
 @mutant("agent-renews-latest-first", "AGT-461")
 def renews_latest_first() -> None:
     """Of what is due, the entry that lives longest is renewed first."""
-    renewal.sorted = lambda due, key: sorted(due, key=key, reverse=True)
+    vars(renewal)["sorted"] = lambda due, key: sorted(due, key=key, reverse=True)
 
 
 @mutant("agent-renews-by-retention-only", "AGT-452", may_kill={"AGT-450": _SHARED_TEST})
@@ -726,7 +726,7 @@ def no_retry() -> None:
     override(server, "load_settings", lambda original: lambda *parts: replace(original(*parts), max_attempts=1))
 
 
-@mutant("agent-tls-unverified", "AGT-724", may_kill={"AGT-143": _SHARED_TEST})
+@mutant("agent-tls-unverified", "AGT-724", may_kill=dict.fromkeys(("AGT-143", "AGT-268", "AGT-269"), _SHARED_TEST))
 def tls_unverified() -> None:
     """Whoever answers at EKS Auth's address is believed."""
 
@@ -812,17 +812,18 @@ def strict_argv() -> None:
     override(cli, "parse_flags", parse_flags)
 
 
-@mutant("agent-first-flag-wins", "AGT-107")
-def first_flag_wins() -> None:
-    """Of a repeated flag the first value counts."""
+@mutant("agent-repeated-flag-refused", "AGT-107", may_kill={"AGT-110": "the suite gives a verbosity of its own"})
+def repeated_flag_refused() -> None:
+    """A flag that is given twice ends the start."""
 
     def parse_flags(original):
-        def first(arguments, flags, *, interspersed=True):
+        def once(arguments, flags, *, interspersed=True):
             parsed = original(arguments, flags, interspersed=interspersed)
-            values = {name: found if name == "bind-hosts" else found[:1] for name, found in parsed.values.items()}
-            return replace(parsed, values=values)
+            if any(len(found) > 1 for name, found in parsed.values.items() if name != "bind-hosts"):
+                raise FlagError("a flag is given twice")
+            return parsed
 
-        return first
+        return once
 
     override(cli, "parse_flags", parse_flags)
 
