@@ -573,7 +573,7 @@ def certificate_frozen() -> None:
     override(ServingCertificate, "changed", lambda _: lambda _self, _contents: None)
 
 
-@mutant("webhook-ready-at-once", "WHK-842")
+@mutant("webhook-ready-at-once", "WHK-842", may_kill={"WHK-848": _SHARED_TEST})
 def ready_at_once() -> None:
     """It is ready before it knows anything of the cluster."""
     override(main.Webhook, "_readiness", lambda _: lambda _self, _accounts: [])
