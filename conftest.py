@@ -14,6 +14,7 @@ from harness.cluster.base import Cluster, ClusterSpec
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.ground import Ground
 from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach
@@ -90,7 +91,7 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config, run_environment: dict[str, str]) -> Iterator[Lab]:
+def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Ground) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
@@ -100,6 +101,7 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str]) -> Iterato
         specs = [ClusterSpec.named(name) for name in _cluster_names(pytestconfig)]
         the_lab.up(specs, progress, parse_request(pytestconfig.getoption("--provider")))
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
+    ground.watch(the_lab.look_for_losses())
     yield the_lab
     if not was_up:
         the_lab.down()

@@ -64,20 +64,21 @@ class Probes:
 
     async def _answers(self, listener: Peer) -> bool:
         """Whether a listener answers ``GET /`` with 404, asked directly: no proxy is in the way (AGT-602, AGT-610)."""
+        loop = asyncio.get_running_loop()
         host = listener[0]
-        own: Peer | None = None
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
             try:
                 sock.setblocking(False)
                 sock.bind((host, 0))
-                own = sock.getsockname()[:2]
-                self._checks.add(own)
-                loop = asyncio.get_running_loop()
+                own: Peer = sock.getsockname()[:2]
+            except OSError:
+                return False
+            self._checks.add(own)
+            try:
                 await loop.sock_connect(sock, listener)
                 await loop.sock_sendall(sock, _QUESTION)
                 return (await loop.sock_recv(sock, len(_EXPECTED))) == _EXPECTED
             except OSError:
                 return False
             finally:
-                if own is not None:
-                    self._checks.discard(own)
+                self._checks.discard(own)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.ground import Ground
 
-__all__ = ["DIAGNOSTICS", "ENVIRONMENT", "diagnostics", "run_environment"]
+__all__ = ["DIAGNOSTICS", "ENVIRONMENT", "GROUND", "diagnostics", "ground", "run_environment"]
 
 DIAGNOSTICS = pytest.StashKey[Diagnostics]()
+GROUND = pytest.StashKey[Ground]()
 ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 
 
@@ -16,6 +18,12 @@ ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 def diagnostics(pytestconfig: pytest.Config) -> Diagnostics:
     """Where fixtures register what is to be looked into when a test fails."""
     return pytestconfig.stash[DIAGNOSTICS]
+
+
+@pytest.fixture(scope="session")
+def ground(pytestconfig: pytest.Config) -> Ground:
+    """Where fixtures tell what tests depend on."""
+    return pytestconfig.stash[GROUND]
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.ground import Ground
 from harness.conformance.ledger import Kind, Ledger
-from harness.conformance.outcomes import Outcome, not_applicable, outcome_of
+from harness.conformance.outcomes import Outcome, Reason, not_applicable, outcome_of
 from harness.conformance.recording import Recorder, recording
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase
+from harness.errors import HarnessFault
 
 __all__ = ["Observer"]
 
@@ -40,9 +42,10 @@ class Observer:
         bindings: Mapping[str, tuple[str, ...]],
         ledger: Ledger,
         redactor: Redactor,
-        diagnostics: Diagnostics,
-        directory: Path,
         *,
+        diagnostics: Diagnostics,
+        ground: Ground,
+        directory: Path,
         kind: Kind,
     ) -> None:
         """Keep what the hooks need.
@@ -52,6 +55,7 @@ class Observer:
             ledger: All requirements.
             redactor: Takes secrets out of what is noted.
             diagnostics: What to ask when a test fails.
+            ground: What to ask before it counts what a test says.
             directory: The run's directory.
             kind: Kind of the subject.
         """
@@ -59,6 +63,7 @@ class Observer:
         self._ledger = ledger
         self._redactor = redactor
         self._diagnostics = diagnostics
+        self._ground = ground
         self._directory = directory
         self._kind = kind
 
@@ -73,7 +78,9 @@ class Observer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Leave out a test of requirements none of which binds this kind of subject."""
+        """Leave out a test of requirements none of which binds this kind of subject, and end one without ground."""
+        if item.nodeid in self._bindings and (reason := self._ground.lost()):
+            raise HarnessFault(reason)
         asked = [self._ledger[name] for name in self._bindings.get(item.nodeid, ())]
         if asked and not any(self._kind in entry.applies_to for entry in asked):
             not_applicable("subject", f"{', '.join(entry.id for entry in asked)} does not bind a subject of this kind")
@@ -108,6 +115,9 @@ class Observer:
     ) -> Phase:
         error = call.excinfo.value if call.excinfo else None
         outcome, reason = outcome_of(None if isinstance(error, ChecksFailed) else error, in_body=call.when == "call")
+        if call.when == "call" and (lost := self._ground.lost()):
+            outcome, reason = Outcome.ERROR, Reason("lab", lost)
+            recorder.checks.clear()
         reached = [entry.requirement for entry in recorder.checks]
         written = _checks_of(item) if outcome is not Outcome.PASSED else []
         data = self._redactor.data

@@ -25,6 +25,7 @@ from harness.conformance import canary as canaries
 from harness.conformance import fixtures, store
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.ground import Ground
 from harness.conformance.ledger import Ledger, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
@@ -61,6 +62,7 @@ class Plugin:
         self._saved = 0.0
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
+        self._ground = Ground()
 
     # --- The session ------------------------------------------------------------------------------------------------
 
@@ -68,6 +70,7 @@ class Plugin:
         """Read ledger and baseline, if the suites are meant; ends the run when they are invalid."""
         config.pluginmanager.register(fixtures, "podid-fixtures")
         config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
+        config.stash[fixtures.GROUND] = self._ground
         config.stash[fixtures.ENVIRONMENT] = self._environment
         self._active = not config.option.collectonly and any(self._is_suite(config, name) for name in config.args)
         if not self._active:
@@ -105,8 +108,9 @@ class Plugin:
             self.results.bindings,
             self._ledger,
             self._redactor,
-            self.diagnostics,
-            self._directory,
+            diagnostics=self.diagnostics,
+            ground=self._ground,
+            directory=self._directory,
             kind=self._facts.kind,
         )
         config.pluginmanager.register(observer, "podid-observer")

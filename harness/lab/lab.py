@@ -22,14 +22,14 @@ from harness import wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
-from harness.errors import MissingPrerequisite, UsageError
+from harness.errors import MissingPrerequisite, PodidError, UsageError
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
-from harness.lab.paths import LabPaths, state_directory
+from harness.lab.paths import LabPaths, full_disk, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
 from harness.lab.provider import (
     Choice,
@@ -182,12 +182,15 @@ class Lab:
                 return
             try:
                 self._raise(added, self._provider_of(name), progress, is_new=is_new)
-            except BaseException:
+            except BaseException as error:
+                full = full_disk()
                 with progress.phase("clean-up"), _without_interruption():
                     if is_new:
                         self._remove()
                     else:
                         self._remove_clusters([spec.name for spec in added])
+                if full and isinstance(error, Exception):
+                    raise full from error  # what came was only a consequence: a database that ended, a cut answer
                 raise
 
     def _choose(self, requested: ProviderName | Literal["auto"], progress: Progress) -> ProviderName:
@@ -306,6 +309,27 @@ class Lab:
         places = {"aws": self._provider.aws_programs()}
         places |= {cluster.spec.name: cluster.programs() for cluster in self._provider.clusters()}
         return {place: dict(programs) for place, programs in places.items()}
+
+    def look_for_losses(self) -> Callable[[], str | None]:
+        """Return a function that tells which program of the lab ended since now, None if none did.
+
+        One that was started again counts: AWS would have forgotten everything.
+        """
+        before = self.status()
+
+        def look() -> str | None:
+            try:
+                now = self.status()
+            except PodidError as error:
+                return str(error)
+            for place, programs in before.items():
+                for name, was in programs.items():
+                    found = now.get(place, {}).get(name)
+                    if not found or not found["running"] or found["exits"] != was["exits"]:
+                        return f"{name} of {place} ended while the lab was in use; see: podid logs {place}/{name}"
+            return None
+
+        return look
 
     def logs(self) -> dict[str, Path]:
         """Return every log of the lab as ``place/program``."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CHECKOUT", "LabPaths", "cache_directory", "state_directory"]
+from harness.errors import MissingPrerequisite
+
+__all__ = ["CHECKOUT", "LabPaths", "cache_directory", "full_disk", "state_directory"]
+
+_FULL_BYTES = 256 << 20
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The checkout: agent/, webhook/, fixtures/ and tools/ are read from here."""
@@ -20,6 +25,18 @@ def cache_directory() -> Path:
 def state_directory() -> Path:
     """Return the directory for labs: ``PODID_STATE_DIR``, else below the user's state."""
     return _directory("PODID_STATE_DIR", "XDG_STATE_HOME", ".local/state")
+
+
+def full_disk() -> MissingPrerequisite | None:
+    """Return the error to raise if the disk of either directory has no room left; the directories need not exist."""
+    for directory in (state_directory(), cache_directory()):
+        existing = next(path for path in (directory, *directory.parents) if path.exists())
+        if shutil.disk_usage(existing).free < _FULL_BYTES:
+            return MissingPrerequisite(
+                f"the disk of {existing} is full",
+                hint="free some space, or set PODID_STATE_DIR and PODID_CACHE_DIR to directories on another disk",
+            )
+    return None
 
 
 def _directory(own: str, standard: str, default: str) -> Path:

@@ -34,6 +34,7 @@ __all__ = ["HOST", "Agent", "AgentCommand", "Ended", "Pending", "free_ports"]
 HOST = "169.254.170.23"
 PROGRAM = "eks-pod-identity-agent"
 _START_TIMEOUT = 15.0
+_RUN_TIMEOUT = 8.0
 _SILENCES = 2
 """After so many unanswered requests in a row an agent is not asked again: a deaf one must not cost minutes."""
 _SERIES = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
@@ -61,6 +62,8 @@ class AgentCommand:
     words: tuple[str, ...]
     is_ours: bool
     """Whether it takes our own flags; they are given to no other."""
+    _endless: list[str] = field(default_factory=list[str], init=False, compare=False)
+    """Commands that did not end."""
 
     @classmethod
     def of(cls, text: str, *, is_ours: bool) -> AgentCommand:
@@ -97,12 +100,13 @@ class AgentCommand:
         """Seconds that a renewal may be late: AWS's agent looks for due ones once a minute."""
         return 1.0 if self.is_ours else 65.0
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 10.0) -> Ended:
-        """Run a command that ends by itself.
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+        """Run a command that ends by itself; after some that did not, none gets much time.
 
         Raises:
             SubjectFault: It does not.
         """
+        timeout = _RUN_TIMEOUT if len(self._endless) < _SILENCES else _RUN_TIMEOUT / 5
         with tempfile.TemporaryDirectory(prefix="podid-agent-") as home:
             try:
                 done = subprocess.run(
@@ -114,6 +118,7 @@ class AgentCommand:
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
+                self._endless.append(shlex.join(arguments))
                 raise SubjectFault(f"{shlex.join(arguments)} has not ended after {timeout:g} s") from error
             except OSError as error:
                 raise self._cannot_start(error) from error

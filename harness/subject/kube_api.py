@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import sys
@@ -59,6 +60,9 @@ class KubeApi:
         """Names whose events are held back: an object that exists and that no watch has told of yet."""
         self._objects: dict[tuple[str, str, str], Object] = {}
         self._watches: list[_Watch] = []
+        self._pages: dict[str, tuple[str, list[Object]]] = {}
+        """What is left of the lists that were begun, by their token."""
+        self._tokens = itertools.count()
         self._version = 100
         self._oldest = 0
         self._changed = threading.Condition()
@@ -125,15 +129,23 @@ class KubeApi:
         with self._changed:
             return self._objects.get((kind, namespace, name))
 
-    def list_page(self, kind: str, namespace: str, name: str, start: int) -> Object:
-        """Return a page of a list, with where the next one starts."""
+    def list_page(self, kind: str, namespace: str, name: str, token: str) -> Object:
+        """Return a page of a list: the first one, or the one that the token of the page before stands for.
+
+        All pages show the state at the time of the first: an object that comes in between is for the watch to tell of.
+        """
         with self._changed:
-            keys = [key for key in sorted(self._objects) if self._is_seen(key, kind, namespace, name)]
-            metadata = {"resourceVersion": str(self._version)}
-            if start + _PAGE < len(keys):
-                metadata["continue"] = str(start + _PAGE)
-            items = [self._objects[key] for key in keys[start : start + _PAGE]]
-            return {"apiVersion": "v1", "kind": f"{_KINDS[kind]}List", "metadata": metadata, "items": items}
+            if token:
+                version, items = self._pages.pop(token)
+            else:
+                keys = [key for key in sorted(self._objects) if self._is_seen(key, kind, namespace, name)]
+                version, items = str(self._version), [self._objects[key] for key in keys]
+            metadata = {"resourceVersion": version}
+            if len(items) > _PAGE:
+                metadata["continue"] = f"page-{next(self._tokens)}"
+                self._pages[metadata["continue"]] = (version, items[_PAGE:])
+            page = items[:_PAGE]
+            return {"apiVersion": "v1", "kind": f"{_KINDS[kind]}List", "metadata": metadata, "items": page}
 
     @contextmanager
     def watching(
@@ -220,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif query.get("watch") in {"true", "1"}:
             self._watch(kind, namespace, name, int(query.get("resourceVersion") or "0"))
         else:
-            self._send(200, api.list_page(kind, namespace, name, int(query.get("continue") or "0")))
+            self._send(200, api.list_page(kind, namespace, name, query.get("continue", "")))
 
     def _watch(self, kind: str, namespace: str, name: str, version: int) -> None:
         with self.server.api.watching(kind, namespace, name, version) as events:

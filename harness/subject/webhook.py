@@ -53,6 +53,7 @@ OTHER_PREFIX = "own.example"
 _START_SECONDS = 15.0
 _ANSWER_SECONDS = 5.0
 _END_SECONDS = 15.0
+_IMPATIENT_SECONDS = 2.0
 
 
 def default_command() -> str:
@@ -174,15 +175,23 @@ class Surroundings:
         self.kubeconfig = api.write_kubeconfig(directory / "kubeconfig")
         self._command = command
         self._count = 0
+        self._is_patient = True
+        """Whether no webhook has run out of its time yet; the next ones are given little."""
 
     def new_pair(self) -> KeyPair:
         """Issue a serving certificate."""
         return self.authority.issue("webhook", names=[SERVICE, "pod-identity-webhook"], serving=True)
 
-    @property
-    def flags(self) -> list[str]:
-        """What every webhook needs: a certificate and the API server."""
-        return [*self.certificates.flags, f"--kubeconfig={self.kubeconfig}"]
+    def flags(self, *, certificates: ServingFiles | None = None, kubeconfig: Path | None = None) -> list[str]:
+        """Return what every webhook needs: a certificate, from these files, and the API server.
+
+        Args:
+            certificates: Instead of those that all webhooks share.
+            kubeconfig: Instead of the shared API server's.
+        """
+        # AWS's webhook would otherwise ask the cluster for a certificate, which no cluster signs any more.
+        the_kubeconfig = f"--kubeconfig={kubeconfig or self.kubeconfig}"
+        return ["--in-cluster=false", the_kubeconfig, *(certificates or self.certificates).flags]
 
     @contextmanager
     def webhook(
@@ -200,10 +209,10 @@ class Surroundings:
             ports: Whether to choose the ports, or to leave them at their defaults.
             environment: Variables to add.
         """
-        arguments = [*(self.flags if own is None else own), *flags]
+        arguments = [*(self.flags() if own is None else own), *flags]
         the_webhook = self._start(arguments, ports=ports, environment=environment or {})
         try:
-            the_webhook.wait_until_started()
+            self._is_patient &= the_webhook.wait_until_started(self._seconds(_START_SECONDS))
             yield the_webhook
         finally:
             the_webhook.close()
@@ -231,7 +240,7 @@ class Surroundings:
         annotations = {f"{prefix}/role-arn": role for prefix in ("eks.amazonaws.com", OTHER_PREFIX)}
         self.api.put_service_account("settling", "marker", annotations)
         with contextlib.suppress(SubjectFault):
-            deadline = time.monotonic() + (0.3 if webhook.is_slow else 3.0)
+            deadline = time.monotonic() + (0.3 if webhook.is_slow else 5.0)
             while time.monotonic() < deadline:
                 if webhook.admit(pod(service_account="marker"), "settling").value("AWS_ROLE_ARN") == role:
                     return
@@ -247,11 +256,15 @@ class Surroundings:
         """
         the_webhook = self._start([*arguments], ports=True, environment=environment or {})
         try:
-            ended = Ended(the_webhook.wait_for_end(), the_webhook.log)
+            ended = Ended(the_webhook.wait_for_end(self._seconds(_END_SECONDS)), the_webhook.log)
+            self._is_patient &= ended.exit_code is not None
         finally:
             the_webhook.close()
         attach(Evidence("command", f"{' '.join(arguments) or 'no arguments'} → {ended.exit_code}", ended.output))
         return ended
+
+    def _seconds(self, patient: float) -> float:
+        return patient if self._is_patient else _IMPATIENT_SECONDS
 
     def _start(self, arguments: list[str], *, ports: bool, environment: Mapping[str, str]) -> Webhook:
         self._count += 1
@@ -308,21 +321,25 @@ class Webhook:
         """Whether the process lives."""
         return self._process.poll() is None
 
-    def wait_until_started(self) -> None:
-        """Return when it accepts connections, or when it will not; whoever then asks it something finds out."""
-        deadline = time.monotonic() + _START_SECONDS
-        self._fault = f"it does not listen on port {self.port} after {_START_SECONDS:.0f} s"
+    def wait_until_started(self, timeout: float) -> bool:
+        """Return when it accepts connections or has ended, and whether it did either in time.
+
+        Whoever then asks it something finds out what is wrong with it.
+        """
+        deadline = time.monotonic() + timeout
+        self._fault = f"it does not listen on port {self.port} after {timeout:.0f} s"
         while time.monotonic() < deadline:
             if not self.is_running:
                 self._fault = f"it ended with {self._process.returncode}"
-                return
+                return True
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS).close()
             except OSError:
                 time.sleep(0.01)
                 continue
             self._fault = ""
-            return
+            return True
+        return False
 
     def wait_for_log(self, pattern: str) -> str:
         """Return the first match of a pattern in the log.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import ssl
 import time
@@ -87,7 +88,7 @@ def rotating(surroundings: Surroundings, tmp_path: Path) -> Iterator[tuple[Webho
     """A webhook with certificate files of its own, and the serial number that it began with."""
     pair = surroundings.new_pair()
     files = ServingFiles(tmp_path / "certificates").write(pair)
-    with surroundings.webhook(own=[*files.flags, f"--kubeconfig={surroundings.kubeconfig}"]) as webhook:
+    with surroundings.webhook(own=surroundings.flags(certificates=files)) as webhook:
         yield webhook, files, serial_of(pair)
 
 
@@ -123,32 +124,31 @@ def test_swap_of_a_mounted_secret_is_served(surroundings: Surroundings, tmp_path
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(f"..data/{name}")
 
-    with surroundings.webhook(
-        own=[*ServingFiles(tmp_path).flags, f"--kubeconfig={surroundings.kubeconfig}"]
-    ) as webhook:
+    with surroundings.webhook(own=surroundings.flags(certificates=ServingFiles(tmp_path))) as webhook:
         assert served(webhook) == serial_of(first)
         publish(tmp_path, second)
         wait_until_served(webhook, serial_of(second))
 
 
 def publish(directory: Path, pair: KeyPair) -> None:
-    """Swap ``..data`` as the kubelet's atomic writer does."""
+    """Swap ``..data`` as the kubelet's atomic writer does, and remove what it led to."""
+    old = (directory / "..data").resolve()
     version = directory / f"..{time.monotonic_ns()}"
     version.mkdir()
     pair.write(version, "tls")
     (directory / "..data_tmp").symlink_to(version.name)
     (directory / "..data_tmp").rename(directory / "..data")
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @requirement("WHK-823", "WHK-825")
-@pytest.mark.parametrize("fault", ["key alone", "certificate alone", "broken", "removed"])
+@pytest.mark.parametrize("fault", ["key alone", "certificate alone", "broken"])
 def test_unusable_pair_is_not_served(
     rotating: tuple[Webhook, ServingFiles, int], surroundings: Surroundings, fault: str
 ) -> None:
-    """Half of a new pair, a broken one and none leave the old one in service, and the log says so."""
+    """Half of a new pair and a broken one leave the old one in service."""
     webhook, files, first = rotating
     before = served(webhook)
-    said = len(webhook.log)
     new = ServingFiles(files.directory.parent / "new").write(surroundings.new_pair())
 
     match fault:
@@ -156,18 +156,36 @@ def test_unusable_pair_is_not_served(
             shutil.copy(new.key, files.key)
         case "certificate alone":
             shutil.copy(new.certificate, files.certificate)
-        case "broken":
-            files.certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         case _:
-            files.certificate.unlink()
-    wait.until(lambda: len(webhook.log) > said, what="a line in the log about the pair", timeout=10)
-    during = served(webhook)
+            files.certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    during = served_for_a_second(webhook)
     shutil.copy(new.key, files.key)
     shutil.copy(new.certificate, files.certificate)
     wait_until_served(webhook, x509.load_pem_x509_certificate(new.certificate.read_bytes()).serial_number)
 
-    check("WHK-823", expected=(first, first), observed=(before, during))
-    check("WHK-825", expected=first, observed=during, what="half-written")
+    check("WHK-823", expected=(first, {first}), observed=(before, during))
+    check("WHK-825", expected={first}, observed=during, what="half-written")
+
+
+def served_for_a_second(webhook: Webhook) -> set[int]:
+    """Return the serial numbers that connections see in a second, in which a change would have been noticed."""
+    seen: set[int] = set()
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        seen.add(served(webhook))
+        time.sleep(0.02)
+    return seen
+
+
+@requirement("WHK-823")
+@pytest.mark.usefixtures("ours_alone")  # what AWS's webhook would say is lost, for want of a logger
+def test_unusable_pair_is_logged(rotating: tuple[Webhook, ServingFiles, int]) -> None:
+    """Whoever reads the log learns of a pair that is not served."""
+    webhook, files, _ = rotating
+    webhook.get("/healthz")
+    files.certificate.write_text("x")
+
+    webhook.wait_for_log(re.escape(str(files.certificate)))
 
 
 @requirement("WHK-825")
@@ -214,7 +232,7 @@ def test_unusable_pair_at_start_is_fatal(surroundings: Surroundings, tmp_path: P
         case _:
             files.key.write_text(surroundings.new_pair().key)
 
-    ended = surroundings.run_to_its_end(*files.flags, f"--kubeconfig={surroundings.kubeconfig}")
+    ended = surroundings.run_to_its_end(*surroundings.flags(certificates=files))
 
     named = {"no certificate": files.certificate, "broken certificate": files.certificate}.get(fault, files.key)
     assert ended.exit_code not in (0, None)
@@ -228,7 +246,7 @@ def test_default_files(surroundings: Surroundings) -> None:
     if Path("/etc/webhook/certs/tls.crt").exists():
         could_not_run("environment", "this machine has /etc/webhook/certs/tls.crt")
 
-    ended = surroundings.run_to_its_end(f"--kubeconfig={surroundings.kubeconfig}")
+    ended = surroundings.run_to_its_end("--in-cluster=false", f"--kubeconfig={surroundings.kubeconfig}")
 
     assert ended.exit_code not in (0, None)
     assert "/etc/webhook/certs/tls.crt" in ended.output
@@ -266,7 +284,7 @@ def test_minimum_version(surroundings: Surroundings, flag: str, spoken: set[str]
 @pytest.mark.parametrize("flag", ["1.4", "TLS1.2"])
 def test_other_minimum_versions_are_fatal(surroundings: Surroundings, flag: str) -> None:
     """Anything else ends the webhook, which names it."""
-    ended = surroundings.run_to_its_end(*surroundings.flags, f"--tls-min-version={flag}")
+    ended = surroundings.run_to_its_end(*surroundings.flags(), f"--tls-min-version={flag}")
 
     assert ended.exit_code not in (0, None)
     assert flag in ended.output
@@ -275,20 +293,21 @@ def test_other_minimum_versions_are_fatal(surroundings: Surroundings, flag: str)
 @requirement("WHK-830")
 def test_cipher_suites(surroundings: Surroundings) -> None:
     """Those that the flag lists are spoken and no others; blanks and empty items do not count."""
-    flag = "--tls-cipher-suites= TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 , ,TLS_AES_128_GCM_SHA256"
+    # One that HTTP/2 wants: AWS's webhook does not start without.
+    flag = "--tls-cipher-suites= TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 , ,TLS_AES_128_GCM_SHA256"
 
     with surroundings.webhook(flag) as webhook:
         webhook.get("/healthz")
-        listed = negotiated(webhook, Version.TLSv1_2, "ECDHE-ECDSA-AES256-GCM-SHA384")
-        other = negotiated(webhook, Version.TLSv1_2, "ECDHE-ECDSA-AES128-GCM-SHA256")
+        listed = negotiated(webhook, Version.TLSv1_2, "ECDHE-ECDSA-AES128-GCM-SHA256")
+        other = negotiated(webhook, Version.TLSv1_2, "ECDHE-ECDSA-AES256-GCM-SHA384")
 
-    assert (listed, other) == ("ECDHE-ECDSA-AES256-GCM-SHA384", None)
+    assert (listed, other) == ("ECDHE-ECDSA-AES128-GCM-SHA256", None)
 
 
 @requirement("WHK-830")
 def test_unknown_cipher_suite_is_fatal(surroundings: Surroundings) -> None:
     """An unknown name ends the webhook, which names it."""
-    ended = surroundings.run_to_its_end(*surroundings.flags, "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_NONE")
+    ended = surroundings.run_to_its_end(*surroundings.flags(), "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_NONE")
 
     assert ended.exit_code not in (0, None)
     assert "TLS_NONE" in ended.output

@@ -75,7 +75,7 @@ def test_values_behind_a_blank(custom: Webhook, kube_api: KubeApi) -> None:
     }
 
 
-@requirement("WHK-861", "WHK-862", "WHK-831")
+@requirement("WHK-861", "WHK-862")
 def test_arguments_of_upstream_s_manifests(surroundings: Surroundings, kube_api: KubeApi) -> None:
     """Values behind `=`, booleans that are off, klog's flags and --kube-api start a webhook like any other."""
     switches = ["--in-cluster=false", "--sts-regional-endpoint=false", "--watch-config-map=false"]
@@ -89,7 +89,7 @@ def test_arguments_of_upstream_s_manifests(surroundings: Surroundings, kube_api:
         surroundings.settle(webhook)
         admission = webhook.review(pod(service_account="with-role"))
 
-    for identifier in ("WHK-861", "WHK-862", "WHK-831"):
+    for identifier in ("WHK-861", "WHK-862"):
         check(identifier, expected=["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"], observed=admission.names())
 
 
@@ -142,7 +142,7 @@ def test_version(surroundings: Surroundings) -> None:
 )
 def test_wrong_flags_are_fatal(surroundings: Surroundings, argument: str) -> None:
     """An unknown flag and a value that cannot be parsed end it with a message that names the flag."""
-    ended = surroundings.run_to_its_end(*surroundings.flags, argument)
+    ended = surroundings.run_to_its_end(*surroundings.flags(), argument)
 
     assert ended.exit_code not in (0, None)
     assert argument.partition("=")[0].removeprefix("--") in ended.output
@@ -166,17 +166,26 @@ def test_unusable_kubeconfig_is_fatal(surroundings: Surroundings, content: str |
     if content is not None:
         path.write_text(content)
 
-    ended = surroundings.run_to_its_end(*surroundings.certificates.flags, f"--kubeconfig={path}")
+    ended = surroundings.run_to_its_end(*surroundings.flags(kubeconfig=path))
 
     assert ended.exit_code not in (0, None)
     assert ended.output.strip()
 
 
 @requirement("WHK-831")
+def test_certificate_is_not_requested_by_default(surroundings: Surroundings) -> None:
+    """Without the flag the files are served."""
+    own = [*surroundings.certificates.flags, f"--kubeconfig={surroundings.kubeconfig}"]
+
+    with surroundings.webhook(own=own) as webhook:
+        assert webhook.get("/healthz").status == 200
+
+
+@requirement("WHK-831")
 @pytest.mark.parametrize("argument", ["--in-cluster", "--in-cluster=true"])
 def test_certificate_by_request_is_refused(surroundings: Surroundings, argument: str) -> None:
     """Kubernetes signs no such certificates any more, and the error says so instead of waiting for one."""
-    ended = surroundings.run_to_its_end(*surroundings.flags, argument)
+    ended = surroundings.run_to_its_end(*surroundings.flags(), argument)
 
     assert ended.exit_code not in (0, None)
     assert "--in-cluster" in ended.output

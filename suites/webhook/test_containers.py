@@ -97,9 +97,11 @@ def test_variables_are_appended_in_order(eks: Webhook, expected: Expected) -> No
 )
 def test_presence_is_by_name(eks: Webhook, expected: Expected, content: Object) -> None:
     """A name counts whatever its value is and wherever it comes from."""
-    own = [{"name": name, **content} for name in (STS, "AWS_REGION", expected.pair[1])]
+    names = [STS, "AWS_REGION", expected.pair[1]]
+    own = [{"name": name, **content} for name in names]
 
-    assert eks.review(expected.pod({"name": "app", "env": own})).env() == own
+    # Names, since AWS's webhook leaves out an empty value, which means the same.
+    assert eks.review(expected.pod({"name": "app", "env": own})).names() == names
 
 
 @requirement("WHK-504")

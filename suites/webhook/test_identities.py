@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_missing_directory_is_fatal(surroundings: Surroundings) -> None:
     """A webhook whose file's directory is missing at start ends, and says which."""
     flag = "--watch-container-credentials-config=/no-such-directory/identities.json"
 
-    ended = surroundings.run_to_its_end(*surroundings.flags, flag)
+    ended = surroundings.run_to_its_end(*surroundings.flags(), flag)
 
     assert ended.exit_code not in (0, None)
     assert "/no-such-directory" in ended.output
@@ -211,12 +212,14 @@ def test_swap_of_a_mounted_config_map(surroundings: Surroundings, tmp_path: Path
 
 
 def publish(directory: Path, content: str) -> None:
-    """Swap ``..data`` as the kubelet's atomic writer does."""
+    """Swap ``..data`` as the kubelet's atomic writer does, and remove what it led to."""
+    old = (directory / "..data").resolve()
     version = directory / f"..{time.monotonic_ns()}"
     version.mkdir()
     (version / "identities.json").write_text(content)
     (directory / "..data_tmp").symlink_to(version.name)
     (directory / "..data_tmp").rename(directory / "..data")
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @requirement("WHK-709")

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -146,9 +147,19 @@ class _Metadata(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def metadata_service() -> Iterator[dict[str, str]]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Metadata) as server:
+class _NoMetadata(_Metadata):
+    """A metadata service that knows nothing."""
+
+    def do_GET(self) -> None:
+        self._answer(None)
+
+    do_PUT = do_GET  # noqa: N815 - the base class's name
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[dict[str, str]]:
+    """Serve, and give the variable that leads a webhook there."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}"}
@@ -157,9 +168,12 @@ def metadata_service() -> Iterator[dict[str, str]]:
 
 
 @requirement("WHK-410")
-def test_composed_role(surroundings: Surroundings, metadata_service: dict[str, str]) -> None:
+def test_composed_role(surroundings: Surroundings) -> None:
     """A role's name becomes an ARN with the account and partition of the node; ARNs stay as they are."""
-    with surroundings.webhook("--compose-role-arn", environment=metadata_service) as webhook:
+    with (
+        serving(_Metadata) as environment,
+        surroundings.webhook("--compose-role-arn", environment=environment) as webhook,
+    ):
         surroundings.annotate(webhook, "composed", {"eks.amazonaws.com/role-arn": "path/s3-reader"})
         composed = webhook.review(pod(service_account="composed")).value(ARN)
         complete = webhook.review(with_role()).value(ARN)
@@ -171,9 +185,8 @@ def test_composed_role(surroundings: Surroundings, metadata_service: dict[str, s
 @requirement("WHK-410")
 def test_no_metadata_service_is_fatal(surroundings: Surroundings) -> None:
     """Without the instance identity document it ends at start."""
-    nowhere = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"}
-
-    ended = surroundings.run_to_its_end(*surroundings.flags, "--compose-role-arn", environment=nowhere)
+    with serving(_NoMetadata) as environment:
+        ended = surroundings.run_to_its_end(*surroundings.flags(), "--compose-role-arn", environment=environment)
 
     assert ended.exit_code not in (0, None)
     assert ended.output.strip()

@@ -20,7 +20,7 @@ def talkative(surroundings: Surroundings) -> Iterator[Webhook]:
     """A webhook that logs as much as it can, and knows a token and a key that it must keep to itself."""
     file = surroundings.directory / "identities.json"
     kubeconfig = surroundings.api.write_kubeconfig(surroundings.directory / "kubeconfig-canary", token="canary-token")
-    own = [*surroundings.certificates.flags, f"--kubeconfig={kubeconfig}"]
+    own = surroundings.flags(kubeconfig=kubeconfig)
     flags = ("-v=9", "--service-account-lookup-grace-period=300ms")
     with surroundings.webhook(f"--watch-container-credentials-config={file}", *flags, own=own) as webhook:
         surroundings.settle(webhook)

@@ -112,11 +112,15 @@ def test_associated_account_is_not_waited_for(patient: Webhook) -> None:
 
 
 @requirement("WHK-729")
-def test_account_without_a_role_is_not_waited_for(patient: Webhook, kube_api: KubeApi) -> None:
+def test_account_without_a_role_is_not_waited_for(
+    patient: Webhook, surroundings: Surroundings, kube_api: KubeApi
+) -> None:
     """An account that is known to have no role is answered at once, and the API server is not asked."""
-    mechanism, seconds = timed(patient, "plain")
+    surroundings.annotate(patient, "known-without-role", {})
 
-    assert (mechanism, kube_api.gets_of("demo", "plain")) == ("none", 0)
+    mechanism, seconds = timed(patient, "known-without-role")
+
+    assert (mechanism, kube_api.gets_of("demo", "known-without-role")) == ("none", 0)
     assert seconds < GRACE_SECONDS / 2
 
 
@@ -186,7 +190,7 @@ def own_api(surroundings: Surroundings, tmp_path: Path) -> Iterator[tuple[KubeAp
     with serve_kube_api() as api:
         for number in range(5):
             api.put_service_account("demo", f"kept-{number}", ROLE)
-        own = [*surroundings.certificates.flags, f"--kubeconfig={api.write_kubeconfig(tmp_path / 'kubeconfig')}"]
+        own = surroundings.flags(kubeconfig=api.write_kubeconfig(tmp_path / "kubeconfig"))
         with surroundings.webhook(own=own) as webhook:
             api.wait_for_watch("serviceaccounts", timeout=5)
             yield api, webhook

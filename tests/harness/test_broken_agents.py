@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,6 @@ def test_an_agent_that_always_says_the_same_fails(tmp_path: Path, answer: str) -
     script = tmp_path / "agent.py"
     script.write_text(SCRIPT)
     command = f"{sys.executable} {script} '{answer}'"
-    started = time.monotonic()
 
     code, run = judge(
         tmp_path,
@@ -73,9 +71,9 @@ def test_an_agent_that_always_says_the_same_fails(tmp_path: Path, answer: str) -
     )
 
     assert code == 1
-    assert {entry.id: entry.outcome for entry in run.requirements if entry.outcome} == dict.fromkeys(DECIDED, "failed")
+    outcomes = {entry.id: entry.outcome for entry in run.requirements}
+    assert {name: outcomes[name] for name in DECIDED} == dict.fromkeys(DECIDED, "failed")
     assert {test.outcome for test in run.tests} <= {"failed", "passed"}
-    assert time.monotonic() - started < 40
 
 
 def test_a_command_that_is_no_agent_fails(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import configparser
 import multiprocessing
+import shutil
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ import yaml
 from harness.cluster.base import ClusterSpec
 from harness.errors import UsageError
 from harness.lab.lock import exclusive
+from harness.lab.paths import full_disk
 from harness.lab.profile import Administrator, write_aws_config, write_kubeconfig
 
 
@@ -97,3 +100,15 @@ def test_another_cluster_has_an_issuer_of_its_own_always_the_same() -> None:
 def test_a_name_that_eks_would_refuse_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="no usable cluster name"):
         ClusterSpec.named(name)
+
+
+def test_a_full_disk_is_named_whatever_suffered_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directories that do not exist yet are looked up above."""
+    monkeypatch.setenv("PODID_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("PODID_CACHE_DIR", str(tmp_path / "cache" / "podid"))
+    free = {"free": 1 << 40}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(**free) if path == tmp_path else None)
+
+    assert full_disk() is None
+    free["free"] = 1 << 20
+    assert f"the disk of {tmp_path} is full" in str(full_disk())

@@ -128,6 +128,29 @@ def test_the_harness_s_own_trouble_is_no_verdict_on_the_subject(suite: pytest.Py
     assert reason.kind == kind
 
 
+def test_nothing_counts_on_ground_that_gave_way(suite: pytest.Pytester) -> None:
+    """A dead AWS refuses everything, which fails some tests, and passes those that want a refusal."""
+    body = """
+lab = {"lost": None}
+@pytest.fixture(scope="session", autouse=True)
+def watched(ground): ground.watch(lambda: lab["lost"])
+@requirement("AGT-3")
+def test_before(): pass
+@requirement("AGT-1", "AGT-2")
+def test_while_it_ends():
+    lab["lost"] = "localstack of aws ended"
+    check("AGT-1", expected=200, observed=500)
+    check("AGT-2", expected=403, observed=403)
+@requirement("AGT-1")
+def test_after(): assert False, "never runs"
+"""
+    assert run(suite, body).ret == 3
+
+    outcomes = {entry.id: entry.outcome for entry in record(suite).requirements}
+    assert outcomes == {"AGT-1": "error", "AGT-2": "error", "AGT-3": "passed", "WHK-1": ""}
+    assert [test.reason.kind for test in record(suite).tests if test.reason] == ["lab", "set-up"]
+
+
 def test_a_failing_clean_up_does_not_change_what_was_decided(suite: pytest.Pytester) -> None:
     body = """
 @pytest.fixture
