@@ -159,8 +159,11 @@ def _mutant(mutant: Mutant, bindings: Bindings, musts: set[str], directory: Path
     def judge(subject: _Subject) -> Row:
         return judge_mutant(mutant, subject.words(), own, seconds=subject.seconds, note=subject.note)
 
-    if full or mutant.is_trivial:
-        runs: list[Sequence[str]] = [[file] for file in _files(suite, bindings, None)]
+    if mutant.is_trivial:
+        # In one session: what does not answer is given up sooner each time.
+        runs: list[Sequence[str]] = [[f"suites/{suite}"]]
+    elif full:
+        runs = [[file] for file in _files(suite, bindings, None)]
     else:
         # What may fail as well is no proof, so its tests are left to --full.
         runs = [[*_files(suite, bindings, mutant.must_kill), *_only(mutant.must_kill)]]
