@@ -295,7 +295,7 @@ def mutants(
         from harness.mutants import choose, run_mutants  # noqa: PLC0415 - they import agent and webhook
     except ModuleNotFoundError as error:
         raise MissingPrerequisite(f"{error}", hint="install agent and webhook: uv sync") from error
-    chosen = choose(names or [])
+    chosen = choose(names or [], trivial=full or listing)
     if listing:
         for mutant in chosen:
             print(f"{mutant.name:32} {' '.join(mutant.must_kill) or 'nearly all':24} {mutant.fault}")

@@ -69,8 +69,12 @@ class _Run:
     started: float
 
 
-def choose(patterns: Sequence[str]) -> list[Mutant]:
-    """Return the mutants of these names or globs; all without any.
+def choose(patterns: Sequence[str], *, trivial: bool) -> list[Mutant]:
+    """Return the mutants of these names or globs.
+
+    Args:
+        patterns: Names or globs; without any, all.
+        trivial: Whether all means those as well that meet a whole suite and wait for most of it.
 
     Raises:
         UsageError: A pattern matches none.
@@ -79,9 +83,9 @@ def choose(patterns: Sequence[str]) -> list[Mutant]:
     for pattern in patterns:
         if not any(fnmatchcase(mutant.name, pattern) for mutant in mutants):
             raise UsageError(f"no mutant {pattern!r}", hint="list them with: podid mutants --list")
-    return [
-        mutant for mutant in mutants if not patterns or any(fnmatchcase(mutant.name, pattern) for pattern in patterns)
-    ]
+    if not patterns:
+        return [mutant for mutant in mutants if trivial or not mutant.is_trivial]
+    return [mutant for mutant in mutants if any(fnmatchcase(mutant.name, pattern) for pattern in patterns)]
 
 
 def run_mutants(
@@ -159,11 +163,8 @@ def _mutant(mutant: Mutant, bindings: Bindings, musts: set[str], directory: Path
     def judge(subject: _Subject) -> Row:
         return judge_mutant(mutant, subject.words(), own, seconds=subject.seconds, note=subject.note)
 
-    if mutant.is_trivial:
-        # In one session: what does not answer is given up sooner each time.
-        runs: list[Sequence[str]] = [[f"suites/{suite}"]]
-    elif full:
-        runs = [[file] for file in _files(suite, bindings, None)]
+    if full or mutant.is_trivial:
+        runs: list[Sequence[str]] = [[file] for file in _files(suite, bindings, None)]
     else:
         # What may fail as well is no proof, so its tests are left to --full.
         runs = [[*_files(suite, bindings, mutant.must_kill), *_only(mutant.must_kill)]]

@@ -125,13 +125,15 @@ def test_a_mutant_is_small(name: str) -> None:
 
 
 def test_names_and_globs_choose_mutants() -> None:
-    assert [mutant.name for mutant in choose(["agent-no-cache", "webhook-uid-*"])] == [
+    assert [mutant.name for mutant in choose(["agent-no-cache", "webhook-uid-*"], trivial=False)] == [
         "agent-no-cache",
         "webhook-uid-lost",
     ]
-    assert {mutant.suite for mutant in choose([])} == {"agent", "webhook"}
+    assert {mutant.suite for mutant in choose([], trivial=False)} == {"agent", "webhook"}
+    assert not any(mutant.is_trivial for mutant in choose([], trivial=False))
+    assert len(choose([], trivial=True)) == len(ALL)
     with pytest.raises(UsageError, match="no mutant 'agent-nope'"):
-        choose(["agent-nope"])
+        choose(["agent-nope"], trivial=True)
     with pytest.raises(UsageError, match="no mutant 'nope'"):
         find("nope")
 
