@@ -277,7 +277,7 @@ class Surroundings:
             arguments = [f"--port={chosen[0]}", f"--metrics-port={chosen[1]}", *arguments]
         log = self.directory / f"webhook-{self._count}.log"
         webhook = Webhook(
-            [*self._command, *arguments], chosen, self.ca, log, environment, self._seconds(_ANSWER_SECONDS)
+            [*self._command, *arguments], chosen, self.ca, log, environment, patience=self._seconds(_ANSWER_SECONDS)
         )
         self._started.append(webhook)
         return webhook
