@@ -13,13 +13,13 @@ import re
 from dataclasses import replace
 
 from podid_agent import (
+    aws_settings,
     cache,
     cli,
     credentials,
     credentials_endpoint,
     eks_auth,
     eks_auth_answer,
-    endpoints,
     fetching,
     http1_server,
     local_validation,
@@ -601,7 +601,11 @@ def errors_cached() -> None:
     override(Fetcher, "fetch", fetch)
 
 
-@mutant("agent-binding-forgotten", "AGT-918", may_kill={"AGT-905": _SHARED_TEST, "AGT-908": "it is verified again"})
+@mutant(
+    "agent-binding-forgotten",
+    "AGT-905",
+    may_kill=dict.fromkeys(("AGT-906", "AGT-908", "AGT-918"), "a newer token costs a call each time"),
+)
 def binding_forgotten() -> None:
     """An entry keeps the token that it was fetched with, though a newer one was verified."""
     override(cache.CredentialCache, "bind", lambda _: lambda _self, _entry, _token, _claims: None)
@@ -773,10 +777,14 @@ def attempt_unbounded() -> None:
     override(eks_auth, "_ATTEMPT_TIMEOUT", lambda _: 60.0)
 
 
-@mutant("agent-loopback-proxied", "AGT-733", may_kill={"AGT-734": "link-local addresses are not exempt either"})
+@mutant(
+    "agent-loopback-proxied",
+    "AGT-733",
+    may_kill=dict.fromkeys(("AGT-144", "AGT-731", "AGT-732"), "every endpoint is asked through the one proxy"),
+)
 def loopback_proxied() -> None:
     """Also the machine itself is asked through the proxy."""
-    override(endpoints, "_is_local", lambda _: lambda _host: False)
+    override(aws_settings, "proxy_for", lambda _: lambda _url, environment: environment.get("HTTP_PROXY"))
 
 
 # --- Process, probes, logs -------------------------------------------------------------------------------------------
