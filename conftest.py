@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,12 +52,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _start_mutant(config)
     foreign = config.getoption("--agent-command") or config.getoption("--webhook-command")
     if foreign and not config.getoption("--subject"):
         # Somebody else's program is held to what AWS's does, not to what only ours promises.
         config.option.subject = "upstream"
     config.addinivalue_line("markers", "requirement(*ids): the requirements that a test decides")
     config.pluginmanager.register(Plugin(SUITES), "podid-conformance")
+
+
+def _start_mutant(config: pytest.Config) -> None:
+    """Let ``--subject mutant:NAME`` start the mutant, unless a command says what to start."""
+    kind, _, name = config.getoption("--subject").partition(":")
+    if kind != "mutant" or config.getoption("--agent-command") or config.getoption("--webhook-command"):
+        return
+    command = shlex.join([sys.executable, "-m", "harness.subject.mutants", name])
+    if name.startswith("agent-"):
+        config.option.agent_command = command
+    else:
+        config.option.webhook_command = command
 
 
 def _cluster_names(config: pytest.Config) -> list[str]:

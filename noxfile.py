@@ -65,6 +65,16 @@ def judge(session: nox.Session, suite: str) -> None:
         raise SystemExit(failure.return_code) from None
 
 
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Prove that the suites can fail: which requirement finds out which broken agent or webhook (-- --full NAME…)."""
+    sync(session)
+    try:
+        session.run("podid", "mutants", *session.posargs, interrupt_timeout=30)
+    except nox.command.CommandFailed as failure:
+        raise SystemExit(failure.return_code) from None
+
+
 @nox.session
 def compare(session: nox.Session) -> None:
     """Say what was lost between two runs of e2e (-- OLD NEW, directories of reports/)."""

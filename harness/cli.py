@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn, cast
@@ -273,6 +276,36 @@ def list_requirements(
         print("\n".join(f"{'':24}{line}" for line in tests.get(entry.id, [why])))
     decided = sum(entry.id in tests for entry in chosen)
     print(f"{len(chosen)} requirements, {decided} decided by tests", file=sys.stderr)
+
+
+@app.command()
+def mutants(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or globs; all without any.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Run the whole suite on each, to find over-killing.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Print them and what must find them out; run nothing.")
+    ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time.")] = os.cpu_count() or 2,
+    report_dir: Annotated[Path, typer.Option("--report-dir", help="Where the run's directory is made.")] = Path(
+        "reports"
+    ),
+) -> None:
+    """Prove that the suites can fail: run them on broken agents and webhooks, and print which test found out which."""
+    try:
+        from harness.mutants import choose, run_mutants  # noqa: PLC0415 - they import agent and webhook
+    except ModuleNotFoundError as error:
+        raise MissingPrerequisite(f"{error}", hint="install agent and webhook: uv sync") from error
+    chosen = choose(names or [], trivial=full or listing)
+    if listing:
+        for mutant in chosen:
+            print(f"{mutant.name:32} {' '.join(mutant.must_kill) or 'nearly all':24} {mutant.fault}")
+        return
+    directory = report_dir / f"mutants-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    matrix = run_mutants(chosen, directory.absolute(), full=full, jobs=jobs, tell=partial(print, flush=True))
+    for complaint in matrix.complaints():
+        print(complaint)
+    print(f"{matrix.line} — {directory / 'kill-matrix.md'}")
+    raise typer.Exit(matrix.exit_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

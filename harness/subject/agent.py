@@ -64,6 +64,7 @@ class AgentCommand:
     """Whether it takes our own flags; they are given to no other."""
     _endless: list[str] = field(default_factory=list[str], init=False, compare=False)
     """Commands that did not end."""
+    _served: list[Agent] = field(default_factory=list["Agent"], init=False, compare=False)
 
     @classmethod
     def of(cls, text: str, *, is_ours: bool) -> AgentCommand:
@@ -92,7 +93,12 @@ class AgentCommand:
 
     @property
     def patience(self) -> float:
-        """Seconds after which an unanswered request is a fault; AWS's agent tries up to nine."""
+        """Seconds after which an unanswered request is a fault; AWS's agent tries up to nine.
+
+        After agents that had to be given up, the next ones get little.
+        """
+        if sum(agent.is_deaf for agent in self._served) >= _SILENCES:
+            return 1.0
         return 6.0 if self.is_ours else 15.0
 
     @property
@@ -174,6 +180,7 @@ class AgentCommand:
             except OSError as error:
                 raise self._cannot_start(error) from error
             agent = Agent(process, tuple(hosts), port, probe_port, metrics_port, stdout, stderr, home, self.patience)
+            self._served.append(agent)
             try:
                 agent.wait_until_listening(without_metrics="--disable-metrics" in arguments)
                 yield agent
@@ -226,6 +233,8 @@ class Agent:
     """Why it cannot be asked, if so."""
     has_listened: bool = False
     """Whether all its ports accepted connections once."""
+    is_deaf: bool = False
+    """Whether it has stopped answering."""
     _silences: int = field(default=0, init=False)
     _connections: list[socket.socket] = field(default_factory=list[socket.socket], init=False)
 
@@ -377,6 +386,7 @@ class Agent:
         """Take note that a request was answered, or that its time ran out."""
         self._silences = 0 if came else self._silences + 1
         if self._silences >= _SILENCES:
+            self.is_deaf = True
             self.fault = f"the agent has left {_SILENCES} requests in a row without an answer"
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:

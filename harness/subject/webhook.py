@@ -54,6 +54,8 @@ _START_SECONDS = 15.0
 _ANSWER_SECONDS = 5.0
 _END_SECONDS = 15.0
 _IMPATIENT_SECONDS = 2.0
+_SILENCES = 2
+"""After so many unanswered requests in a row a webhook is not asked again: a deaf one must not cost minutes."""
 
 
 def default_command() -> str:
@@ -175,6 +177,7 @@ class Surroundings:
         self.kubeconfig = api.write_kubeconfig(directory / "kubeconfig")
         self._command = command
         self._count = 0
+        self._started: list[Webhook] = []
         self._is_patient = True
         """Whether no webhook has run out of its time yet; the next ones are given little."""
 
@@ -264,7 +267,8 @@ class Surroundings:
         return ended
 
     def _seconds(self, patient: float) -> float:
-        return patient if self._is_patient else _IMPATIENT_SECONDS
+        is_patient = self._is_patient and not any(webhook.is_deaf for webhook in self._started)
+        return patient if is_patient else _IMPATIENT_SECONDS
 
     def _start(self, arguments: list[str], *, ports: bool, environment: Mapping[str, str]) -> Webhook:
         self._count += 1
@@ -272,14 +276,25 @@ class Surroundings:
         if ports:
             arguments = [f"--port={chosen[0]}", f"--metrics-port={chosen[1]}", *arguments]
         log = self.directory / f"webhook-{self._count}.log"
-        return Webhook([*self._command, *arguments], chosen, self.ca, log, environment)
+        webhook = Webhook(
+            [*self._command, *arguments], chosen, self.ca, log, environment, patience=self._seconds(_ANSWER_SECONDS)
+        )
+        self._started.append(webhook)
+        return webhook
 
 
 class Webhook:
     """A webhook process and a client of it that checks its certificate as an API server does."""
 
     def __init__(
-        self, argv: Sequence[str], ports: tuple[int, ...], ca: Path, log: Path, environment: Mapping[str, str]
+        self,
+        argv: Sequence[str],
+        ports: tuple[int, ...],
+        ca: Path,
+        log: Path,
+        environment: Mapping[str, str],
+        *,
+        patience: float,
     ) -> None:
         """Start it; :meth:`wait_until_started` waits.
 
@@ -289,7 +304,12 @@ class Webhook:
             ca: File with the authorities that its certificate may be signed by.
             log: Where its output goes.
             environment: Variables to add to ours, of which it does not see those of AWS and Kubernetes.
+            patience: Seconds to wait for an answer.
         """
+        self._patience = patience
+        self._silences = 0
+        self.is_deaf = False
+        """Whether it has stopped answering."""
         self.port, self.metrics_port = ports
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "KUBERNETES_"))}
         self.tls = ssl.create_default_context(cafile=ca)
@@ -395,10 +415,18 @@ class Webhook:
             if kept and isinstance(error, http.client.RemoteDisconnected | ConnectionError):
                 # It may close an idle connection at any time; on a new one there is no excuse.
                 return self.request(method, path, body, headers)
+            self._note_answer(came=not isinstance(error, TimeoutError))
             raise SubjectFault(f"{method} {path}: {type(error).__name__}: {error}") from error
+        self._note_answer(came=True)
         if connection.sock is not None:  # pyright: ignore[reportUnnecessaryComparison] - None once the server closes it
             self._connections.kept = connection
         return reply
+
+    def _note_answer(self, *, came: bool) -> None:
+        self._silences = 0 if came else self._silences + 1
+        if self._silences >= _SILENCES:
+            self.is_deaf = True
+            self._fault = f"it has left {_SILENCES} requests in a row without an answer"
 
     def get(self, path: str) -> Reply:
         """Get a path of the HTTPS port."""
@@ -466,7 +494,7 @@ class Webhook:
         Raises:
             SubjectFault: There is no answer.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=_ANSWER_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=self._patience)
         try:
             return _exchange(connection, "GET", path, None, {})
         except (OSError, http.client.HTTPException) as error:
@@ -480,7 +508,7 @@ class Webhook:
         Raises:
             OSError: It is refused, or there is no agreement on TLS (``ssl.SSLError``).
         """
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=self._patience)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             return (context or self.tls).wrap_socket(plain, server_hostname=SERVICE)
@@ -489,7 +517,7 @@ class Webhook:
             raise
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self._patience)
         # With a socket given it does not connect by itself: the certificate is for the Service's name, not the address.
         opened = self.socket()
         self._opened.append(opened)

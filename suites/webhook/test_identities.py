@@ -88,6 +88,7 @@ def test_change_counts(file: File, way: str) -> None:
 
     observed = [file.mechanism(account) for account in ("after", "after-too", "before")]
     check("WHK-701", expected="within 10 s", observed=round(seconds, 2), holds=seconds < EFFECTIVE_SECONDS)
+    check("WHK-701", expected="none", observed=observed[-1], what="an association that is gone")
     check("WHK-702", expected=["Pod Identity", "Pod Identity", "none"], observed=observed)
 
 

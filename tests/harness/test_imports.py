@@ -83,3 +83,12 @@ def test_a_report_reads_the_record_and_knows_no_other_report(file: Path) -> None
     known = {name for name in imports(file) if is_below(name, below)}
 
     assert not {name for name in known if not is_below(name, f"{below}.record") and "._" not in name}
+
+
+@pytest.mark.parametrize(
+    "file", modules("harness", without="/subject/mutants/"), ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_only_mutants_import_subjects(file: Path) -> None:
+    subjects = ("podid_agent", "podid_webhook", "harness.subject.mutants.agent", "harness.subject.mutants.webhook")
+
+    assert not {name for name in imports(file) for package in subjects if is_below(name, package)}
