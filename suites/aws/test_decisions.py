@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cloud.iam import Decision
@@ -271,7 +271,6 @@ CALLER = st.sampled_from([POD, USER, ROOT, EKS, ANONYMOUS])
 
 
 @requirement("IAM-EVAL-13", "IAM-SEC-01")
-@settings(deadline=None)  # a busy machine is not a slow engine
 @given(
     documents=st.lists(DOCUMENT, min_size=3, max_size=3), caller=CALLER, target=st.text(max_size=30) | st.just(OBJECT)
 )
@@ -286,7 +285,6 @@ def test_no_stored_document_makes_the_engine_fail(documents: list[str], caller: 
 
 
 @requirement("IAM-EVAL-01")
-@settings(deadline=None)
 @given(
     layer=st.sampled_from(["identity", "boundary", "session", "resource", "scp"]),
     statements=st.lists(st.sampled_from([ALLOW_ALL, {**ALLOW_ALL, "Action": "s3:*"}]), max_size=3),

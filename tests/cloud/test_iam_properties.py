@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cloud.iam import CallContext, Check, Decision, EvaluationRequest, PolicySet, authorize
@@ -60,7 +60,6 @@ def said(decision: Decision) -> tuple[bool, bool, str]:
     return decision.allowed, decision.explicit, decision.layer
 
 
-@settings(deadline=None)
 @given(statements=STATEMENTS, caller=CALLERS, context=CONTEXT, target=TARGETS, at=st.integers(0, 5))
 def test_no_allow_overcomes_a_deny(statements: list[Any], caller: Any, context: Any, target: str, at: int) -> None:
     with_deny = policy(*statements[:at], DENY, *statements[at:], ALLOW)
@@ -70,7 +69,6 @@ def test_no_allow_overcomes_a_deny(statements: list[Any], caller: Any, context: 
     assert said(decision) == (False, True, "identity")
 
 
-@settings(deadline=None)
 @given(statements=STATEMENTS, more=STATEMENT, caller=CALLERS, context=CONTEXT, target=TARGETS)
 def test_a_further_allow_denies_nothing(
     statements: list[Any], more: Any, caller: Any, context: Any, target: str
@@ -83,7 +81,6 @@ def test_a_further_allow_denies_nothing(
     assert after.explicit == before.explicit
 
 
-@settings(deadline=None)
 @given(statements=STATEMENTS, more=STATEMENT, caller=CALLERS, context=CONTEXT, target=TARGETS)
 def test_a_further_deny_allows_nothing(
     statements: list[Any], more: Any, caller: Any, context: Any, target: str
@@ -95,7 +92,6 @@ def test_a_further_deny_allows_nothing(
     assert after.allowed <= before.allowed
 
 
-@settings(deadline=None)
 @given(data=st.data(), statements=STATEMENTS, caller=CALLERS, context=CONTEXT, target=TARGETS)
 def test_order_and_division_of_statements_do_not_matter(
     data: st.DataObject, statements: list[Any], caller: Any, context: Any, target: str
@@ -109,7 +105,6 @@ def test_order_and_division_of_statements_do_not_matter(
     assert said(one) == said(several)
 
 
-@settings(deadline=None)
 @given(statements=STATEMENTS, caller=CALLERS, context=CONTEXT, target=TARGETS)
 def test_the_same_question_has_the_same_answer(statements: list[Any], caller: Any, context: Any, target: str) -> None:
     """Also after what the engine remembers is forgotten, and with a context that was prepared."""
@@ -124,7 +119,6 @@ def test_the_same_question_has_the_same_answer(statements: list[Any], caller: An
     assert first == again == anew
 
 
-@settings(deadline=None)
 @given(statements=STATEMENTS, context=CONTEXT, target=TARGETS)
 def test_the_index_hides_no_statement(statements: list[Any], context: Any, target: str) -> None:
     """Candidates are those statements that a look at every one of them would find."""
@@ -141,7 +135,6 @@ def test_the_index_hides_no_statement(statements: list[Any], context: Any, targe
     }
 
 
-@settings(deadline=None)
 @given(own=STATEMENTS, foreign=STATEMENTS, context=CONTEXT)
 def test_another_account_s_resource_needs_both_sides(own: list[Any], foreign: list[Any], context: Any) -> None:
     shared = policy(*[{**statement, "Principal": {"AWS": ROLE}} for statement in foreign])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cloud.iam.policy import compile_policy
@@ -320,7 +320,6 @@ STATEMENT = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(statements=st.lists(STATEMENT, max_size=2), kind=st.sampled_from(["identity", "session", "trust"]))
 def test_what_is_stored_can_be_read(statements: list[dict[str, Any]], kind: Any) -> None:
     for trial in (statements, [without(statement, "Resource") for statement in statements]):
