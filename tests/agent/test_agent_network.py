@@ -14,7 +14,7 @@ INITIALIZE = f"{sys.executable} -m podid_agent initialize"
 pytestmark = pytest.mark.skipif(
     not shutil.which("unshare")
     or subprocess.run((*UNSHARE, "ip", "link"), capture_output=True, check=False).returncode != 0,
-    reason="needs the programs unshare and ip, and a kernel that lets users have network namespaces",
+    reason="prerequisite: needs unshare, ip and unprivileged user namespaces (Ubuntu: AppArmor may forbid them)",
 )
 
 

@@ -298,7 +298,7 @@ def test_every_directory_of_tools_is_a_group() -> None:
     }
 
 
-@pytest.mark.skipif(not shutil.which("go"), reason="no Go on PATH: the lab would download one")
+@pytest.mark.skipif(not shutil.which("go"), reason="prerequisite: needs Go 1.25 on PATH; a lab downloads its own")
 def test_pause_is_built_and_ends_when_told_to(tmp_path: Path) -> None:
     (pause,) = (group for group in binaries.GROUPS if group.name == "pause")
     program = ensure(tmp_path, pause)[0]["pause"]
