@@ -19,15 +19,16 @@ from harness.cluster.base import ClusterSpec
 from harness.cluster.native import cgroups
 from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
-from harness.cluster.native.node import PAUSE_IMAGE, REGISTRY_PORT
+from harness.cluster.native.node import REGISTRY_PORT
 from harness.cluster.native.sandbox import Program, Sandbox, marked_processes
 from harness.errors import HarnessFault
-from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration
+from harness.image_lock import built
+from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration, registry_storage
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
 from harness.lab.paths import LabPaths, cache_directory
-from harness.lab.provider import LabCluster, Started
+from harness.lab.provider import LabCluster, Parts, Started
 from harness.progress import Progress
 
 __all__ = ["NativeProvider", "kill_marked"]
@@ -64,6 +65,34 @@ class NativeProvider:
     def require(self) -> None:
         """Refuse where a native lab cannot work."""
         doctor.require("native")
+
+    def missing(self) -> Sequence[str]:
+        """Say what a start would download or build."""
+        cache = cache_directory()
+        found = [f"{need.path} ({need.reason})" for need in packages.missing().values()]
+        if localstack_environment.find(cache) is None:
+            found.append("the emulator's Python environment")
+        if groups := binaries.missing(cache):
+            # What images are made of is not known without them.
+            return [*found, *(f"the programs of {group.name} {group.version}" for group in groups), "the images"]
+        lacking = images.missing(_image_specs(binaries.paths(cache)), cache)
+        return [*found, *(f"the image {spec.reference}" for spec in lacking)]
+
+    def parts(self) -> Parts:
+        """Return the programs, the registry's storage with its records, and the emulator's environment."""
+        cache = cache_directory()
+        environment = localstack_environment.find(cache)
+        records = sorted((cache / "images").glob("*.json"))
+        files = [*binaries.entries(cache), registry_storage(cache), *records]
+        return Parts([*files, environment.directory] if environment else files, {})
+
+    def save_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: :meth:`parts` has no images."""
+        raise NotImplementedError
+
+    def load_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: :meth:`parts` has no images."""
+        raise NotImplementedError
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
@@ -202,9 +231,7 @@ def kill_marked(directory: Path) -> None:
 
 def _image_specs(programs: Mapping[str, Path]) -> list[ImageSpec]:
     return [
-        ImageSpec(PAUSE_IMAGE, wiring.IMAGES / "pause", {"pause": programs["pause"]}),
-        ImageSpec(
-            "registry.k8s.io/coredns/coredns:v1.13.1", wiring.IMAGES / "coredns", {"coredns": programs["coredns"]}
-        ),
+        built("pause", {"pause": programs["pause"]}),
+        built("coredns", {"coredns": programs["coredns"]}),
         *wiring.LAB_IMAGES,
     ]
