@@ -107,7 +107,7 @@ def read_traits(engine: LabEngine, image: NodeImage) -> NodeTraits:
         HarnessFault: The image is no node image of kind.
     """
     script = f"; echo {_SEPARATOR}; ".join(f"{command} 2>/dev/null" for command in _FACTS.values())
-    output = engine.engine.run_once(image.reference, ["sh", "-c", script], engine.labels, privileged=True)
+    output = engine.engine.run_privileged(image.reference, ["sh", "-c", script], engine.labels)
     return traits_of(image.reference, output)
 
 
