@@ -67,6 +67,8 @@ OfflineOption = Annotated[
     bool,
     typer.Option("--offline", envvar="PODID_OFFLINE", help="Refuse at once if something would have to be fetched."),
 ]
+_INTERRUPTED = 130
+"""What typer returns after Ctrl-C, and shells for a program that it ended."""
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 SUITES = CHECKOUT / "suites"
@@ -338,8 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"podid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
-        sys.exit(130)
+        code = _INTERRUPTED
     except typer.TyperException as error:
         print(f"podid: {error.format_message()}\nsee: podid --help", file=sys.stderr)
         sys.exit(3)
@@ -348,6 +349,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(f"podid: the disk is full: {error.filename or error}\nfree some space and try again", file=sys.stderr)
         sys.exit(3)
+    if code == _INTERRUPTED:
+        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
     sys.exit(code or 0)
 
 

@@ -50,6 +50,7 @@ class KindProvider:
         self._aws = aws
         self._loads: dict[str, Future[None]] = {}
         self._cancelled = threading.Event()
+        self._is_starting_aws = False
 
     @cached_property
     def engine(self) -> LabEngine:
@@ -128,6 +129,7 @@ class KindProvider:
         archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
         kind = builds.submit(ensure_kind, cache, progress)
         started: Future[None] | None = None
+        self._is_starting_aws = is_new
         if is_new:
             self._paths.network.write_text(json.dumps({"subnet": engine.create_network()}))
             self._aws.prepare([self._aws_address, "127.0.0.1"])
@@ -187,8 +189,10 @@ class KindProvider:
             client.api.start(self._aws_container)
 
     def interrupt(self) -> None:
-        """End builds in the engine."""
+        """End builds in the engine, and an AWS that is starting: it would be waited for."""
         self._cancelled.set()
+        if self._is_starting_aws:
+            self.engine.remove_containers([self._aws_container])
 
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Wait for kind."""

@@ -47,6 +47,7 @@ class NativeProvider:
         self._aws = aws
         self._sandbox = Sandbox(paths.aws)
         self._images: Future[None] | None = None
+        self._is_starting_aws = False
 
     @property
     def name(self) -> Literal["native"]:
@@ -109,6 +110,7 @@ class NativeProvider:
         self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
         programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
+        self._is_starting_aws = is_new
         if is_new:
             self._start_aws(environment.result(), programs["registry"], cache, progress)
             started = Future()
@@ -159,7 +161,9 @@ class NativeProvider:
         return cluster
 
     def interrupt(self) -> None:
-        """Do nothing: all work has processes, which carry the lab's mark."""
+        """End an AWS that is starting: it would be waited for. All other work has processes with the lab's mark."""
+        if self._is_starting_aws:
+            kill_marked(self._paths.aws)
 
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Do nothing: the kubeconfig is written first."""
