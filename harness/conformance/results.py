@@ -153,7 +153,10 @@ class Results:
     ) -> tuple[Verdict, list[str]]:
         """Return the verdict, and what is wrong with the baseline."""
         pairs = [(name, Outcome(outcome)) for test in tests for name, outcome in test.decisions.items()]
-        decided = {name: worst(outcome for other, outcome in pairs if other == name) for name, _ in pairs}
+        said: dict[str, list[Outcome]] = {}
+        for name, outcome in pairs:
+            said.setdefault(name, []).append(outcome)
+        decided = {name: worst(outcomes) for name, outcomes in said.items()}
         today = datetime.fromtimestamp(facts.started, UTC).date()
         complaints = baseline.complaints(decided, today)
         broken = any(fault.where in {"collection", "set-up", "canary", "reports"} for fault in facts.faults)
