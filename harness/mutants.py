@@ -54,7 +54,7 @@ class _Subject:
     waiting: list[Sequence[str]]
     """Arguments of the runs that are to come."""
     wanted: frozenset[str] = frozenset()
-    """Requirements that a mutant is to meet."""
+    """Requirements after whose failure a run may end."""
     running: int = 0
     outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     lengths: dict[str, float] = field(default_factory=dict[str, float])
@@ -180,7 +180,8 @@ def _mutant(mutant: Mutant, bindings: Bindings, musts: set[str], directory: Path
         # What may fail as well is no proof, so its tests are left to --full.
         runs = [[*_files(suite, bindings, mutant.must_kill), *_only(mutant.must_kill)]]
     options = [f"--subject=mutant:{mutant.name}"]
-    return _Subject(mutant.name, options, directory / mutant.name, judge, runs, frozenset(mutant.must_kill))
+    wanted = frozenset(() if full else mutant.must_kill)
+    return _Subject(mutant.name, options, directory / mutant.name, judge, runs, wanted)
 
 
 def _control(suite: Suite, mutants: Sequence[Mutant], bindings: Bindings, directory: Path, *, full: bool) -> _Subject:
@@ -234,13 +235,29 @@ def _start(subject: _Subject) -> _Run:
     directory = subject.directory / str(len(subject.waiting))
     directory.mkdir(parents=True)
     arguments = [*subject.waiting.pop(0), *subject.options, f"--report-dir={directory}"]
-    process = _FORKS.Process(target=_pytest, args=(arguments, directory / "output.txt"))
+    process = _FORKS.Process(target=_pytest, args=(arguments, subject.wanted, directory / "output.txt"))
     process.start()
     subject.running += 1
     return _Run(subject, process, directory, time.monotonic())
 
 
-def _pytest(arguments: Sequence[str], output: Path) -> None:
+class _Enough:
+    """Ends a run when all that must fail has failed: no further failure would prove more."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._left = set(wanted)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        plugin = self._session.config.pluginmanager.get_plugin("podid-conformance")
+        self._left -= plugin.results.failed(nodeid) if plugin else set()
+        if not self._left:
+            self._session.shouldstop = "all that must fail has failed"
+
+
+def _pytest(arguments: Sequence[str], wanted: Iterable[str], output: Path) -> None:
     """Run pytest in a fork of its own."""
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
@@ -248,7 +265,8 @@ def _pytest(arguments: Sequence[str], output: Path) -> None:
     os.chdir(CHECKOUT)
     # Forks would choose the same ports at the same time.
     random.seed()
-    os._exit(pytest.main(["-q", "--tb=short", "-p", "no:cacheprovider", "--record-only", *arguments]))
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--record-only"]
+    os._exit(pytest.main([*options, *arguments], plugins=[_Enough(wanted)] if wanted else []))
 
 
 def _is_over(run: _Run) -> bool:
