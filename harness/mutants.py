@@ -22,7 +22,7 @@ from typing import Final
 
 import pytest
 
-from harness.conformance.ledger import read_ledger
+from harness.conformance.ledger import Ledger, read_ledger
 from harness.conformance.outcomes import Outcome, worst
 from harness.conformance.record import FILE_NAME, read_run, write_atomically
 from harness.conformance.store import rewrite
@@ -136,6 +136,8 @@ def run_mutants(
     matrix = _matrix(sorted(rows, key=lambda row: order.index(row.name)), musts)
     write_atomically(directory / "kill-matrix.json", matrix.as_json())
     write_atomically(directory / "kill-matrix.md", matrix.as_markdown())
+    sentences = {name: entry.sentence for name, entry in _ledger().items()}
+    write_atomically(directory / "kill-matrix.html", matrix.as_html(sentences))
     return matrix
 
 
@@ -147,9 +149,13 @@ def _matrix(rows: Sequence[Row], musts: Iterable[str]) -> Matrix:
 
 def _musts(bindings: Bindings) -> set[str]:
     """Return the MUSTs on our agent and webhook that a test outside a cluster decides."""
-    ledger = read_ledger(CHECKOUT / "suites" / "requirements")
+    ledger = _ledger()
     bound = {name for node, names in bindings.items() if node.startswith(_folders()) for name in names}
     return {name for name in bound if ledger[name].level == "MUST" and "ours" in ledger[name].applies_to}
+
+
+def _ledger() -> Ledger:
+    return read_ledger(CHECKOUT / "suites" / "requirements")
 
 
 def _folders() -> tuple[str, ...]:
