@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -62,8 +63,10 @@ class AgentCommand:
     words: tuple[str, ...]
     is_ours: bool
     """Whether it takes our own flags; they are given to no other."""
-    _endless: list[str] = field(default_factory=list[str], init=False, compare=False)
-    """Commands that did not end."""
+    _endless: Counter[str] = field(default_factory=Counter[str], init=False, compare=False)
+    """Command → how often it did not end by itself."""
+    _ended: set[str] = field(default_factory=set[str], init=False, compare=False)
+    """Commands that did."""
     _served: list[Agent] = field(default_factory=list["Agent"], init=False, compare=False)
 
     @classmethod
@@ -112,7 +115,10 @@ class AgentCommand:
         Raises:
             SubjectFault: It does not.
         """
-        timeout = _RUN_TIMEOUT if len(self._endless) < _SILENCES else _RUN_TIMEOUT / 5
+        command = "server" if "server" in arguments else "other"
+        timeout = _RUN_TIMEOUT
+        if self._endless[command] >= _SILENCES:
+            timeout = _RUN_TIMEOUT / 5 if command in self._ended else _RUN_TIMEOUT / 20
         with tempfile.TemporaryDirectory(prefix="podid-agent-") as home:
             try:
                 done = subprocess.run(
@@ -124,10 +130,11 @@ class AgentCommand:
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                self._endless.append(shlex.join(arguments))
+                self._endless[command] += 1
                 raise SubjectFault(f"{shlex.join(arguments)} has not ended after {timeout:g} s") from error
             except OSError as error:
                 raise self._cannot_start(error) from error
+        self._ended.add(command)
         return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     @contextmanager

@@ -245,6 +245,7 @@ def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
     check("AGT-242", expected=f"500 to {most:.0f}", observed=passed, holds=500 <= passed <= most, what="passed")
     check("AGT-242", expected=200, observed=elsewhere, what="another listener at the same time")
     counted = agent.metric("pod_identity_http_response", code="403") - before
+    check("AGT-243", expected="some", observed=len(limited), holds=bool(limited), what="limited")
     check("AGT-243", expected=passed, observed=counted, what="counted answers")
     lines = agent.log_text()[logged:]
     check(
