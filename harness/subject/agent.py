@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -63,10 +62,8 @@ class AgentCommand:
     words: tuple[str, ...]
     is_ours: bool
     """Whether it takes our own flags; they are given to no other."""
-    _endless: Counter[str] = field(default_factory=Counter[str], init=False, compare=False)
-    """Command → how often it did not end by itself."""
-    _ended: set[str] = field(default_factory=set[str], init=False, compare=False)
-    """Commands that did."""
+    _ends: list[bool] = field(default_factory=list[bool], init=False, compare=False)
+    """Of each command that was to end by itself, whether it did."""
     _served: list[Agent] = field(default_factory=list["Agent"], init=False, compare=False)
 
     @classmethod
@@ -115,10 +112,9 @@ class AgentCommand:
         Raises:
             SubjectFault: It does not.
         """
-        command = "server" if "server" in arguments else "other"
         timeout = _RUN_TIMEOUT
-        if self._endless[command] >= _SILENCES:
-            timeout = _RUN_TIMEOUT / 5 if command in self._ended else _RUN_TIMEOUT / 20
+        if self._ends.count(False) >= _SILENCES:
+            timeout /= 5 if any(self._ends[-5:]) else 20
         with tempfile.TemporaryDirectory(prefix="podid-agent-") as home:
             try:
                 done = subprocess.run(
@@ -130,11 +126,11 @@ class AgentCommand:
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                self._endless[command] += 1
+                self._ends.append(False)
                 raise SubjectFault(f"{shlex.join(arguments)} has not ended after {timeout:g} s") from error
             except OSError as error:
                 raise self._cannot_start(error) from error
-        self._ended.add(command)
+        self._ends.append(True)
         return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     @contextmanager
