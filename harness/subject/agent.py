@@ -97,7 +97,8 @@ class AgentCommand:
 
         After agents that had to be given up, the next ones get little.
         """
-        if sum(agent.is_deaf for agent in self._served) >= _SILENCES:
+        given_up = sum(agent.is_deaf for agent in self._served) >= _SILENCES
+        if given_up or sum(agent.is_mute for agent in self._served) > _SILENCES:
             return 1.0
         return 6.0 if self.is_ours else 15.0
 
@@ -239,6 +240,7 @@ class Agent:
     is_deaf: bool = False
     """Whether it has stopped answering."""
     _silences: int = field(default=0, init=False)
+    _has_answered: bool = field(default=False, init=False)
     _connections: list[socket.socket] = field(default_factory=list[socket.socket], init=False)
 
     # --- Requests ---------------------------------------------------------------------------------------------------
@@ -388,9 +390,15 @@ class Agent:
     def note_answer(self, *, came: bool) -> None:
         """Take note that a request was answered, or that its time ran out."""
         self._silences = 0 if came else self._silences + 1
+        self._has_answered |= came
         if self._silences >= _SILENCES:
             self.is_deaf = True
             self.fault = f"the agent has left {_SILENCES} requests in a row without an answer"
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether it was asked and has never answered."""
+        return self._silences > 0 and not self._has_answered
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal; does not wait."""
