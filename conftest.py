@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
@@ -110,6 +111,12 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
 @pytest.fixture(scope="session")
 def cluster(lab: Lab, cluster_name: str) -> Cluster:
     return lab.cluster(cluster_name)
+
+
+@pytest.fixture(scope="session")
+def kind_cluster(cluster: Cluster) -> LabKindCluster:
+    """The cluster behind pytest-kind's names, for tests that were written for it."""
+    return adapt(cluster)
 
 
 @pytest.fixture(scope="session")
