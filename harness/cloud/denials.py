@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.cloud.iam.model import Decision
 from harness.cloud.ports import Principal, Refusal
@@ -69,7 +69,7 @@ def access_denied(service: str, principal: Principal, decision: Decision, resour
 
 
 def _sentence(service: str, principal: Principal, decision: Decision, resource_shown: str | None) -> str:
-    told = replace(decision, action=_action_shown(service, decision.action))
+    told = decision._replace(action=_action_shown(service, decision.action))
     text = f"User: {decision.principal} is not authorized to perform: {told.action}"
     resource = _resource_shown(service, principal, decision) if resource_shown is None else resource_shown
     if resource:

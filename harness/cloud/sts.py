@@ -244,7 +244,7 @@ def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapp
             LOG.error("undecidable, therefore denied: %s", decision.fault)
         if action == "sts:SetSourceIdentity" and attempt.former_identity not in {"", attempt.source_identity}:
             # No policy can allow it: a source identity stays the same along the chain.
-            decision = replace(decision, allowed=False, explicit=True, layer="trust")
+            decision = decision._replace(allowed=False, explicit=True, layer="trust")
         if not decision.allowed and attempt.principal.kind == "web-identity":
             raise Refusal("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", 403)
         if not decision.allowed:
