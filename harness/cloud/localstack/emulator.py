@@ -13,6 +13,7 @@ from harness.cloud.cloudtrail import CloudTrail
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.eks import ClusterError, Eks, EksSettings
 from harness.cloud.eks_auth import EksAuth
+from harness.cloud.faults import Faults
 from harness.cloud.imds import Imds, ImdsNode
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.bootstrap import ADMINISTRATOR, Bootstrap, SystemIds
@@ -66,6 +67,7 @@ class Emulator:
         self.eks_auth = EksAuth(self.eks, self.clusters, self.iam, self.registry, clock=self.clock, ids=self.ids)
         self.cloudtrail = CloudTrail(self.clock, self.ids, delay=settings.event_delay)
         self.journal = Journal()
+        self.faults = Faults()
         self.nodes: dict[str, ImdsNode] = {}
         """Registered nodes by address."""
         self.imds = Imds(self.nodes.get, self.issue_node_credentials, self.clock, self.ids)
@@ -104,6 +106,7 @@ class Emulator:
             internals.reset_services()
             self.cloudtrail.clear()
             self.journal.clear()
+            self.faults.set([])
             self.imds.reset()
             self.clock.offset = timedelta()
             self.create_first_identities()

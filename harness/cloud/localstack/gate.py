@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
+from harness.cloud.faults import Target
 from harness.cloud.iam import CallContext, authorize
 from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
 from harness.cloud.localstack import internals
@@ -62,6 +64,7 @@ class Gate:
         parsed = ParsedCall(call.service, operation, parameters, call.principal, call.region)
         if call.service == "s3":
             _refuse_repetitions(call)
+        self._have_fault(context, call, parsed)
         wanted = plan(parsed, self._emulator.resources)
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
@@ -70,6 +73,20 @@ class Gate:
         self._check_missing_object(call, wanted, parameters)
         if call.denied_keys:
             self._leave_out_denied_keys(chain, context, call, response)
+
+    def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
+        """Do to the call what the lab was told to do to calls like it."""
+        target = Target.of(parsed.service, parsed.operation, call.principal.arn, parsed.parameters)
+        fault = self._emulator.faults.take(target)
+        if fault is None:
+            return
+        call.entry.fault = fault.code or ("drop" if fault.drop else "delay")
+        time.sleep(fault.delay)
+        if fault.drop:
+            internals.drop_connection(context.request)
+            raise Refusal("InternalFailure", "The connection was dropped, as a fault of the lab demands.", 500)
+        if fault.code:
+            raise Refusal(fault.code, fault.message, fault.status)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)

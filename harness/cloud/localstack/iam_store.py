@@ -24,16 +24,25 @@ _ADMINISTRATOR_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
 class StoredIam:
     """Reads moto's IAM at the moment of the decision."""
 
+    def __init__(self) -> None:
+        """Begin without memory of where roles are."""
+        self._role_ids: dict[str, str] = {}
+
     def role(self, arn: str) -> Role | None:
         """Return the role with exactly this ARN."""
         found = _ARN.fullmatch(arn)
         if not found or found["kind"] != "role":
             return None
         backend = internals.iam_backend(found["account"])
-        for role in list(backend.roles.values()):
-            if role.arn == arn:
-                return _role(backend, role, found["account"])
-        return None
+        # moto files roles by id. Where one was seen is only a hint: what stands there now must have the ARN.
+        role = backend.roles.get(self._role_ids.get(arn))
+        if role is None or role.arn != arn:
+            role = next((one for one in list(backend.roles.values()) if one.arn == arn), None)
+            if role is None:
+                self._role_ids.pop(arn, None)
+                return None
+            self._role_ids[arn] = str(role.id)
+        return _role(backend, role, found["account"])
 
     def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
         """Return identity policies of a user and its groups, or None without such a user."""
