@@ -10,6 +10,7 @@ import importlib
 import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -185,8 +186,13 @@ def guess_service(request: Any, raw: RawRequest) -> str | None:
     return str(model.service_name) if model else None
 
 
+@cache
 def service_model(service: str) -> Any:
-    """Return botocore's model of a service."""
+    """Return botocore's model of a service, the same each time.
+
+    LocalStack makes a new one for every question, and keeps a parser with hundreds of compiled routes for each: 25 ms
+    and most of a megabyte a call.
+    """
     return _from("localstack.aws.spec", "load_service")(service)
 
 
