@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
+from harness.cloud.cloudtrail import is_read_only
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
 from harness.cloud.faults import Target
@@ -71,6 +72,8 @@ class Gate:
         self._check_all(call, wanted)
         check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
+        if call.service == "iam" and not is_read_only(operation):
+            self._emulator.iam.before_change(call.principal.account)
         if call.denied_keys:
             self._leave_out_denied_keys(chain, context, call, response)
 
@@ -95,7 +98,7 @@ class Gate:
             decision = self._ask(call, planned, policies, context)
             if decision.allowed:
                 continue
-            refusal = access_denied(call.service, call.principal, decision, planned.shown)
+            refusal = self._refusal(call, decision, planned)
             if planned.key is None:
                 raise refusal
             call.denied_keys.append((planned, refusal.message))
@@ -108,7 +111,7 @@ class Gate:
         context = CallContext(call.principal, caller_context(call))
         decision = self._ask(call, listing, self._policies(call), context)
         if not decision.allowed:
-            raise access_denied(call.service, call.principal, decision, listing.shown)
+            raise self._refusal(call, decision, listing)
 
     def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
         request = EvaluationRequest(
@@ -122,6 +125,10 @@ class Gate:
         if decision.fault:
             LOG.error("undecidable, therefore denied: %s", decision.fault)
         return decision
+
+    def _refusal(self, call: Call, decision: Decision, planned: PlannedCheck) -> Refusal:
+        names_policy = self._emulator.settings.policy_arn_in_denials
+        return access_denied(call.service, call.principal, decision, planned.shown, names_policy=names_policy)
 
     def _policies(self, call: Call) -> PolicySet:
         credential = call.credential
