@@ -6,6 +6,8 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -601,3 +603,28 @@ def pages(cloud: Lab, **asked: str | None) -> list[list[dict[str, Any]]]:
         found.append(answer["associations"])
         token = answer.get("nextToken")
     return found
+
+
+@requirement("API-321")
+@pytest.mark.parametrize(
+    ("name", "is_good"),
+    [
+        ("a", True),
+        ("9-lives_X", True),
+        ("a" * 100, True),
+        ("", False),
+        ("a" * 101, False),
+        ("-a", False),
+        ("_a", False),
+        ("a.b", False),
+        ("ä", False),
+        ("a\n", False),
+    ],
+)
+def test_a_cluster_has_a_name_that_eks_takes(cloud: Lab, name: str, is_good: bool) -> None:
+    cluster = replace(cloud.eks.clusters.get(SCOPE, "second"), name=name)
+    with suppress(ValueError):
+        cloud.eks.clusters.bind(cluster)
+
+    names = cloud.eks.clusters.list(SCOPE, {})["clusters"]
+    check("API-321", what=repr(name), expected=is_good, observed=name in names)
