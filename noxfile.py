@@ -103,9 +103,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure decisions a second of the policy engine, as ratios to a loop of the same run."""
+    """Measure the policy engine, what the gate adds to LocalStack, and 5,000 associations (-- --rounds N)."""
     sync(session)
-    session.run("python", "tests/bench/bench_iam.py", *session.posargs)
+    session.run("python", "tests/bench/bench_iam.py")
+    session.run("python", "tests/bench/bench_aws.py", *session.posargs)
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz policies and signatures against a second evaluator (-- --minutes 10)."""
+    sync(session)
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
 
 
 @nox.session

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from harness.cloud.iam.json_lines import evaluate_lines
+from harness.cloud.iam.lint import lint
 
 __all__ = ["app", "main"]
 
@@ -29,6 +31,24 @@ def evaluate() -> None:
         faults += answer.is_error
         # Flushed, so that a tool can ask and wait for the answer.
         print(json.dumps(answer.data), flush=True)
+    raise typer.Exit(3 if faults else 0)
+
+
+@app.command(name="lint")
+def warn(files: list[str]) -> None:
+    """Warn of what AWS stores without a word: leaky tags, NotPrincipal, operators that are true without their key.
+
+    One line a warning. Exit code 3 when a file is no policy.
+    """
+    faults = 0
+    for name in files:
+        try:
+            text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+            for warning in lint(text):
+                print(f"{name}: {warning}")
+        except (OSError, ValueError) as error:
+            faults += 1
+            print(f"podid: {name} is no policy: {error}", file=sys.stderr)
     raise typer.Exit(3 if faults else 0)
 
 

@@ -128,17 +128,20 @@ class _Event:
 class CloudTrail:
     """Events of all accounts and regions, newest last; safe for use by several threads."""
 
-    def __init__(self, clock: Clock, ids: Ids, *, delay: float = 0) -> None:
+    def __init__(self, clock: Clock, ids: Ids, *, delay: float = 0, lookups_per_second: int = 0) -> None:
         """Begin without events.
 
         Args:
             clock: The lab's time.
             ids: Source of event ids.
             delay: Seconds until an event can be looked up (API-807).
+            lookups_per_second: More of an account and region are refused; 0: any number is answered.
         """
         self._clock = clock
         self._ids = ids
         self._delay = timedelta(seconds=delay)
+        self._lookups_per_second = lookups_per_second
+        self._lookups: dict[tuple[str, str], deque[datetime]] = {}
         self._pager = Pager(ids.letters(32, string.ascii_letters))
         self._lock = threading.Lock()
         self._events: deque[_Event] = deque(maxlen=_CAPACITY)
@@ -351,6 +354,7 @@ class CloudTrail:
         Raises:
             Refusal: Parameters that CloudTrail does not take (API-806).
         """
+        self._count_lookup(account, region)
         attribute = _attribute(request)
         size = request.get("MaxResults", 50)
         if not isinstance(size, int) or not 1 <= size <= 50:
@@ -372,6 +376,18 @@ class CloudTrail:
         except InvalidTokenError as error:
             raise _bad("InvalidNextTokenException", "The NextToken is not valid for these parameters.") from error
         return {"Events": [event.envelope() for event in page]} | ({"NextToken": token} if token else {})
+
+    def _count_lookup(self, account: str, region: str) -> None:
+        if not self._lookups_per_second:
+            return
+        now = self._clock.now()
+        with self._lock:
+            latest = self._lookups.setdefault((account, region), deque(maxlen=self._lookups_per_second))
+            is_too_soon = len(latest) == self._lookups_per_second and now - latest[0] < timedelta(seconds=1)
+            if not is_too_soon:
+                latest.append(now)
+        if is_too_soon:
+            raise _bad("ThrottlingException", "Rate exceeded")
 
     def _matching(
         self,

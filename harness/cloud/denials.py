@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.cloud.iam.model import Decision
 from harness.cloud.ports import Principal, Refusal
@@ -13,6 +13,9 @@ __all__ = ["access_denied"]
 _NOT_SHOWN = {"s3:ListAllMyBuckets"}
 _IAM_LISTS = {"iam:ListRoles": "role/"}
 """IAM shows the collection where the check was made on a star."""
+
+
+_NAMED_LAYERS = {"scp", "rcp", "boundary", "session", "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,14 @@ _FORMS: Mapping[str, _Form] = {
 }
 
 
-def access_denied(service: str, principal: Principal, decision: Decision, resource_shown: str | None = None) -> Refusal:
+def access_denied(
+    service: str,
+    principal: Principal,
+    decision: Decision,
+    resource_shown: str | None = None,
+    *,
+    names_policy: bool = False,
+) -> Refusal:
     """Return the refusal that AWS would send for a denial.
 
     Args:
@@ -54,6 +64,7 @@ def access_denied(service: str, principal: Principal, decision: Decision, resour
         principal: Who made the call.
         decision: The denial.
         resource_shown: Name of the resource where it is not the ARN: the SecretId as the caller wrote it.
+        names_policy: Whether an explicit denial within the account tells the ARN of its policy (IAM-MSG-06).
 
     Returns:
         Code, text and status. The text discloses no more than section 14 says (IAM-MSG-08).
@@ -63,13 +74,15 @@ def access_denied(service: str, principal: Principal, decision: Decision, resour
         # Strangers learn nothing (IAM-MSG-05).
         return Refusal(form.code, "Access Denied", form.status)
     text = _sentence(service, principal, decision, resource_shown)
+    if names_policy and decision.explicit and decision.layer in _NAMED_LAYERS and not decision.cross_account:
+        text += f": {decision.policy}" if decision.policy.startswith("arn:") else ""
     if service == "ec2":
         text = f"You are not authorized to perform this operation. {text}"
     return Refusal(form.code, text, form.status)
 
 
 def _sentence(service: str, principal: Principal, decision: Decision, resource_shown: str | None) -> str:
-    told = replace(decision, action=_action_shown(service, decision.action))
+    told = decision._replace(action=_action_shown(service, decision.action))
     text = f"User: {decision.principal} is not authorized to perform: {told.action}"
     resource = _resource_shown(service, principal, decision) if resource_shown is None else resource_shown
     if resource:

@@ -17,6 +17,7 @@ from harness.cloud.eks.model import Association, Cluster, ClusterDirectory, Clus
 from harness.cloud.eks.service import Eks
 from harness.cloud.eks.validation import CLUSTER_NAME, POD_IDENTITY_SERVICE
 from harness.cloud.ports import Clock, Credential, IamStore, Ids, Principal, Refusal
+from harness.cloud.session_tags import PackingProfile
 from harness.cloud.sts import AssumedRole, AssumeRoleRequest, assume_role
 
 __all__ = ["AssumedForPod", "EksAuth", "PodClaims", "verify_token"]
@@ -62,6 +63,7 @@ class EksAuth:
         *,
         clock: Clock,
         ids: Ids,
+        packing: PackingProfile = "roomy",
     ) -> None:
         """Keep the neighbours.
 
@@ -72,7 +74,9 @@ class EksAuth:
             credentials: Receives the sessions that are handed out.
             clock: The lab's time.
             ids: Source of identifiers.
+            packing: How much room session tags take.
         """
+        self._packing: PackingProfile = packing
         self._eks = eks
         self._directory = directory
         self._iam = iam
@@ -146,6 +150,7 @@ class EksAuth:
                 source_arn=cluster.arn if is_service else "",
                 source_account=cluster.scope.account if is_service else "",
                 inherited_as_request_tags=not is_service,
+                packing=self._packing,
             )
         except Refusal as refusal:
             if refusal.code in _ASSUME_DENIALS:

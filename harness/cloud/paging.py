@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -52,9 +53,9 @@ class Pager:
             InvalidTokenError: The token is not one of ours for this query.
         """
         after = self._open(token, query) if token is not None else None
-        rest = [item for item in items if after is None or key(item) > after]
-        page = rest[:size]
-        return page, self._seal(key(page[-1]), query) if len(rest) > size else None
+        start = 0 if after is None else bisect_right(items, after, key=key)
+        page = list(items[start : start + size])
+        return page, self._seal(key(page[-1]), query) if len(items) > start + size else None
 
     def _signature(self, after: str, query: str) -> str:
         return hmac.new(self._secret, json.dumps([after, query]).encode(), hashlib.sha256).hexdigest()[:32]

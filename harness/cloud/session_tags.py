@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from harness.cloud.ports import Refusal
 
-__all__ = ["check_session_tags", "overlaid", "packed_size", "resource_tags", "transitive_tags"]
+__all__ = ["PackingProfile", "check_session_tags", "overlaid", "packed_size", "resource_tags", "transitive_tags"]
 
-_TAG_SPACE = 700
-"""Bytes of tags that fill the allotted space, chosen so that the six of Pod Identity always fit (IAM-STS-32)."""
+PackingProfile = Literal["roomy", "observed"]
+
+_TAG_SPACE: Mapping[PackingProfile, int] = {"roomy": 700, "observed": 345}
+"""Bytes of tags that fill the allotted space. By default the six of Pod Identity always fit (IAM-STS-32); as they were
+seen to fill AWS's, long names are too big (IAM-STS-33)."""
 _POLICY_SPACE = 1200
 """Bytes of compressed policies that do."""
 
@@ -69,7 +73,7 @@ def resource_tags(role_tags: Mapping[str, str], inherited: Mapping[str, str]) ->
     return {key: by_key.get(key.lower(), value) for key, value in role_tags.items()}
 
 
-def packed_size(tags: Mapping[str, str], policies: Sequence[str]) -> int | None:
+def packed_size(tags: Mapping[str, str], policies: Sequence[str], profile: PackingProfile = "roomy") -> int | None:
     """Return how many percent of its space a session takes; None for one without tags and session policies.
 
     AWS's packing is not known: this is an estimate that grows with every byte of the tags (IAM-STS-31).
@@ -77,6 +81,7 @@ def packed_size(tags: Mapping[str, str], policies: Sequence[str]) -> int | None:
     Args:
         tags: Passed and inherited tags.
         policies: Inline session policy, if any, and ARNs of managed ones.
+        profile: How tightly is packed.
 
     Raises:
         Refusal: ``PackedPolicyTooLarge``, for more than 100 percent (IAM-STS-32).
@@ -86,7 +91,8 @@ def packed_size(tags: Mapping[str, str], policies: Sequence[str]) -> int | None:
     tag_bytes = sum(len(key.encode()) + len(value.encode()) + 2 for key, value in tags.items())
     policy_bytes = len(zlib.compress("".join(policies).encode())) if policies else 0
     # Rounded up in whole numbers: a float's error must not decide about the last byte.
-    percent = -(-100 * (tag_bytes * _POLICY_SPACE + policy_bytes * _TAG_SPACE) // (_TAG_SPACE * _POLICY_SPACE))
+    space = _TAG_SPACE[profile]
+    percent = -(-100 * (tag_bytes * _POLICY_SPACE + policy_bytes * space) // (space * _POLICY_SPACE))
     if percent <= 100:
         return percent
     message = (

@@ -16,7 +16,14 @@ from harness.cloud.denials import access_denied
 from harness.cloud.iam import authorize
 from harness.cloud.iam.model import Check, ContextValue, EvaluationRequest, PolicySet
 from harness.cloud.ports import Clock, Credential, IamStore, Ids, NamedPolicy, Principal, Refusal, Role
-from harness.cloud.session_tags import check_session_tags, overlaid, packed_size, resource_tags, transitive_tags
+from harness.cloud.session_tags import (
+    PackingProfile,
+    check_session_tags,
+    overlaid,
+    packed_size,
+    resource_tags,
+    transitive_tags,
+)
 from harness.cloud.sts_request import AssumeRoleRequest, check_request, validation_error
 
 __all__ = ["AssumeRoleRequest", "AssumedRole", "assume_role", "caller_identity", "role_policies"]
@@ -58,6 +65,7 @@ def assume_role(
     inherited_as_request_tags: bool = False,
     context: Mapping[str, ContextValue] | None = None,
     managed_policy: Callable[[str], str | None] | None = None,
+    packing: PackingProfile = "roomy",
 ) -> AssumedRole:
     """Make a session of a role, if the role and the caller's own policies allow it.
 
@@ -74,6 +82,7 @@ def assume_role(
         inherited_as_request_tags: Show inherited tags to the policies as request tags too (IAM-STS-21).
         context: Keys of the call (``iam.md`` 8.1); None for a call that came over no wire.
         managed_policy: Document of a managed policy by ARN, for ``request.policy_arns``.
+        packing: How much room session tags take.
 
     Raises:
         Refusal: ``ValidationError``, ``InvalidParameterValue``, ``MalformedPolicyDocument``, ``PackedPolicyTooLarge``
@@ -84,7 +93,7 @@ def assume_role(
     attempt = _Attempt(request, caller)
     attempt.check_caller()
     check_session_tags(request.tags, request.transitive_tag_keys, attempt.inherited)
-    size = packed_size(attempt.session_tags, (*filter(None, [request.policy]), *request.policy_arns))
+    size = packed_size(attempt.session_tags, (*filter(None, [request.policy]), *request.policy_arns), packing)
     role = iam.role(request.role_arn) or _absent(request.role_arn)
     keys = {
         **(_own_context(attempt.credential, clock) if context is None else context),
@@ -244,7 +253,7 @@ def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapp
             LOG.error("undecidable, therefore denied: %s", decision.fault)
         if action == "sts:SetSourceIdentity" and attempt.former_identity not in {"", attempt.source_identity}:
             # No policy can allow it: a source identity stays the same along the chain.
-            decision = replace(decision, allowed=False, explicit=True, layer="trust")
+            decision = decision._replace(allowed=False, explicit=True, layer="trust")
         if not decision.allowed and attempt.principal.kind == "web-identity":
             raise Refusal("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", 403)
         if not decision.allowed:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.cloud.localstack import environment, process
-from harness.cloud.localstack.bootstrap import Bootstrap
-from harness.cloud.localstack.control import ClusterBinding, Control, NodeBinding
+from harness.cloud.localstack import environment
+from harness.cloud.localstack.control import NodeBinding
 from harness.lab.paths import cache_directory
-from harness.pki import Authority
 from harness.progress import Progress
-from harness.subject.aws import ACCOUNT, CLUSTER, DAEMON_SET, INSTANCE, OTHER_ACCOUNT, REGION, Aws
-from harness.subject.bound_cluster import ISSUER, ApiServerDouble
+from harness.subject.aws import ACCOUNT, CLUSTER, INSTANCE, REGION, Aws
+from harness.subject.bound_cluster import ApiServerDouble
+from harness.subject.running_aws import bound_cluster, running_aws
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +22,6 @@ def no_aws_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of the shell must not reach the clients of these tests."""
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -43,69 +34,15 @@ def localstack_environment() -> environment.Environment:
 @pytest.fixture(scope="session")
 def aws(localstack_environment: environment.Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     """The process, with an instance metadata service and a state of its own."""
-    directory = tmp_path_factory.mktemp("aws")
-    authority = Authority("lab-ca")
-    names = ["localhost", "*.amazonaws.com", f"*.{REGION}.amazonaws.com", f"*.s3.{REGION}.amazonaws.com"]
-    pair = authority.issue(
-        "aws", names=[*names, f"*.{REGION}.api.aws", f"oidc.eks.{REGION}.amazonaws.com"], serving=True
-    )
-    certificate = directory / "aws.pem"
-    certificate.write_text(pair.key + pair.certificate + authority.certificate)
-    (directory / "ca.crt").write_text(authority.certificate)
-    bootstrap = Bootstrap.generate([ACCOUNT, OTHER_ACCOUNT])
-    bootstrap.write(directory / "bootstrap.json")
-    port, imds_port = _free_port(), _free_port()
-    argv, variables = process.start_command(
-        localstack_environment,
-        listen=[f"127.0.0.1:{port}"],
-        certificate=certificate,
-        state_directory=directory / "state",
-        bootstrap_file=directory / "bootstrap.json",
-        imds_listen=f"127.0.0.1:{imds_port}",
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    with (directory / "log").open("wb") as log:
-        running = subprocess.Popen(argv, env=variables, cwd=directory, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        process.wait_until_ready(
-            endpoint,
-            bootstrap,
-            stopped=lambda: None if running.poll() is None else (directory / "log").read_text()[-3000:],
-        )
-        control = Control(endpoint, bootstrap.control_token)
-        # Forget the calls that asked whether it is ready.
-        control.reset()
-        imds = f"http://127.0.0.1:{imds_port}"
-        yield Aws(endpoint, imds, directory, bootstrap, directory / "ca.crt", control, running)
-    finally:
-        # Its orderly end takes seconds, and nothing of it is kept.
-        running.kill()
-        running.wait(timeout=20)
+    with running_aws(localstack_environment, tmp_path_factory.mktemp("aws")) as running:
+        yield running
 
 
 @pytest.fixture
 def api(aws: Aws, tmp_path: Path) -> Iterator[ApiServerDouble]:
     """A cluster bound under the article's name, with a node, in an emulator in its first state."""
-    double = ApiServerDouble(tmp_path)
-    aws.control.register_cluster(
-        ClusterBinding(
-            name=CLUSTER,
-            account=ACCOUNT,
-            region=REGION,
-            issuer=ISSUER,
-            endpoint=double.endpoint,
-            certificate_authority=double.authority.certificate,
-            version="1.34",
-            role_arn=f"arn:aws:iam::{ACCOUNT}:role/cluster",
-            token_file=str(double.token_file),
-            addon_manifests=[DAEMON_SET],
-        )
-    )
-    yield double
-    double.refuses = ""
-    aws.control.reset()
-    aws.control.remove_cluster(CLUSTER, account=ACCOUNT, region=REGION)
-    double.stop()
+    with bound_cluster(aws, tmp_path) as double:
+        yield double
 
 
 def _document(*statements: str) -> str:

@@ -6,6 +6,8 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from harness import wait
 from harness.cloud.eks import Eks, EksSettings, Scope
+from harness.cloud.localstack.emulator import Settings
 from harness.cloud.localstack.kubernetes import ApiAccess, BoundClusters
 from harness.cloud.ports import Refusal
 from harness.conformance.marks import requirement
@@ -553,3 +556,75 @@ def test_admission_learns_of_changes_after_its_own_delay(tmp_path: Path) -> None
     )
     check("API-903", what="known to EKS Auth at once", expected=True, observed=is_seen)
     check("API-905", expected=[{"namespace": "demo", "serviceAccount": "s3-reader"}], observed=api.published())
+
+
+@requirement("API-902")
+def test_a_cluster_has_room_for_5000_associations(cloud: Lab) -> None:
+    """The 5,001st is refused, all are listed page by page, and one that goes makes room."""
+    for number in range(5000):
+        cloud.create(f"app-{number}", namespace=f"team-{number % 7}")
+
+    _, beyond, _ = refused(lambda: cloud.create("one-too-many"))
+    listed = pages(cloud, namespace=None)
+    of_a_team = pages(cloud, namespace="team-3")
+    first = listed[0][0]
+    cloud.eks.associations.delete(SCOPE, {"clusterName": "pod-identity-lab", "associationId": first["associationId"]})
+
+    check("API-902", what="the 5,001st", expected="ResourceLimitExceededException", observed=beyond)
+    check("API-902", what="pages", expected=[100] * 50, observed=[len(page) for page in listed])
+    identifiers = [association["associationId"] for page in listed for association in page]
+    check("API-902", what="different ones, in order", expected=sorted(set(identifiers)), observed=identifiers)
+    check("API-902", what="of a namespace", expected=714, observed=sum(map(len, of_a_team)))
+    check("API-902", what="published", expected=4999, observed=len(cloud.clusters.published["pod-identity-lab"]))
+    assert cloud.create("one-too-many")["serviceAccount"] == "one-too-many"
+
+
+@requirement("API-902")
+def test_the_lab_can_set_another_quota() -> None:
+    """By a variable of the process."""
+    settings = Settings.read({"PODID_ASSOCIATIONS_PER_CLUSTER": "2"})
+    cloud = Lab.new(settings=EksSettings(settings.associations_per_cluster))
+    cloud.create("a")
+    cloud.create("b")
+
+    _, beyond, _ = refused(lambda: cloud.create("c"))
+
+    check("API-902", what="default", expected=5000, observed=Settings.read({}).associations_per_cluster)
+    check("API-902", what="the third of two", expected="ResourceLimitExceededException", observed=beyond)
+
+
+def pages(cloud: Lab, **asked: str | None) -> list[list[dict[str, Any]]]:
+    """Return all pages of ListPodIdentityAssociations."""
+    found: list[list[dict[str, Any]]] = []
+    token: str | None = None
+    while token is not None or not found:
+        request = {"clusterName": "pod-identity-lab", **asked, **({"nextToken": token} if token else {})}
+        answer = cloud.eks.associations.list(SCOPE, request)
+        found.append(answer["associations"])
+        token = answer.get("nextToken")
+    return found
+
+
+@requirement("API-321")
+@pytest.mark.parametrize(
+    ("name", "is_good"),
+    [
+        ("a", True),
+        ("9-lives_X", True),
+        ("a" * 100, True),
+        ("", False),
+        ("a" * 101, False),
+        ("-a", False),
+        ("_a", False),
+        ("a.b", False),
+        ("ä", False),
+        ("a\n", False),
+    ],
+)
+def test_a_cluster_has_a_name_that_eks_takes(cloud: Lab, name: str, is_good: bool) -> None:
+    cluster = replace(cloud.eks.clusters.get(SCOPE, "second"), name=name)
+    with suppress(ValueError):
+        cloud.eks.clusters.bind(cluster)
+
+    names = cloud.eks.clusters.list(SCOPE, {})["clusters"]
+    check("API-321", what=repr(name), expected=is_good, observed=name in names)

@@ -13,6 +13,7 @@ from harness.cloud.cloudtrail import ApiCall, CloudTrail, Failure, is_data_event
 from harness.cloud.ports import Credential, Principal, Refusal, Role
 from harness.cloud.sts import AssumedRole, AssumeRoleRequest
 from harness.conformance.marks import requirement
+from harness.conformance.recording import check
 from harness.subject.cloud_ports import SeededIds, SettableClock
 
 ACCOUNT = "123456789012"
@@ -349,3 +350,19 @@ def test_reading_and_writing_are_told_apart() -> None:
     )
     assert all(map(is_read_only, reading))
     assert not any(map(is_read_only, ("CreateRole", "DeleteBucket", "TagResource", "PutBucketPolicy")))
+
+
+@requirement("API-807")
+def test_events_show_up_after_a_delay_that_can_be_set(clock: SettableClock) -> None:
+    """Not before, then for good; by default at once."""
+    late, prompt = CloudTrail(clock, SeededIds(), delay=120), CloudTrail(clock, SeededIds())
+    for trail in (late, prompt):
+        trail.record_call(call(clock))
+
+    seen = {"by default": len(prompt.lookup(ACCOUNT, "eu-west-1", {})["Events"])}
+    for seconds in (0, 119, 1, 600):
+        clock.advance(seconds)
+        seen[f"{seconds} s later"] = len(late.lookup(ACCOUNT, "eu-west-1", {})["Events"])
+
+    expected = {"by default": 1, "0 s later": 0, "119 s later": 0, "1 s later": 1, "600 s later": 1}
+    check("API-807", what="events", expected=expected, observed=seen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -158,7 +157,7 @@ def test_ec2_has_its_own_code_and_sentence() -> None:
 
 @requirement("IAM-MSG-05")
 def test_s3_tells_strangers_nothing() -> None:
-    foreign = replace(denial(), cross_account=True)
+    foreign = denial()._replace(cross_account=True)
 
     assert access_denied("s3", USER, foreign).message == "Access Denied"
     assert access_denied("s3", ANONYMOUS, denial()).message == "Access Denied"
@@ -167,7 +166,7 @@ def test_s3_tells_strangers_nothing() -> None:
 
 @requirement("IAM-MSG-04")
 def test_a_service_is_called_by_its_name() -> None:
-    refused = replace(denial("sts:AssumeRole", ROLE, layer="trust"), principal="pods.eks.amazonaws.com")
+    refused = denial("sts:AssumeRole", ROLE, layer="trust")._replace(principal="pods.eks.amazonaws.com")
 
     assert access_denied("sts", EKS, refused).message == (
         "User: pods.eks.amazonaws.com is not authorized to perform: sts:AssumeRole "
@@ -176,7 +175,7 @@ def test_a_service_is_called_by_its_name() -> None:
 
 
 def told(service: str, caller: str, decision: Decision, shown: str | None = None) -> str:
-    return access_denied(service, POD, replace(decision, principal=caller), shown).message
+    return access_denied(service, POD, decision._replace(principal=caller), shown).message
 
 
 @requirement("IAM-MSG-01", "IAM-MSG-02")

@@ -513,3 +513,31 @@ def test_stored_tags_decide_about_deletion(aws: Aws, association: dict[str, Any]
 
     assert denied[:2] == (403, "AccessDeniedException")
     assert deleted["tags"] == {"team": "a"}
+
+
+@requirement("API-816")
+def test_calls_of_eks_are_recorded(aws: Aws, association: dict[str, Any]) -> None:
+    """A write with caller, request and response, a read without the response, a refusal with its error."""
+    eks, identifier = aws.client("eks"), association["associationId"]
+    eks.describe_pod_identity_association(clusterName=CLUSTER, associationId=identifier)
+    refused(lambda: eks.describe_pod_identity_association(clusterName=CLUSTER, associationId="a-00000000000000000"))
+
+    events = aws.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventSource", "AttributeValue": "eks.amazonaws.com"}]
+    )["Events"]
+    records = [json.loads(event["CloudTrailEvent"]) for event in reversed(events)]
+    created, described, failed = [one for one in records if "PodIdentityAssociation" in one["eventName"]]
+
+    names = [record["eventName"] for record in (created, described, failed)]
+    wanted = ["CreatePodIdentityAssociation", *["DescribePodIdentityAssociation"] * 2]
+    check("API-816", what="events", expected=wanted, observed=names)
+    caller = {"arn": f"arn:aws:iam::{ACCOUNT}:user/administrator", "accountId": ACCOUNT, "userName": "administrator"}
+    observed = {name: created["userIdentity"].get(name) for name in caller}
+    check("API-816", what="caller", expected=caller, observed=observed)
+    request = {"namespace": "demo", "serviceAccount": "s3-reader", "roleArn": association["roleArn"]}
+    observed = {name: created["requestParameters"].get(name) for name in request}
+    check("API-816", what="request", expected=request, observed=observed)
+    answered = created["responseElements"]["association"]["associationId"]
+    check("API-816", what="response of a write", expected=identifier, observed=answered)
+    check("API-816", what="response of a read", expected=None, observed=described["responseElements"])
+    check("API-816", what="error", expected="ResourceNotFoundException", observed=failed["errorCode"])

@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cloud.iam import CallContext, Check, Decision, EvaluationRequest, PolicySet, authorize
-from harness.cloud.iam.arns import resource_key
+from harness.cloud.iam.arns import Tree, path, resource_pattern
+from harness.cloud.iam.index import index_by_content, index_of
 from harness.cloud.iam.policy import compile_policy
+from harness.cloud.iam.variables import template_tokens
+from harness.cloud.iam.wildcard import Pattern
 from harness.cloud.ports import NamedPolicy
 from harness.subject.iam_requests import ACCOUNT, OBJECT, OTHER_ACCOUNT, POD, ROLE, USER, ask, policy
 
@@ -114,7 +117,8 @@ def test_the_same_question_has_the_same_answer(statements: list[Any], caller: An
     first = authorize(EvaluationRequest(check, caller, policies, context))
     again = authorize(EvaluationRequest(check, caller, policies, CallContext(caller, context)))
     compile_policy.cache_clear()
-    anew = authorize(EvaluationRequest(check, caller, policies, context))
+    index_by_content.cache_clear()
+    anew = authorize(EvaluationRequest(check, caller, PolicySet(identity=(document,)), context))
 
     assert first == again == anew
 
@@ -122,17 +126,31 @@ def test_the_same_question_has_the_same_answer(statements: list[Any], caller: An
 @given(statements=STATEMENTS, context=CONTEXT, target=TARGETS)
 def test_the_index_hides_no_statement(statements: list[Any], context: Any, target: str) -> None:
     """Candidates are those statements that a look at every one of them would find."""
-    compiled = compile_policy(policy(*statements).document, "identity-inline")
+    policies = PolicySet(identity=(policy(*statements),))
     keys = {key.lower(): value for key, value in context.items()}
 
-    denies, allows = compiled.candidates("s3:getobject", resource_key(target))
+    plan = index_of(policies).plan("identity", "s3:getobject", target)
 
-    applying = [statement for statement in (*denies, *allows) if statement.applies(target, keys)]
-    assert {statement.index for statement in applying} == {
+    candidates = [one.statement for one in (*plan.denies, *plan.allows["identity"])]
+    assert {statement.index for statement in candidates if statement.applies(target, keys)} == {
         statement.index
-        for statement in compiled.statements
+        for statement in compile_policy(policies.identity[0].document, "identity-inline").statements
         if statement.is_about("s3:getobject") and statement.applies(target, keys)
     }
+
+
+PIECES = st.lists(st.sampled_from(["notes", "a", "b", "", "*", "a*"]), min_size=1, max_size=7).map("/".join)
+
+
+@given(patterns=st.lists(PIECES, min_size=1, max_size=6), key=PIECES)
+def test_the_tree_finds_every_pattern_that_matches(patterns: list[str], key: str) -> None:
+    compiled = [resource_pattern(f"arn:aws:s3:::{text}", "identity-inline", has_variables=True) for text in patterns]
+    arn = f"arn:aws:s3:::{key}"
+    found = Tree(pattern.node for pattern in compiled if pattern.node is not None).node(arn)
+
+    near = {None, *(path(found) if found else ())}
+
+    assert {pattern.node for pattern in compiled if pattern.matches(arn, {})} <= near
 
 
 @given(own=STATEMENTS, foreign=STATEMENTS, context=CONTEXT)
@@ -182,9 +200,8 @@ def looks(wildcards: int) -> int:
     )
     (statement,) = compiled.statements
     (pattern,) = statement.resources or ()
-    sixth = pattern._parts[5]
     CountedText.looks = 0
-    assert not sixth.matches(CountedText("a" * (2 * wildcards)), {})
+    assert not pattern.matches(CountedText("arn:aws:s3:::" + "a" * (2 * wildcards)), {})
     return CountedText.looks
 
 
@@ -204,15 +221,15 @@ def test_deep_nesting_and_many_statements_are_answered() -> None:
 
 def test_a_stream_of_unknown_resources_and_tags_does_not_grow_memory() -> None:
     """IAM-PERF-05."""
-    document = policy({**ALLOW, "Resource": "arn:aws:s3:::notes/${s3:prefix}/*"}).document
-    compiled = compile_policy(document, "identity-inline")
+    pattern = Pattern(template_tokens("notes/${s3:prefix}/*", has_wildcards=True))
+    index = index_of(PolicySet(identity=(policy({**ALLOW, "Resource": "arn:aws:s3:::notes/*"}),)))
 
     for number in range(2_000):
-        target = f"arn:aws:s3:::bucket-{number}/x"
-        ask(USER, target=target, context={"s3:prefix": f"{number}"}, identity=[NamedPolicy("inline:one", document)])
-        ask(USER, target=OBJECT, context={"s3:prefix": f"{number}"}, identity=[NamedPolicy("inline:one", document)])
+        pattern.matches("notes/a", {"s3:prefix": f"{number}"})
+        index.plan("identity", "s3:getobject", f"arn:aws:s3:::bucket-{number}/x")
+        index.plan("identity", "s3:getobject", f"arn:aws:s3:::notes/{number}")
+        index.plan("identity", f"s3:action{number}", OBJECT)
 
-    (statement,) = compiled.statements
-    (pattern,) = statement.resources or ()
-    assert len(compiled._candidates) == 2
-    assert 0 < len(pattern._parts[5]._filled) <= 256
+    assert 0 < len(pattern._filled) <= 256
+    assert 2 < len(index._plans) <= 1024
+    assert {node for _, action, node in index._plans if action == "s3:getobject"} <= {None, "arn:aws:s3:::notes"}

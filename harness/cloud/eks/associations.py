@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import string
 import threading
-from collections.abc import Mapping
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import product
+from typing import Any, TypeVar
 
 from harness.cloud.eks import validation
 from harness.cloud.eks.clusters import Clusters
@@ -17,6 +19,9 @@ from harness.cloud.paging import InvalidTokenError, Pager
 from harness.cloud.ports import Clock, IamStore, Ids, Refusal
 
 __all__ = ["Associations", "EksSettings"]
+
+K = TypeVar("K")
+T = TypeVar("T", str, tuple[str, str])
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _CHANGEABLE = ("roleArn", "targetRoleArn", "disableSessionTags", "policy")
@@ -30,6 +35,10 @@ class EksSettings:
     """Quota (API-902)."""
     auth_delay: float = 0
     """Seconds until EKS Auth acts on a change of associations (API-903)."""
+
+
+_Filter = tuple[str, str | None, str | None]
+"""ARN of a cluster, namespace and service account; None: whatever it is."""
 
 
 @dataclass(slots=True)
@@ -74,6 +83,11 @@ class Associations:
         self._lock = threading.RLock()
         self._by_id: dict[str, Association] = {}
         self._by_triple: dict[tuple[str, str, str], str] = {}
+        # Sorted lists, so that no call gets slower by looking at thousands of others (API-902).
+        self._ids_by_filter: dict[_Filter, list[str]] = {}
+        """Ids by what ListPodIdentityAssociations can ask for: cluster, and namespace and service account or not."""
+        self._pairs: dict[str, list[tuple[str, str]]] = {}
+        """What is published to each cluster."""
         self._changes: dict[tuple[str, str, str], list[_Change]] = {}
         self._tokens: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -96,15 +110,16 @@ class Associations:
             validation.check_role(self._iam.role(association.role_arn))
             if association.policy:
                 validation.check_policy(association.policy, disable_session_tags=association.disable_session_tags)
-            kept = self.of_cluster(cluster)
-            if len(kept) >= self._settings.associations_per_cluster:
+            pairs = self._pairs.setdefault(cluster.arn, [])
+            if len(pairs) >= self._settings.associations_per_cluster:
                 limit = self._settings.associations_per_cluster
                 raise Refusal(
                     "ResourceLimitExceededException",
                     f"The maximum of {limit} pod identity associations for cluster {cluster.name} is reached.",
                     400,
                 )
-            self._publish(cluster, [*kept, association])
+            at = bisect_left(pairs, _pair(association))
+            self._publish(cluster, [*pairs[:at], _pair(association), *pairs[at:]])
             self._keep(association)
             if token := validation.optional(request, "clientRequestToken"):
                 self._tokens[cluster.arn, token] = (_fingerprint(request), association.association_id)
@@ -119,22 +134,18 @@ class Associations:
         cluster = self._clusters.get(scope, validation.required(request, "clusterName"))
         namespace = validation.optional(request, "namespace")
         service_account = validation.optional(request, "serviceAccount")
-        found = [
-            association
-            for association in self.of_cluster(cluster)
-            if namespace in {None, association.namespace} and service_account in {None, association.service_account}
-        ]
-        try:
-            page, token = self._pager.page(
-                found,
-                lambda association: association.association_id,
-                query=json.dumps([cluster.arn, namespace, service_account]),
-                size=validation.page_size(request),
-                token=validation.optional(request, "nextToken"),
-            )
-        except InvalidTokenError as error:
-            raise validation.invalid_parameter("The nextToken is not valid.") from error
-        summaries = [association.summary() for association in page]
+        with self._lock:
+            try:
+                page, token = self._pager.page(
+                    self._ids_by_filter.get((cluster.arn, namespace, service_account), []),
+                    str,
+                    query=json.dumps([cluster.arn, namespace, service_account]),
+                    size=validation.page_size(request),
+                    token=validation.optional(request, "nextToken"),
+                )
+            except InvalidTokenError as error:
+                raise validation.invalid_parameter("The nextToken is not valid.") from error
+            summaries = [self._by_id[association_id].summary() for association_id in page]
         return {"associations": summaries} | ({"nextToken": token} if token else {})
 
     def update(self, scope: Scope, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +177,7 @@ class Associations:
         """Delete an association and return its last record."""
         with self._lock:
             association = self.get(scope, request)
-            kept = [other for other in self.of_cluster(association.cluster) if other != association]
+            kept = [pair for pair in self._pairs[association.cluster.arn] if pair != _pair(association)]
             self._publish(association.cluster, kept)
             self._drop(association)
         return {"association": association.record()}
@@ -190,8 +201,7 @@ class Associations:
     def of_cluster(self, cluster: Cluster) -> list[Association]:
         """Return the associations of a cluster, by id."""
         with self._lock:
-            found = [association for association in self._by_id.values() if association.cluster.arn == cluster.arn]
-        return sorted(found, key=lambda association: association.association_id)
+            return [self._by_id[one] for one in self._ids_by_filter.get((cluster.arn, None, None), ())]
 
     def seen_by_auth(self, cluster: Cluster, namespace: str, service_account: str) -> Association | None:
         """Return the association that EKS Auth acts on now: a change becomes effective after the delay."""
@@ -203,8 +213,8 @@ class Associations:
 
     def with_arn(self, arn: str) -> Association | None:
         """Return the association with exactly this ARN."""
-        with self._lock:
-            return next((association for association in self._by_id.values() if association.arn == arn), None)
+        association = self._by_id.get(arn.rpartition("/")[2])
+        return association if association and association.arn == arn else None
 
     def set_tags(self, association: Association, tags: Mapping[str, str]) -> None:
         """Replace the tags; ``modifiedAt`` stays (API-273)."""
@@ -274,21 +284,28 @@ class Associations:
             raise validation.invalid_parameter("The clientRequestToken was used for a different request.")
         return association
 
-    def _publish(self, cluster: Cluster, associations: list[Association]) -> None:
-        pairs = sorted((association.namespace, association.service_account) for association in associations)
+    def _publish(self, cluster: Cluster, pairs: Sequence[tuple[str, str]]) -> None:
         try:
             self._directory.publish(cluster, pairs)
         except ClusterError as error:
             raise Refusal("ServerException", f"The associations could not be published: {error}", 500) from error
 
     def _keep(self, association: Association) -> None:
+        """File a new association, or a new state of one that is filed."""
+        if association.association_id not in self._by_id:
+            self._by_triple[_triple(association)] = association.association_id
+            insort(self._pairs.setdefault(association.cluster.arn, []), _pair(association))
+            for asked in _filters(association):
+                insort(self._ids_by_filter.setdefault(asked, []), association.association_id)
         self._by_id[association.association_id] = association
-        self._by_triple[_triple(association)] = association.association_id
         self._note(association, association)
 
     def _drop(self, association: Association) -> None:
         del self._by_id[association.association_id]
         del self._by_triple[_triple(association)]
+        _remove(self._pairs, association.cluster.arn, _pair(association))
+        for asked in _filters(association):
+            _remove(self._ids_by_filter, asked, association.association_id)
         self._note(association, None)
 
     def _note(self, about: Association, state: Association | None) -> None:
@@ -306,6 +323,23 @@ class Associations:
 
 def _triple(association: Association) -> tuple[str, str, str]:
     return association.cluster.arn, association.namespace, association.service_account
+
+
+def _pair(association: Association) -> tuple[str, str]:
+    return association.namespace, association.service_account
+
+
+def _filters(association: Association) -> Iterable[_Filter]:
+    """Return everything that can be asked for and finds the association."""
+    return product((association.cluster.arn,), (None, association.namespace), (None, association.service_account))
+
+
+def _remove(lists: dict[K, list[T]], key: K, item: T) -> None:
+    """Take an item out of a sorted list, and forget the list when it is empty."""
+    listed = lists[key]
+    del listed[bisect_left(listed, item)]
+    if not listed:
+        del lists[key]
 
 
 def _fingerprint(request: Mapping[str, Any]) -> str:

@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.cloud.iam.model import PolicyKind
 from harness.cloud.iam.values import ContextValue
 from harness.cloud.iam.variables import literal_tokens, template_tokens
-from harness.cloud.iam.wildcard import STAR, Pattern, Token, Variable
+from harness.cloud.iam.wildcard import STAR, Pattern, TextTest, Token, Variable
 
-__all__ = ["ArnPattern", "arn_condition_pattern", "resource_key", "resource_pattern"]
+__all__ = ["ArnPattern", "Tree", "arn_condition_pattern", "path", "resource_pattern"]
 
 _PARTS = 6
+_DEEPEST = 5
+"""Slash-separated pieces of an ARN that the tree looks at; bounds what a policy full of slashes costs."""
 
 
 class ArnPattern:
     """A pattern that never lets a wildcard or a variable cross one of the first five colons."""
 
-    __slots__ = ("_everything", "_literal_head", "_parts", "resource_key", "variables")
+    __slots__ = ("is_everything", "matches", "node", "variables")
+
+    matches: TextTest
+    """Tells whether the pattern matches an ARN; only a pattern of stars matches a text that is none."""
+    node: str | None
+    """Where in a :class:`Tree` its ARNs hang: all are this text or begin with it and a slash. None: anywhere."""
+    variables: tuple[Variable, ...]
 
     def __init__(self, parts: Sequence[Sequence[Token]], *, everything: bool = False) -> None:
         """Compile the tokens of each part; fewer than six parts match nothing unless ``everything``."""
-        patterns = [Pattern(tokens) for tokens in parts]
-        self._everything = everything
-        self._parts = patterns if len(patterns) == _PARTS else []
-        self._literal_head = _literal_head(parts) if self._parts else None
-        self.resource_key = self._own_key(parts)
-        """:func:`resource_key` of every ARN that can match; None if there are several."""
-        self.variables: tuple[Variable, ...] = tuple(variable for pattern in patterns for variable in pattern.variables)
-
-    def _own_key(self, parts: Sequence[Sequence[Token]]) -> str | None:
-        if self._literal_head is None:
-            return None
-        head = self._parts[5].literal_head
-        key = resource_key(self._literal_head + head)
-        is_whole = all(isinstance(token, str) for token in parts[5])
-        return key if is_whole or len(key) < len(self._literal_head + head) else None
-
-    def matches(self, arn: str, context: Mapping[str, ContextValue]) -> bool:
-        """Tell whether the pattern matches an ARN; only a pattern of stars matches a text that is none."""
-        if self._everything:
-            return True
-        if not self._parts:
-            return False
-        head = self._literal_head
-        if head is not None:
-            # Most resources are literal up to their sixth part: one comparison instead of six.
-            return arn.startswith(head) and self._parts[5].matches(arn[len(head) :], context)
-        texts = arn.split(":", _PARTS - 1)
-        if len(texts) != _PARTS:
-            return False
-        return all(pattern.matches(text, context) for pattern, text in zip(self._parts, texts, strict=True))
+        self.node = None
+        self.is_everything = everything
+        self.variables = tuple(token for tokens in parts for token in tokens if isinstance(token, Variable))
+        head = _literal_head(parts)
+        if everything:
+            self.matches = _always
+        elif len(parts) != _PARTS:
+            self.matches = _never
+        elif head is None:
+            patterns = [Pattern(tokens) for tokens in parts]
+            self.matches = lambda arn, context: _matches_parts(patterns, arn, context)
+        else:
+            # The first five parts are one literal with the colons in it, so nothing behind can cross them.
+            whole = Pattern([head, *parts[5]])
+            is_text = all(isinstance(token, str) for token in parts[5])
+            self.matches = whole.matches
+            self.node = _node(whole.literal_head, is_whole=is_text)
 
 
-def resource_key(arn: str) -> str:
-    """Return an ARN up to the first slash or colon of its sixth part: what statements are indexed by."""
-    parts = arn.split(":", _PARTS)
-    if len(parts) < _PARTS:
-        return arn
-    head, slash, _ = parts[5].partition("/")
-    return ":".join([*parts[:5], head]) if slash or len(parts) > _PARTS else arn
+def _always(_arn: str, _context: Mapping[str, ContextValue]) -> bool:
+    return True
+
+
+def _never(_arn: str, _context: Mapping[str, ContextValue]) -> bool:
+    return False
+
+
+def _matches_parts(patterns: Sequence[Pattern], arn: str, context: Mapping[str, ContextValue]) -> bool:
+    texts = arn.split(":", _PARTS - 1)
+    return len(texts) == _PARTS and all(
+        pattern.matches(text, context) for pattern, text in zip(patterns, texts, strict=True)
+    )
 
 
 def _literal_head(parts: Sequence[Sequence[Token]]) -> str | None:
@@ -69,6 +70,53 @@ def _literal_head(parts: Sequence[Sequence[Token]]) -> str | None:
             return None
         head += "".join(token for token in tokens if isinstance(token, str)) + ":"
     return head
+
+
+def _node(head: str, *, is_whole: bool) -> str | None:
+    """Return a head up to its last slash, or all of it where nothing follows; never deeper than the tree is."""
+    pieces = head.split("/")
+    if not is_whole:
+        pieces.pop()
+    return "/".join(pieces[:_DEEPEST]) or None
+
+
+class Tree:
+    """The nodes that some patterns hang at: finds those that can match an ARN without asking each (IAM-PERF-02)."""
+
+    __slots__ = ("_nodes",)
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        """Keep the nodes and all that they hang below."""
+        self._nodes: dict[str, bool] = {}
+        """Every node, and whether anything hangs below it."""
+        for node in nodes:
+            *above, last = path(node)
+            self._nodes.update(dict.fromkeys(above, True))
+            self._nodes.setdefault(last, False)
+
+    def node(self, arn: str) -> str | None:
+        """Return the deepest node that an ARN hangs at or below; None: patterns that hang nowhere are all there are."""
+        nodes = self._nodes
+        found, slash, _ = arn.partition("/")
+        goes_on = nodes.get(found)
+        if goes_on is None:
+            return None
+        while goes_on and slash:
+            end = arn.find("/", len(found) + 1)
+            deeper = arn[:end] if end >= 0 else arn
+            goes_on = nodes.get(deeper)
+            if goes_on is None:
+                break
+            found, slash = deeper, end >= 0
+        return found
+
+
+def path(node: str) -> Iterator[str]:
+    """Return a node and all that it hangs below, itself last."""
+    for index, character in enumerate(node):
+        if character == "/":
+            yield node[:index]
+    yield node
 
 
 def resource_pattern(text: str, kind: PolicyKind, *, has_variables: bool) -> ArnPattern:

@@ -49,6 +49,10 @@ class _Values:
 
     matches: ValueTest
     variables: tuple[Variable, ...] = ()
+    known: Mapping[ContextValue | None, bool] | None = None
+    """Request values whose answer is known beforehand."""
+    is_complete: bool = False
+    """Whether all that match are among ``known``."""
 
 
 def parse_operator(text: str) -> Operator | None:
@@ -86,17 +90,20 @@ def compile_condition(
     if operator.name == "null":
         return Condition(key, _null_test(key, policy_values), ())
     compiled = _OPERATORS[operator.name](policy_values, has_variables)
-    return Condition(key, _key_test(operator, key, compiled.matches), compiled.variables)
+    return Condition(key, _key_test(operator, key, compiled), compiled.variables)
 
 
-def _key_test(operator: Operator, key: str, matches: ValueTest) -> ContextTest:
-    negated = operator.is_negated
+def _key_test(operator: Operator, key: str, values: _Values) -> ContextTest:
+    negated, matches, known = operator.is_negated, values.matches, values.known
     if operator.prefix == "forallvalues":
         return lambda context: all(matches(value, context) != negated for value in _all_values(context, key))
     if operator.prefix == "foranyvalue":
         return lambda context: any(matches(value, context) != negated for value in _all_values(context, key))
     # Absent keys: false for positive operators, true for negated ones and with IfExists.
     absent = negated or operator.if_exists
+    if known is not None and values.is_complete and not absent:
+        # The most common condition: neither an absent key nor one with several values is among the known.
+        return lambda context: context.get(key) in known
 
     def test(context: Context) -> bool:
         value = context.get(key)
@@ -105,7 +112,14 @@ def _key_test(operator: Operator, key: str, matches: ValueTest) -> ContextTest:
         # A multivalued key without a set prefix matches nothing, positive or negated (IAM-COND-06).
         return absent if not value else False
 
-    return test
+    if known is None:
+        return test
+
+    def test_known(context: Context) -> bool:
+        answer = known.get(context.get(key))
+        return test(context) if answer is None else answer != negated
+
+    return test_known
 
 
 def _all_values(context: Context, key: str) -> Sequence[str]:
@@ -131,16 +145,20 @@ def _patterns(
     return patterns, tuple(variable for pattern in patterns for variable in pattern.variables)
 
 
+def _any_of(patterns: Sequence[Pattern | ArnPattern]) -> ValueTest:
+    if len(patterns) == 1:
+        return patterns[0].matches
+    return lambda value, context: any(pattern.matches(value, context) for pattern in patterns)
+
+
 def _string_equals(values: Sequence[str], has_variables: bool) -> _Values:
     patterns, variables = _patterns(values, has_variables=has_variables, has_wildcards=False)
     if not variables:
         texts = frozenset(
             "".join(map(str, _tokens(v, has_variables=has_variables, has_wildcards=False))) for v in values
         )
-        return _Values(lambda value, _: value in texts)
-    if len(patterns) == 1:
-        return _Values(patterns[0].matches, variables)
-    return _Values(lambda value, context: any(pattern.matches(value, context) for pattern in patterns), variables)
+        return _Values(lambda value, _: value in texts, known=dict.fromkeys(texts, True), is_complete=True)
+    return _Values(_any_of(patterns), variables)
 
 
 def _string_equals_ignore_case(values: Sequence[str], has_variables: bool) -> _Values:
@@ -162,7 +180,7 @@ def _filled(tokens: Sequence[Token], context: Context) -> str | None:
 
 def _string_like(values: Sequence[str], has_variables: bool) -> _Values:
     patterns, variables = _patterns(values, has_variables=has_variables, has_wildcards=True)
-    return _Values(lambda value, context: any(pattern.matches(value, context) for pattern in patterns), variables)
+    return _Values(_any_of(patterns), variables)
 
 
 def _arn_like(values: Sequence[str], has_variables: bool) -> _Values:
@@ -170,7 +188,7 @@ def _arn_like(values: Sequence[str], has_variables: bool) -> _Values:
         arn_condition_pattern(_tokens(value, has_variables=has_variables, has_wildcards=True)) for value in values
     ]
     variables = tuple(variable for pattern in patterns for variable in pattern.variables)
-    return _Values(lambda value, context: any(pattern.matches(value, context) for pattern in patterns), variables)
+    return _Values(_any_of(patterns), variables)
 
 
 def _bool(values: Sequence[str], has_variables: bool) -> _Values:
@@ -179,7 +197,8 @@ def _bool(values: Sequence[str], has_variables: bool) -> _Values:
 
     if not variables:
         wanted = {typed.parse_bool(_filled(tokens, {}) or "") for tokens in templates} - {None}
-        return _Values(lambda value, _: typed.parse_bool(value) in wanted)
+        usual: dict[ContextValue | None, bool] = {"true": True in wanted, "false": False in wanted}
+        return _Values(lambda value, _: typed.parse_bool(value) in wanted, known=usual)
 
     def matches(value: str, context: Context) -> bool:
         sent = typed.parse_bool(value)

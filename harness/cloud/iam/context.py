@@ -14,7 +14,7 @@ __all__ = ["CallContext"]
 class CallContext:
     """Lower-cased keys with those of the caller, which nothing in a call can replace."""
 
-    __slots__ = ("caller", "keys", "principal")
+    __slots__ = ("_by_owner", "caller", "keys", "principal")
 
     def __init__(self, principal: Principal, keys: Mapping[str, ContextValue]) -> None:
         """Prepare the keys of a call that a principal makes."""
@@ -22,12 +22,14 @@ class CallContext:
         self.keys = {key: value for name, value in keys.items() if not is_caller_key(key := name.lower())}
         self.keys |= caller_keys(principal)
         self.caller = Caller.of(principal)
+        self._by_owner: dict[str, Mapping[str, ContextValue]] = {}
 
-    def with_check(self, keys: Mapping[str, ContextValue], owner: str) -> dict[str, ContextValue]:
+    def with_check(self, keys: Mapping[str, ContextValue], owner: str) -> Mapping[str, ContextValue]:
         """Return all keys for one check: its own, and who owns its resource (empty: nobody)."""
-        merged: dict[str, ContextValue] = {"aws:resourceaccount": owner, **self.keys} if owner else {**self.keys}
-        for name, value in keys.items():
-            key = name.lower()
-            if not is_caller_key(key):
-                merged[key] = value
-        return merged
+        known = self._by_owner.get(owner)
+        if known is None:
+            known = self._by_owner[owner] = {"aws:resourceaccount": owner, **self.keys} if owner else self.keys
+        if not keys:
+            return known
+        own = {key: value for name, value in keys.items() if not is_caller_key(key := name.lower())}
+        return {**known, **own}

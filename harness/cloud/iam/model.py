@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.cloud.iam.context import CallContext
 from harness.cloud.iam.values import ContextValue, Grade
 from harness.cloud.ports import NamedPolicy, Principal
+
+if TYPE_CHECKING:
+    from harness.cloud.iam.index import PolicyIndex
 
 __all__ = ["Check", "ContextValue", "Decision", "EvaluationRequest", "Grade", "Layer", "PolicyKind", "PolicySet"]
 
@@ -18,8 +22,10 @@ PolicyKind = Literal[
 Layer = Literal["identity", "resource", "trust", "boundary", "session", "scp", "rcp", "endpoint", "root", "always"]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+# Tuples, because a frozen dataclass takes longer to make than the decision to find.
+
+
+class Check(NamedTuple):
     """One question a call raises: may this action be done on this resource?"""
 
     action: str
@@ -28,7 +34,7 @@ class Check:
     """ARN, or ``*`` for an action without a resource type."""
     resource_account: str = ""
     """Owner of the resource; empty for the caller's own account (IAM-EVAL-04)."""
-    context: Mapping[str, ContextValue] = field(default_factory=dict[str, ContextValue])
+    context: Mapping[str, ContextValue] = MappingProxyType({})
     """Keys of this check only; an absent key is not in the map."""
 
 
@@ -49,22 +55,22 @@ class PolicySet:
     rcp: tuple[tuple[NamedPolicy, ...], ...] = ()
     endpoint: tuple[NamedPolicy, ...] = ()
     """Policy of the VPC endpoint; several are read as one."""
+    index: PolicyIndex | None = field(default=None, init=False, repr=False, compare=False)
+    """The same compiled, once somebody asked; kept here because finding it by content takes longer than a decision."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationRequest:
+class EvaluationRequest(NamedTuple):
     """All inputs of one decision."""
 
     check: Check
     principal: Principal
     policies: PolicySet
-    context: Mapping[str, ContextValue] | CallContext = field(default_factory=dict[str, ContextValue])
+    context: Mapping[str, ContextValue] | CallContext = MappingProxyType({})
     """Keys of the call. The caller keys that follow from the principal are filled in by the engine and win. Who asks
     several questions about one call prepares a ``CallContext`` of the same principal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer, with what is needed to explain it."""
 
     allowed: bool

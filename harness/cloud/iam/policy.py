@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
@@ -18,9 +18,8 @@ from harness.cloud.iam.arns import ArnPattern, resource_pattern
 from harness.cloud.iam.conditions import Condition, compile_condition, parse_operator
 from harness.cloud.iam.model import PolicyKind
 from harness.cloud.iam.principals import PrincipalElement
-from harness.cloud.iam.values import ContextValue
 from harness.cloud.iam.variables import literal_tokens
-from harness.cloud.iam.wildcard import Pattern
+from harness.cloud.iam.wildcard import Pattern, TextTest
 
 __all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy", "strict_json"]
 
@@ -34,8 +33,6 @@ _PRINCIPAL_KINDS = {"AWS", "CanonicalUser", "Federated", "Service"}
 _ACTION = re.compile(r"\*+|(?:\*|[^:*?]+):[^:]*")
 """Wildcards in the service prefix only as the lone star (IAM-STMT-01)."""
 _LONGEST_NUMBER = 400
-_REMEMBERED_ACTIONS = 512
-"""Bound of each policy's memory of actions (IAM-PERF-05)."""
 
 
 class PolicyFault(Exception):  # noqa: N818 - "fault" is the word of the decision
@@ -66,78 +63,63 @@ class Statement:
     conditions: tuple[Condition, ...]
     keys: frozenset[str]
     """Lower-cased context keys that it can read."""
+    nodes: frozenset[str] | None = field(init=False)
+    """Nodes of the only ARNs that it can match (:class:`~harness.cloud.iam.arns.Tree`); None: it may match any."""
+    applies: TextTest = field(init=False)
+    """Tells whether a resource and conditions match; action and principal are the caller's to test."""
+
+    def __post_init__(self) -> None:
+        """Derive what is asked for every decision."""
+        nodes = None if self.not_resource or self.resources is None else {p.node for p in self.resources}
+        known = None if nodes is None or None in nodes else frozenset(node for node in nodes if node is not None)
+        object.__setattr__(self, "nodes", known)
+        object.__setattr__(self, "applies", _applies(self))
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether it applies to everybody, whatever the resource and the call."""
+        everything = self.resources is None or any(pattern.is_everything for pattern in self.resources)
+        return everything and not self.not_resource and not self.conditions and self.principals is None
 
     def is_about(self, action: str) -> bool:
         """Tell whether a lower-cased action is among those the statement speaks of."""
         return any(pattern.matches(action, {}) for pattern in self.actions) != self.not_action
 
-    def applies(self, resource: str, context: Mapping[str, ContextValue]) -> bool:
-        """Tell whether resource and conditions match; action and principal are the caller's to test."""
-        # Loops instead of any() and all(): this runs for every candidate of every decision.
-        if self.resources is not None:
-            for pattern in self.resources:
-                if pattern.matches(resource, context):
-                    if self.not_resource:
-                        return False
-                    break
-            else:
-                if not self.not_resource:
-                    return False
-        for condition in self.conditions:  # noqa: SIM110 - see above
-            if not condition.test(context):
-                return False
-        return True
 
-    @property
-    def resource_keys(self) -> frozenset[str] | None:
-        """Keys of the only resources it can match; None if there is no such list."""
-        if self.resources is None or self.not_resource:
-            return None
-        keys = {pattern.resource_key for pattern in self.resources}
-        return None if None in keys else frozenset(key for key in keys if key is not None)
+def _applies(statement: Statement) -> TextTest:
+    """Return the leanest test of a statement: this runs for every candidate of every decision."""
+    resource = _resource_test(statement)
+    if not statement.conditions:
+        return resource
+    first, *others = [condition.test for condition in statement.conditions]
+    if not others:
+        return lambda arn, context: resource(arn, context) and first(context)
+    if len(others) == 1:
+        (second,) = others
+        return lambda arn, context: resource(arn, context) and first(context) and second(context)
+    return lambda arn, context: resource(arn, context) and first(context) and all(test(context) for test in others)
 
 
-Candidates = tuple[tuple[Statement, ...], tuple[Statement, ...]]
-"""Deny statements and Allow statements."""
+def _resource_test(statement: Statement) -> TextTest:
+    if statement.resources is None:
+        return lambda _arn, _context: True
+    tests = [pattern.matches for pattern in statement.resources]
+    if statement.not_resource:
+        return lambda arn, context: not any(test(arn, context) for test in tests)
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) == 2:
+        first, second = tests
+        return lambda arn, context: first(arn, context) or second(arn, context)
+    return lambda arn, context: any(test(arn, context) for test in tests)
 
 
+@dataclass(frozen=True, slots=True)
 class CompiledPolicy:
-    """An immutable document that remembers which statements speak of an action and a resource."""
+    """An immutable document."""
 
-    __slots__ = ("_candidates", "_resource_keys", "statements")
-
-    def __init__(self, statements: Sequence[Statement]) -> None:
-        """Keep the statements, in the order of the document."""
-        self.statements = tuple(statements)
-        self._resource_keys = frozenset(key for statement in statements for key in statement.resource_keys or ())
-        self._candidates: dict[tuple[str, str | None], Candidates] = {}
-
-    def about(self, action: str) -> list[Statement]:
-        """Return the statements about a lower-cased action, whatever the resource."""
-        return [statement for statement in self.statements if statement.is_about(action)]
-
-    def candidates(self, action: str, key: str) -> Candidates:
-        """Return the Deny and the Allow statements that can be about a lower-cased action on a resource.
-
-        Args:
-            action: The action.
-            key: :func:`~harness.cloud.iam.arns.resource_key` of the resource.
-        """
-        # Keys that no statement names are one entry: a stream of them does not grow memory.
-        question = action, key if key in self._resource_keys else None
-        return self._candidates.get(question) or self._remembered(*question)
-
-    def _remembered(self, action: str, key: str | None) -> Candidates:
-        about = [
-            statement
-            for statement in self.about(action)
-            if statement.resource_keys is None or key in statement.resource_keys
-        ]
-        known = tuple(s for s in about if s.is_deny), tuple(s for s in about if not s.is_deny)
-        if len(self._candidates) >= _REMEMBERED_ACTIONS:
-            self._candidates.clear()
-        self._candidates[action, key] = known
-        return known
+    statements: tuple[Statement, ...]
+    """In the order of the document."""
 
 
 @lru_cache(maxsize=1024)
@@ -153,7 +135,7 @@ def compile_policy(document: str, kind: PolicyKind) -> CompiledPolicy:
     """
     if kind == "boundary" and not document:
         return CompiledPolicy(())
-    return CompiledPolicy(_Reader(kind).statements(document))
+    return CompiledPolicy(tuple(_Reader(kind).statements(document)))
 
 
 class _Reader:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.cloud.iam.values import ContextValue, Grade
+from harness.cloud.iam.values import GRADES, ContextValue, Grade
 from harness.cloud.ports import Principal
 
 __all__ = ["Caller", "PrincipalElement", "caller_keys", "is_caller_key"]
 
 _ROLE = re.compile(r"arn:([^:]*):iam::([^:]*):role/(?:.*/)?([^/]+)")
 _SESSION = re.compile(r"arn:([^:]*):sts::([^:]*):assumed-role/([^/]+)/.*")
-_PATHLESS = "role without path"
+_PATHLESS = "role-without-path"
 """Pseudo kind under which roles are also filed, for sessions whose role's path is not known (IAM-PRIN-04)."""
 _TAG_PREFIX = "aws:principaltag/"
 _CALLER_KEYS = frozenset(
@@ -34,18 +34,18 @@ _CALLER_KEYS = frozenset(
 class Caller:
     """A caller as Principal elements see it."""
 
-    names: tuple[tuple[str, str, Grade], ...]
-    """Kind, name and grade of a match, best grade first; none for anonymous callers."""
-    has_boundary: bool = False
+    grades: Mapping[str, Grade]
+    """Names, with their kind in front, and how good a match each is; none for anonymous callers."""
+    names: frozenset[str]
+    """The same names."""
 
     @classmethod
-    def of(cls, principal: Principal, *, provider: str = "", has_boundary: bool = False) -> Caller:
+    def of(cls, principal: Principal, *, provider: str = "") -> Caller:
         """Return the names of a principal.
 
         Args:
             principal: The principal.
             provider: For web identities the ARN of their OIDC provider.
-            has_boundary: Whether a permissions boundary limits the principal (IAM-PRIN-10).
         """
         names: list[tuple[str, str, Grade]] = []
         if principal.kind == "service":
@@ -69,7 +69,8 @@ class Caller:
             partition = [*principal.arn.split(":"), ""][1]
             names.append(("AWS", principal.account, "account"))
             names.append(("AWS", f"arn:{partition}:iam::{principal.account}:root", "account"))
-        return cls(tuple(name for name in names if name[1]), has_boundary)
+        grades: dict[str, Grade] = {_filed(kind, name): grade for kind, name, grade in names if name}
+        return cls(grades, frozenset(grades))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +78,49 @@ class PrincipalElement:
     """A compiled Principal or NotPrincipal."""
 
     anyone: bool
-    names: Mapping[str, frozenset[str]]
+    names: frozenset[str]
+    """Everybody listed, with the kind in front."""
     inverted: bool
 
     @classmethod
     def of(cls, names: Mapping[str, Sequence[str]], *, inverted: bool = False) -> PrincipalElement:
         """Compile the names of each kind; no kind at all is nobody."""
-        filed = {kind: frozenset(texts) for kind, texts in names.items()}
-        aws = filed.get("AWS", frozenset[str]())
-        filed[_PATHLESS] = frozenset(":".join(found.groups()) for found in map(_ROLE.fullmatch, aws) if found)
-        return cls("*" in aws, filed, inverted)
+        aws = names.get("AWS", ())
+        filed = {_filed(kind, text) for kind, texts in names.items() for text in texts}
+        filed |= {_filed(_PATHLESS, ":".join(found.groups())) for found in map(_ROLE.fullmatch, aws) if found}
+        return cls("*" in aws, frozenset(filed), inverted)
 
-    def grade(self, caller: Caller, *, is_deny: bool) -> Grade:
-        """Return the best grade in which a statement with this element is about a caller."""
+    def grade(self, caller: Caller, *, is_deny: bool, has_boundary: bool) -> Grade:
+        """Return the best grade in which a statement with this element is about a caller.
+
+        Args:
+            caller: Who calls.
+            is_deny: Whether the statement denies.
+            has_boundary: Whether a permissions boundary limits the caller (IAM-PRIN-10).
+        """
         found = self._found(caller)
         if not self.inverted:
             return found
         if found != "none":
             # A principal with a boundary is hit although it is listed (IAM-PRIN-10).
-            return "direct" if is_deny and caller.has_boundary else "none"
+            return "direct" if is_deny and has_boundary else "none"
         # Anonymous callers get in by a star only (IAM-EVAL-08).
         return "direct" if is_deny or caller.names else "none"
 
     def _found(self, caller: Caller) -> Grade:
         if self.anyone:
             return "direct"
-        for kind, name, grade in caller.names:
-            if name in self.names.get(kind, ()):
-                return grade
+        found = self.names & caller.names
+        if len(found) > 1:
+            return max([caller.grades[name] for name in found], key=GRADES.index)
+        for name in found:
+            return caller.grades[name]
         return "none"
+
+
+def _filed(kind: str, name: str) -> str:
+    # One text instead of a pair: texts remember their hash, and every decision about a resource policy needs it.
+    return f"{kind} {name}"
 
 
 def _role_of(session_arn: str) -> str:

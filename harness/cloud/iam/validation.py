@@ -263,7 +263,7 @@ def check_bucket_policy(document: str, bucket: str, is_principal: Callable[[str]
     Raises:
         Refusal: ``MalformedPolicy`` or ``PolicyTooLarge``.
     """
-    if len(document.encode()) > _BUCKET_POLICY_BYTES:
+    if len(document.encode(errors="replace")) > _BUCKET_POLICY_BYTES:
         raise Refusal("PolicyTooLarge", "Policy exceeds the maximum allowed document size.", 400)
     try:
         _check_bucket_statements(_bucket_statements(document), bucket, is_principal)

@@ -8,9 +8,11 @@ import ipaddress
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, get_args
 
-Grade = Literal["none", "account", "role", "direct", "service", "federated"]
+Grade = Literal["none", "account", "role", "federated", "service", "direct"]
+GRADES: tuple[Grade, ...] = get_args(Grade)
+"""Best last."""
 ContextValue = str | tuple[str, ...]
 """One text, or a tuple for a key that is declared multivalued (also with one or no value)."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -6,12 +6,13 @@ work is at most pattern length times text length (IAM-PERF-06).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from operator import eq, methodcaller
 
-__all__ = ["ONE", "STAR", "Pattern", "Token", "Variable", "wildcard_tokens"]
+__all__ = ["ONE", "STAR", "Pattern", "TextTest", "Token", "Variable", "wildcard_tokens"]
 
 
 class _Wild(Enum):
@@ -38,6 +39,8 @@ class Variable:
 
 
 Token = str | Variable | _Wild
+TextTest = Callable[[str, Mapping[str, str | tuple[str, ...]]], bool]
+"""A test of a text in a context."""
 _REMEMBERED_VALUES = 256
 """Bound of each pattern's memory of what its variables were (IAM-PERF-05)."""
 _Segment = str | tuple[str | _Wild, ...]
@@ -62,7 +65,10 @@ def wildcard_tokens(text: str) -> list[Token]:
 class Pattern:
     """A compiled pattern, possibly with variables that each match fills in."""
 
-    __slots__ = ("_filled", "_fixed", "_matches_all", "_parts", "literal_head", "variables")
+    __slots__ = ("_filled", "_parts", "literal_head", "matches", "matches_all", "variables")
+
+    matches: TextTest
+    """Tells whether the pattern matches a whole text; a variable without value matches nothing."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         """Compile a list of literals, variables and wildcards."""
@@ -74,34 +80,40 @@ class Pattern:
             else:
                 parts[-1].append(token)
         self._parts = parts
-        self._fixed = None if self.variables else _matcher(_segments(parts, {}))
-        self._filled: dict[tuple[str | None, ...], Callable[[str], bool]] = {}
-        self._matches_all = bool(tokens) and all(token is STAR for token in tokens)
+        self._filled: dict[Hashable, Callable[[str], bool]] = {}
+        self.matches_all = bool(tokens) and all(token is STAR for token in tokens)
+        """Whether the pattern consists of stars only."""
         self.literal_head = _literal_head(tokens)
         """Text that every match begins with."""
+        self.matches = self._compiled()
 
-    @property
-    def matches_all(self) -> bool:
-        """Whether the pattern consists of stars only."""
-        return self._matches_all
+    def _compiled(self) -> TextTest:
+        if self.matches_all:
+            return lambda _text, _context: True
+        if not self.variables:
+            return _fixed(_segments(self._parts, {}))
+        keys, filled, remembered = [variable.key for variable in self.variables], self._filled, self._remembered
+        # Remembered by what stands in the context, not by what is inserted: of several values that is nothing.
+        if len(keys) > 1:
 
-    def matches(self, text: str, context: Mapping[str, str | tuple[str, ...]]) -> bool:
-        """Tell whether the pattern matches the whole text; a variable without value matches nothing."""
-        if self._matches_all:
-            return True
-        matcher = self._fixed
-        if matcher is None:
-            values = tuple([variable.value(context) for variable in self.variables])
-            matcher = self._filled.get(values) or self._remembered(values, context)
-        return matcher(text)
+            def matches_several(text: str, context: Mapping[str, str | tuple[str, ...]]) -> bool:
+                found = tuple([context.get(key) for key in keys])
+                return (filled.get(found) or remembered(found, context))(text)
 
-    def _remembered(
-        self, values: tuple[str | None, ...], context: Mapping[str, str | tuple[str, ...]]
-    ) -> Callable[[str], bool]:
+            return matches_several
+        (key,) = keys
+
+        def matches_one(text: str, context: Mapping[str, str | tuple[str, ...]]) -> bool:
+            found = context.get(key)
+            return (filled.get(found) or remembered(found, context))(text)
+
+        return matches_one
+
+    def _remembered(self, found: Hashable, context: Mapping[str, str | tuple[str, ...]]) -> Callable[[str], bool]:
         matcher = _matcher(_segments(self._parts, context))
         if len(self._filled) >= _REMEMBERED_VALUES:
             self._filled.clear()
-        self._filled[values] = matcher
+        self._filled[found] = matcher
         return matcher
 
 
@@ -114,25 +126,32 @@ def _literal_head(tokens: Sequence[Token]) -> str:
     return "".join(head)
 
 
+def _fixed(segments: list[_Segment] | None) -> TextTest:
+    """Return the cheapest test of a pattern without variables: most are a text, or a text and a star."""
+    if segments and isinstance(head := segments[0], str):
+        if len(segments) == 1:
+            return lambda text, _: text == head
+        if segments[1:] == [""]:
+            return lambda text, _: text.startswith(head)
+    matcher = _matcher(segments)
+    return lambda text, _: matcher(text)
+
+
 def _matcher(segments: list[_Segment] | None) -> Callable[[str], bool]:
-    """Return the cheapest test: most patterns are a text, or a text and a star."""
+    """Return the same for a pattern whose variables are filled in."""
     if segments is None:
         return _never
     head = segments[0]
     if isinstance(head, str):
         if len(segments) == 1:
-            return head.__eq__
+            return partial(eq, head)
         if segments[1:] == [""]:
-            return partial(_begins_with, head)
+            return methodcaller("startswith", head)
     return partial(_match, segments)
 
 
 def _never(_: str) -> bool:
     return False
-
-
-def _begins_with(head: str, text: str) -> bool:
-    return text.startswith(head)
 
 
 def _segments(

@@ -24,9 +24,4 @@ def emulator() -> Emulator:
         OSError: Its file cannot be read.
         ValueError: A file or variable has an unusable value.
     """
-    settings = Settings(
-        publication_delay=float(os.environ.get("PODID_PUBLICATION_DELAY", "0")),
-        auth_delay=float(os.environ.get("PODID_AUTH_DELAY", "0")),
-        event_delay=float(os.environ.get("PODID_EVENT_DELAY", "0")),
-    )
-    return Emulator(Bootstrap.read(Path(os.environ[BOOTSTRAP_FILE])), settings)
+    return Emulator(Bootstrap.read(Path(os.environ[BOOTSTRAP_FILE])), Settings.read(os.environ))

@@ -95,6 +95,14 @@ class Control:
         """Return AWS to its first state; bound clusters and registered nodes stay (``emulator.md`` 11)."""
         self._call("POST", "reset")
 
+    def set_faults(self, *faults: Mapping[str, Any]) -> None:
+        """Make chosen calls fail, wait or lose their connection; none: no more faults.
+
+        Args:
+            faults: Members of :class:`harness.cloud.faults.Fault`.
+        """
+        self._call("POST", "faults", {"faults": list(faults)})
+
     def move_clock(self, seconds: float) -> None:
         """Set how far the emulator's time is ahead of the machine's."""
         self._call("POST", "clock", {"offset": seconds})

@@ -11,8 +11,9 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
-from harness.cloud.documents import is_mapping, members
+from harness.cloud.documents import entries, is_mapping, members
 from harness.cloud.eks import Cluster, ClusterError, Scope
+from harness.cloud.faults import Fault
 from harness.cloud.imds import ImdsNode
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.emulator import Emulator
@@ -65,6 +66,9 @@ class ControlRoute:
                 data = {"arn": self._bind(_body(raw)).arn}
             case "POST", "nodes":
                 data = {"address": self._add_node(_body(raw)).address}
+            case "POST", "faults":
+                faults = [Fault.read(members(fault)) for fault in entries(_body(raw).get("faults"))]
+                self._emulator.faults.set(faults)
             case "POST", "reset":
                 self._emulator.reset()
             case "POST", "clock":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from harness.cloud.actions import Bucket
 from harness.cloud.cloudtrail import CloudTrail
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.eks import ClusterError, Eks, EksSettings
 from harness.cloud.eks_auth import EksAuth
+from harness.cloud.faults import Faults
 from harness.cloud.imds import Imds, ImdsNode
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.bootstrap import ADMINISTRATOR, Bootstrap, SystemIds
@@ -20,6 +21,7 @@ from harness.cloud.localstack.iam_store import AccessKeys, StoredIam
 from harness.cloud.localstack.journal import Journal
 from harness.cloud.localstack.kubernetes import BoundClusters
 from harness.cloud.ports import Credential, NamedPolicy, Principal
+from harness.cloud.session_tags import PackingProfile
 from harness.cloud.sts import AssumeRoleRequest, assume_role
 from harness.cloud.web_identity import KeysUnavailable, OidcProvider
 
@@ -42,11 +44,58 @@ class LabClock:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Delays of a lab, seconds."""
+    """What can be set about a lab's AWS; each is a variable of the process, ``PODID_`` and its name in capitals."""
 
     publication_delay: float = 0
+    """Seconds until admission learns of a change of associations."""
     auth_delay: float = 0
+    """Seconds until EKS Auth acts on one."""
     event_delay: float = 0
+    """Seconds until CloudTrail shows an event."""
+    iam_delay: float = 0
+    """Seconds until a change of roles, users and policies counts (IAM-GATE-05)."""
+    lookups_per_second: int = 0
+    """LookupEvents of an account and region beyond which CloudTrail throttles; 0: never."""
+    associations_per_cluster: int = 5000
+    """Quota (API-902)."""
+    policy_arn_in_denials: bool = False
+    """Whether explicit denials tell the ARN of their policy (IAM-MSG-06)."""
+    packed_policy_profile: PackingProfile = "roomy"
+    """How much room session tags take (IAM-STS-33)."""
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> Settings:
+        """Return the settings of an environment.
+
+        Raises:
+            ValueError: A variable has an unusable value.
+        """
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            text = variables.get(f"PODID_{field.name.upper()}")
+            if text is not None:
+                given[field.name] = _READERS[str(field.type)](text)
+        return cls(**given)
+
+
+def _read_flag(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError(f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+def _read_profile(text: str) -> PackingProfile:
+    if text not in get_args(PackingProfile):
+        raise ValueError(f"{text!r} is none of {', '.join(get_args(PackingProfile))}")
+    return "observed" if text == "observed" else "roomy"
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bool": _read_flag,
+    "PackingProfile": _read_profile,
+}
 
 
 class Emulator:
@@ -55,17 +104,29 @@ class Emulator:
     def __init__(self, bootstrap: Bootstrap, settings: Settings) -> None:
         """Compose; nothing of LocalStack is touched before :meth:`create_first_identities`."""
         self.bootstrap = bootstrap
+        self.settings = settings
         self.clock = LabClock()
         self.ids = SystemIds()
-        self.iam = StoredIam()
+        self.iam = StoredIam(self.clock, delay=settings.iam_delay)
         self.registry = CredentialRegistry()
         self.keys = AccessKeys(self.registry)
         self.clusters = BoundClusters(settings.publication_delay)
-        eks_settings = EksSettings(auth_delay=settings.auth_delay)
+        eks_settings = EksSettings(settings.associations_per_cluster, auth_delay=settings.auth_delay)
         self.eks = Eks(self.clusters, self.clusters, self.iam, self.clock, self.ids, settings=eks_settings)
-        self.eks_auth = EksAuth(self.eks, self.clusters, self.iam, self.registry, clock=self.clock, ids=self.ids)
-        self.cloudtrail = CloudTrail(self.clock, self.ids, delay=settings.event_delay)
+        self.eks_auth = EksAuth(
+            self.eks,
+            self.clusters,
+            self.iam,
+            self.registry,
+            clock=self.clock,
+            ids=self.ids,
+            packing=settings.packed_policy_profile,
+        )
+        self.cloudtrail = CloudTrail(
+            self.clock, self.ids, delay=settings.event_delay, lookups_per_second=settings.lookups_per_second
+        )
         self.journal = Journal()
+        self.faults = Faults()
         self.nodes: dict[str, ImdsNode] = {}
         """Registered nodes by address."""
         self.imds = Imds(self.nodes.get, self.issue_node_credentials, self.clock, self.ids)
@@ -100,10 +161,12 @@ class Emulator:
         """Return to the first state; clusters stay bound and nodes registered, associations are withdrawn."""
         with self._reset_lock:
             self.eks.clear()
+            self.iam.forget_changes()
             self.registry.clear()
             internals.reset_services()
             self.cloudtrail.clear()
             self.journal.clear()
+            self.faults.set([])
             self.imds.reset()
             self.clock.offset = timedelta()
             self.create_first_identities()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
+from harness.cloud.cloudtrail import is_read_only
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
+from harness.cloud.faults import Target
 from harness.cloud.iam import CallContext, authorize
 from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
 from harness.cloud.localstack import internals
@@ -62,14 +65,31 @@ class Gate:
         parsed = ParsedCall(call.service, operation, parameters, call.principal, call.region)
         if call.service == "s3":
             _refuse_repetitions(call)
+        self._have_fault(context, call, parsed)
         wanted = plan(parsed, self._emulator.resources)
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
         check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
+        if call.service == "iam" and not is_read_only(operation):
+            self._emulator.iam.before_change(call.principal.account)
         if call.denied_keys:
             self._leave_out_denied_keys(chain, context, call, response)
+
+    def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
+        """Do to the call what the lab was told to do to calls like it."""
+        target = Target.of(parsed.service, parsed.operation, call.principal.arn, parsed.parameters)
+        fault = self._emulator.faults.take(target)
+        if fault is None:
+            return
+        call.entry.fault = fault.code or ("drop" if fault.drop else "delay")
+        time.sleep(fault.delay)
+        if fault.drop:
+            internals.drop_connection(context.request)
+            raise Refusal("InternalFailure", "The connection was dropped, as a fault of the lab demands.", 500)
+        if fault.code:
+            raise Refusal(fault.code, fault.message, fault.status)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)
@@ -78,7 +98,7 @@ class Gate:
             decision = self._ask(call, planned, policies, context)
             if decision.allowed:
                 continue
-            refusal = access_denied(call.service, call.principal, decision, planned.shown)
+            refusal = self._refusal(call, decision, planned)
             if planned.key is None:
                 raise refusal
             call.denied_keys.append((planned, refusal.message))
@@ -91,7 +111,7 @@ class Gate:
         context = CallContext(call.principal, caller_context(call))
         decision = self._ask(call, listing, self._policies(call), context)
         if not decision.allowed:
-            raise access_denied(call.service, call.principal, decision, listing.shown)
+            raise self._refusal(call, decision, listing)
 
     def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
         request = EvaluationRequest(
@@ -105,6 +125,10 @@ class Gate:
         if decision.fault:
             LOG.error("undecidable, therefore denied: %s", decision.fault)
         return decision
+
+    def _refusal(self, call: Call, decision: Decision, planned: PlannedCheck) -> Refusal:
+        names_policy = self._emulator.settings.policy_arn_in_denials
+        return access_denied(call.service, call.principal, decision, planned.shown, names_policy=names_policy)
 
     def _policies(self, call: Call) -> PolicySet:
         credential = call.credential

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Mapping
-from datetime import UTC
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from harness.cloud.credentials import CredentialRegistry, account_of_access_key
 from harness.cloud.documents import is_mapping, members
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.bootstrap import ADMINISTRATOR
-from harness.cloud.ports import Credential, NamedPolicy, Principal, Role
+from harness.cloud.ports import Clock, Credential, NamedPolicy, Principal, Role
 from harness.cloud.web_identity import OidcProvider
 
 __all__ = ["AccessKeys", "StoredIam"]
@@ -21,35 +23,98 @@ _ARN = re.compile(r"arn:aws:iam::(?P<account>\d{12}):(?P<kind>role|user)/(?P<pat
 _ADMINISTRATOR_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """An account's roles, and users' policies, by ARN, before it changed."""
+
+    until: datetime
+    account: str
+    roles: Mapping[str, Role]
+    users: Mapping[str, tuple[NamedPolicy, ...]]
+
+
 class StoredIam:
     """Reads moto's IAM at the moment of the decision."""
 
+    def __init__(self, clock: Clock, *, delay: float = 0) -> None:
+        """Begin without memory.
+
+        Args:
+            clock: The lab's time.
+            delay: Seconds until a change counts for decisions (IAM-GATE-05).
+        """
+        self._clock = clock
+        self._delay = timedelta(seconds=delay)
+        self._lock = threading.Lock()
+        self._role_ids: dict[str, str] = {}
+        self._former: list[_Former] = []
+
+    def before_change(self, account: str) -> None:
+        """Keep what an account has before it changes, as long as that still counts."""
+        if not self._delay:
+            return
+        backend = internals.iam_backend(account)
+        roles = {str(role.arn): _role(backend, role, account) for role in list(backend.roles.values())}
+        users = {str(user.arn): _user_policies(backend, user) for user in list(backend.users.values())}
+        now = self._clock.now()
+        with self._lock:
+            self._former = [former for former in self._former if former.until > now - self._delay]
+            self._former.append(_Former(now, account, roles, users))
+
+    def forget_changes(self) -> None:
+        """Let everything count as it is."""
+        with self._lock:
+            self._former.clear()
+
+    def _as_it_counts(self, account: str) -> _Former | None:
+        """Return what an account had when the changes that do not count yet had not been made; None: none such."""
+        if not self._delay:
+            return None
+        moment = self._clock.now() - self._delay
+        with self._lock:
+            return next((one for one in self._former if one.account == account and one.until > moment), None)
+
     def role(self, arn: str) -> Role | None:
-        """Return the role with exactly this ARN."""
+        """Return the role with exactly this ARN, as it counts for decisions now."""
+        found = _ARN.fullmatch(arn)
+        former = self._as_it_counts(found["account"]) if found else None
+        return former.roles.get(arn) if former else self._stored_role(arn)
+
+    def _stored_role(self, arn: str) -> Role | None:
         found = _ARN.fullmatch(arn)
         if not found or found["kind"] != "role":
             return None
         backend = internals.iam_backend(found["account"])
-        for role in list(backend.roles.values()):
-            if role.arn == arn:
-                return _role(backend, role, found["account"])
-        return None
+        # moto files roles by id. Where one was seen is only a hint: what stands there now must have the ARN.
+        role = backend.roles.get(self._role_ids.get(arn))
+        if role is None or role.arn != arn:
+            role = next((one for one in list(backend.roles.values()) if one.arn == arn), None)
+            if role is None:
+                self._role_ids.pop(arn, None)
+                return None
+            self._role_ids[arn] = str(role.id)
+        return _role(backend, role, found["account"])
 
     def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
-        """Return identity policies of a user and its groups, or None without such a user."""
+        """Return identity policies of a user and its groups as they count now, or None without such a user."""
         found = _ARN.fullmatch(arn)
         if not found or found["kind"] != "user":
             return None
+        if former := self._as_it_counts(found["account"]):
+            return former.users.get(arn)
         backend = internals.iam_backend(found["account"])
         user = backend.users.get(found["name"])
         if user is None or user.arn != arn:
             return None
-        groups = [group for group in list(backend.groups.values()) if user in group.users]
-        return tuple(policy for entity in (user, *groups) for policy in _identity_policies(entity))
+        return _user_policies(backend, user)
 
     def has_principal(self, arn: str) -> bool:
         """Tell whether a role or user with exactly this ARN is there."""
-        return self.role(arn) is not None or self.user_policies(arn) is not None
+        found = _ARN.fullmatch(arn)
+        if not found:
+            return False
+        user = internals.iam_backend(found["account"]).users.get(found["name"])
+        return self._stored_role(arn) is not None or (user is not None and user.arn == arn)
 
     def inline_policies(self, account: str, kind: str, name: str) -> Mapping[str, str]:
         """Return the inline policies of a role, user or group by name; empty when it is not there."""
@@ -126,6 +191,11 @@ class AccessKeys:
     def add(self, credential: Credential) -> None:
         """Register a new credential."""
         self._registry.add(credential)
+
+
+def _user_policies(backend: Any, user: Any) -> tuple[NamedPolicy, ...]:
+    groups = [group for group in list(backend.groups.values()) if user in group.users]
+    return tuple(policy for entity in (user, *groups) for policy in _identity_policies(entity))
 
 
 def _role(backend: Any, role: Any, account: str) -> Role:

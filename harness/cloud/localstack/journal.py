@@ -31,6 +31,8 @@ class Entry:
     layer: str = "guard"
     """Which layer answered: ``guard``, ``gate``, ``ours`` or ``localstack``."""
     decisions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    fault: str = ""
+    """What the lab did to it on demand: an error code, ``delay`` or ``drop``."""
     status: int = 0
     error_code: str = ""
     number: int = 0

@@ -113,6 +113,7 @@ def _assume_role(context: Any, request: Request) -> Result:
         lab.clock,
         context=caller_context(call),
         managed_policy=lab.iam.managed_policy,
+        packing=lab.settings.packed_policy_profile,
     )
     lab.registry.add(assumed.credential)
     return _assume_role_result(assumed)

@@ -53,10 +53,7 @@ def canonical_request(
     payload_hash: str,
 ) -> str:
     """Return the text whose hash is signed."""
-    values: dict[str, list[str]] = {}
-    for name, value in request.headers:
-        values.setdefault(name.lower(), []).append(_WHITE_SPACE.sub(" ", value.strip(" \t")))
-    headers = "".join(f"{name}:{','.join(values.get(name, []))}\n" for name in signed_headers)
+    headers = "".join([f"{name}:{_joined(request.header_values(name))}\n" for name in signed_headers])
     return "\n".join(
         (
             request.method,
@@ -67,6 +64,10 @@ def canonical_request(
             payload_hash,
         )
     )
+
+
+def _joined(values: Sequence[str]) -> str:
+    return ",".join([_WHITE_SPACE.sub(" ", value.strip(" \t")) for value in values])
 
 
 def string_to_sign(canonical: str, *, time: str, scope: str) -> str:

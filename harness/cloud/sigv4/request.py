@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -28,10 +28,23 @@ class RawRequest:
     """In the order received, repeated ones included."""
     body: bytes = field(default=b"", repr=False)
     """Body without HTTP's own chunked encoding, but still with ``aws-chunked``."""
+    _by_name: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+    """Values of the headers by lower-cased name: a verification asks for a dozen of them."""
 
-    def header_values(self, name: str) -> list[str]:
+    def __post_init__(self) -> None:
+        """File the headers."""
+        by_name: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            by_name.setdefault(name.lower(), []).append(value)
+        object.__setattr__(self, "_by_name", by_name)
+
+    def header_values(self, name: str) -> Sequence[str]:
         """Return the values of all headers with this name (given in lower case), in order."""
-        return [value for key, value in self.headers if key.lower() == name]
+        return self._by_name.get(name, ())
+
+    def header_names(self) -> Collection[str]:
+        """Return the lower-cased names of all headers."""
+        return self._by_name.keys()
 
     def query_items(self) -> list[tuple[str, str]]:
         """Return name and value of every query item as sent, in order; a bare name has an empty value."""

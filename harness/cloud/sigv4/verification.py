@@ -129,13 +129,12 @@ def _check_token(credential: Credential, signature: Signature, family: Family) -
 
 
 def _carries_signed_headers(request: RawRequest, signature: Signature) -> bool:
-    present = {name.lower() for name, _ in request.headers}
-    return present.issuperset(signature.signed_headers)
+    return set(signature.signed_headers).issubset(request.header_names())
 
 
 def _check_all_signed(request: RawRequest, signature: Signature, family: Family) -> None:
     # "x-amzn-trace-id" begins alike but is no x-amz- header, and proxies add it after signing.
-    wanted = {"host"} | {name.lower() for name, _ in request.headers if name.lower().startswith("x-amz-")}
+    wanted = {"host"} | {name for name in request.header_names() if name.startswith("x-amz-")}
     left_out = sorted(wanted.difference(signature.signed_headers))
     if left_out:
         raise failures.headers_not_signed(family, left_out)
