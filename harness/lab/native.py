@@ -73,14 +73,14 @@ class NativeProvider:
         """Build what is missing and start AWS and the clusters."""
         cache = cache_directory()
         packages.install(progress)
-        environment = builds.submit(localstack_environment.ensure, cache, progress)
+        environment = builds.submit(localstack_environment.ensure, cache, progress) if is_new else None
         # Images wait for the network where Go waits for the processor: begin them before the big builds.
         first = [group for group in binaries.GROUPS if group.name in _FOR_IMAGES]
         programs = binaries.ensure(cache, progress, first)
         self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
         programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
-        if is_new:
+        if environment:
             self._start_aws(environment.result(), programs["registry"], cache, progress)
             started = Future()
             started.set_result(None)
