@@ -29,6 +29,8 @@ from harness.conformance.selection import select
 from harness.conformance.store import rewrite
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
+from harness.image_commands import app as images_app
+from harness.image_commands import print_images
 from harness.lab import Lab
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
@@ -46,6 +48,7 @@ app = typer.Typer(
 )
 
 app.add_typer(iam_app, name="iam")
+app.add_typer(images_app, name="images")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -60,6 +63,12 @@ ProviderOption = Annotated[
         help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
     ),
 ]
+OfflineOption = Annotated[
+    bool,
+    typer.Option("--offline", envvar="PODID_OFFLINE", help="Refuse at once if something would have to be fetched."),
+]
+_INTERRUPTED = 130
+"""What typer returns after Ctrl-C, and shells for a program that it ended."""
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 SUITES = CHECKOUT / "suites"
@@ -74,12 +83,18 @@ class Form(Enum):
 
 
 @app.command()
-def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS, provider: ProviderOption = "auto") -> None:
+def up(
+    *,
+    lab: LabName = DEFAULT_LAB,
+    cluster: Clusters = DEFAULT_CLUSTERS,
+    provider: ProviderOption = "auto",
+    offline: OfflineOption = False,
+) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
-        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
+        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider), is_offline=offline)
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
@@ -187,6 +202,10 @@ def run(
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
     only: Annotated[list[str], typer.Option("--only", help="Requirement or glob; !ID leaves out; repeat.")] = [],  # noqa: B006
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
+    offline: OfflineOption = False,
+    list_images: Annotated[
+        bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what it would decide; create nothing.")
     ] = False,
@@ -195,6 +214,9 @@ def run(
 
     Among them: --report-dir DIR, --baseline FILE, --subject NAME, and paths below suites/.
     """
+    if list_images:
+        print_images(provider, as_json=False)
+        return
     # A typing error should not cost the minutes that a lab takes.
     select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level))
     arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
@@ -208,7 +230,8 @@ def run(
     with Progress() as progress:
         try:
             try:
-                the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
+                specs = [ClusterSpec.named(name) for name in cluster]
+                the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
@@ -317,8 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"podid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
-        sys.exit(130)
+        code = _INTERRUPTED
     except typer.TyperException as error:
         print(f"podid: {error.format_message()}\nsee: podid --help", file=sys.stderr)
         sys.exit(3)
@@ -327,6 +349,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(f"podid: the disk is full: {error.filename or error}\nfree some space and try again", file=sys.stderr)
         sys.exit(3)
+    if code == _INTERRUPTED:
+        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
     sys.exit(code or 0)
 
 

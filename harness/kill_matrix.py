@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import Literal
 
+from harness.conformance.reports import html
 from harness.subject.mutants.catalogue import Mutant
 
 __all__ = ["Matrix", "Row", "State", "judge_control", "judge_mutant", "unguarded"]
@@ -118,10 +122,24 @@ class Matrix:
         return 0 if all(row.is_good for row in self.rows) and not self.newly_unguarded else 1
 
     @property
+    def mutants(self) -> Sequence[Row]:
+        """All but the originals."""
+        return [row for row in self.rows if row.state not in {"fine", "broken"}]
+
+    @property
+    def killed(self) -> int:
+        """How many mutants were found out as declared."""
+        return sum(row.is_good for row in self.mutants)
+
+    @property
+    def by_requirement(self) -> Mapping[str, Sequence[str]]:
+        """Requirement ID → what it found out; trivial subjects aside, which fail nearly everywhere."""
+        pairs = sorted((name, row.name) for row in self.rows if not row.is_trivial for name in row.killed_by)
+        return {name: [subject for _, subject in group] for name, group in groupby(pairs, itemgetter(0))}
+
+    @property
     def line(self) -> str:
         """The result in one line."""
-        mutants = [row for row in self.rows if row.state not in {"fine", "broken"}]
-        killed = sum(row.is_good for row in mutants)
         bad = [
             f"{state} {', '.join(names)}"
             for state in ("survived", "over-killed", "broken")
@@ -130,7 +148,8 @@ class Matrix:
         if self.newly_unguarded:
             bad.append(f"newly unguarded: {', '.join(self.newly_unguarded)}")
         text = (
-            f"mutants: {killed} of {len(mutants)} killed, {len(self.unguarded)} MUST unguarded (exit {self.exit_code})"
+            f"mutants: {self.killed} of {len(self.mutants)} killed,"
+            f" {len(self.unguarded)} MUST unguarded (exit {self.exit_code})"
         )
         return "; ".join([text, *bad])
 
@@ -170,14 +189,18 @@ class Matrix:
             found = " ".join(row.killed_by[:12]) + (f" … ({len(row.killed_by)})" if len(row.killed_by) > 12 else "")
             lines.append(f"| {row.name} | {row.state} | {found} | {row.seconds:.1f} | {row.fault} {row.source} |")
         lines += [*self._bad_lines(), "", "## By requirement", "", "| requirement | kills |", "| --- | --- |"]
-        by_requirement: dict[str, list[str]] = {}
-        for row in self.rows:
-            # Trivial subjects fail nearly everywhere, and would say nothing about a single requirement.
-            for name in () if row.is_trivial else row.killed_by:
-                by_requirement.setdefault(name, []).append(row.name)
-        lines += [f"| {name} | {' '.join(by_requirement[name])} |" for name in sorted(by_requirement)]
+        lines += [f"| {name} | {' '.join(killed)} |" for name, killed in self.by_requirement.items()]
         lines += ["", f"## Unguarded: {len(self.unguarded)} MUST", "", " ".join(self.unguarded), ""]
         return "\n".join(lines)
+
+    def as_html(self, sentences: Mapping[str, str]) -> str:
+        """Return the matrix as one offline page that looks like a run's.
+
+        Args:
+            sentences: Requirement ID → what it says.
+        """
+        template = html.environment(Path(__file__).parent).get_template("kill_matrix.html.jinja")
+        return template.render(matrix=self, sentences=sentences, style=html.style())
 
     def _bad_lines(self) -> list[str]:
         lines: list[str] = []

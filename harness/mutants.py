@@ -5,12 +5,13 @@ All runs are forks of one process that has imported the suites: an import takes 
 
 from __future__ import annotations
 
+import gc
+import math
 import multiprocessing
 import os
 import random
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,9 +22,10 @@ from typing import Final
 
 import pytest
 
-from harness.conformance.ledger import read_ledger
+from harness.conformance.ledger import Ledger, read_ledger
 from harness.conformance.outcomes import Outcome, worst
-from harness.conformance.record import read_run, write_atomically
+from harness.conformance.record import FILE_NAME, read_run, write_atomically
+from harness.conformance.store import rewrite
 from harness.errors import UsageError
 from harness.kill_matrix import Matrix, Row, judge_control, judge_mutant, unguarded
 from harness.lab.paths import CHECKOUT
@@ -51,8 +53,12 @@ class _Subject:
     judge: Callable[[_Subject], Row]
     waiting: list[Sequence[str]]
     """Arguments of the runs that are to come."""
+    wanted: frozenset[str] = frozenset()
+    """Requirements after whose failure a run may end."""
     running: int = 0
     outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    lengths: dict[str, float] = field(default_factory=dict[str, float])
+    """Requirement ID → seconds of its tests."""
     seconds: float = 0.0
     note: str = ""
 
@@ -105,7 +111,9 @@ def run_mutants(
         jobs: Runs at a time.
         tell: Gets a line for each subject when it is done.
     """
-    bindings = collect_bindings(CHECKOUT / "suites")
+    bindings = collect_bindings(CHECKOUT / "suites", SUITES)
+    # The forks share what there is, and need not look through it for garbage.
+    gc.freeze()
     musts = _musts(bindings)
     directory.mkdir(parents=True)
     subjects = [_mutant(mutant, bindings, musts, directory, full=full) for mutant in mutants]
@@ -121,10 +129,15 @@ def run_mutants(
         tell(f"{row.state:11} {row.name:32} {row.seconds:5.1f} s  {found}")
         if row.is_good:
             shutil.rmtree(subject.directory, ignore_errors=True)
+        else:
+            for record in subject.directory.glob(f"*/*/{FILE_NAME}"):
+                rewrite(record.parent)
     order = [subject.name for subject in subjects]
     matrix = _matrix(sorted(rows, key=lambda row: order.index(row.name)), musts)
     write_atomically(directory / "kill-matrix.json", matrix.as_json())
     write_atomically(directory / "kill-matrix.md", matrix.as_markdown())
+    sentences = {name: entry.sentence for name, entry in _ledger().items()}
+    write_atomically(directory / "kill-matrix.html", matrix.as_html(sentences))
     return matrix
 
 
@@ -136,9 +149,13 @@ def _matrix(rows: Sequence[Row], musts: Iterable[str]) -> Matrix:
 
 def _musts(bindings: Bindings) -> set[str]:
     """Return the MUSTs on our agent and webhook that a test outside a cluster decides."""
-    ledger = read_ledger(CHECKOUT / "suites" / "requirements")
+    ledger = _ledger()
     bound = {name for node, names in bindings.items() if node.startswith(_folders()) for name in names}
     return {name for name in bound if ledger[name].level == "MUST" and "ours" in ledger[name].applies_to}
+
+
+def _ledger() -> Ledger:
+    return read_ledger(CHECKOUT / "suites" / "requirements")
 
 
 def _folders() -> tuple[str, ...]:
@@ -168,7 +185,9 @@ def _mutant(mutant: Mutant, bindings: Bindings, musts: set[str], directory: Path
     else:
         # What may fail as well is no proof, so its tests are left to --full.
         runs = [[*_files(suite, bindings, mutant.must_kill), *_only(mutant.must_kill)]]
-    return _Subject(mutant.name, [f"--subject=mutant:{mutant.name}"], directory / mutant.name, judge, runs)
+    options = [f"--subject=mutant:{mutant.name}"]
+    wanted = frozenset(() if full else mutant.must_kill)
+    return _Subject(mutant.name, options, directory / mutant.name, judge, runs, wanted)
 
 
 def _control(suite: Suite, mutants: Sequence[Mutant], bindings: Bindings, directory: Path, *, full: bool) -> _Subject:
@@ -195,7 +214,7 @@ def _run_all(subjects: Sequence[_Subject], jobs: int) -> Iterable[_Subject]:
     running: list[_Run] = []
     try:
         while running or any(subject.waiting for subject in subjects):
-            while len(running) < jobs and (subject := next((one for one in subjects if one.waiting), None)):
+            while len(running) < jobs and (subject := _next(subjects)):
                 running.append(_start(subject))
             connection.wait([run.process.sentinel for run in running], timeout=1)
             for run in [run for run in running if _is_over(run)]:
@@ -208,17 +227,43 @@ def _run_all(subjects: Sequence[_Subject], jobs: int) -> Iterable[_Subject]:
             _stop(run.process)
 
 
+def _next(subjects: Sequence[_Subject]) -> _Subject | None:
+    """Return who is next: the originals, then the mutant whose tests took them longest, so that no job waits long."""
+    lengths = {name: seconds for subject in subjects for name, seconds in subject.lengths.items()}
+
+    def length(subject: _Subject) -> float:
+        return sum(lengths.get(name, 0.0) for name in subject.wanted) if subject.wanted else math.inf
+
+    return max((subject for subject in subjects if subject.waiting), key=length, default=None)
+
+
 def _start(subject: _Subject) -> _Run:
     directory = subject.directory / str(len(subject.waiting))
     directory.mkdir(parents=True)
     arguments = [*subject.waiting.pop(0), *subject.options, f"--report-dir={directory}"]
-    process = _FORKS.Process(target=_pytest, args=(arguments, directory / "output.txt"))
+    process = _FORKS.Process(target=_pytest, args=(arguments, subject.wanted, directory / "output.txt"))
     process.start()
     subject.running += 1
     return _Run(subject, process, directory, time.monotonic())
 
 
-def _pytest(arguments: Sequence[str], output: Path) -> None:
+class _Enough:
+    """Ends a run when all that must fail has failed: no further failure would prove more."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._left = set(wanted)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        plugin = self._session.config.pluginmanager.get_plugin("podid-conformance")
+        self._left -= plugin.results.failed(nodeid) if plugin else set()
+        if not self._left:
+            self._session.shouldstop = "all that must fail has failed"
+
+
+def _pytest(arguments: Sequence[str], wanted: Iterable[str], output: Path) -> None:
     """Run pytest in a fork of its own."""
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
@@ -226,7 +271,8 @@ def _pytest(arguments: Sequence[str], output: Path) -> None:
     os.chdir(CHECKOUT)
     # Forks would choose the same ports at the same time.
     random.seed()
-    os._exit(pytest.main(["-q", "--tb=short", "-p", "no:cacheprovider", *arguments]))
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--record-only"]
+    os._exit(pytest.main([*options, *arguments], plugins=[_Enough(wanted)] if wanted else []))
 
 
 def _is_over(run: _Run) -> bool:
@@ -254,10 +300,12 @@ def _read(run: _Run) -> None:
     if not found:
         subject.note = subject.note or f"pytest left no record: {run.directory / 'output.txt'}"
         return
-    said: dict[str, list[Outcome]] = defaultdict(list)
-    for entry in read_run(found[0]).requirements:
+    record = read_run(found[0], check=False)
+    for entry in record.requirements:
         if entry.outcome:
-            said[entry.id].append(Outcome(entry.outcome))
-    for name, outcomes in said.items():
-        before = [subject.outcomes[name]] if name in subject.outcomes else []
-        subject.outcomes[name] = worst([*outcomes, *before])
+            before = [subject.outcomes[entry.id]] if entry.id in subject.outcomes else []
+            subject.outcomes[entry.id] = worst([Outcome(entry.outcome), *before])
+    if not subject.wanted:
+        for test in record.tests:
+            for name in test.requirements:
+                subject.lengths[name] = subject.lengths.get(name, 0.0) + test.seconds

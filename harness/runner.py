@@ -119,8 +119,12 @@ def raise_setup_fault() -> None:
         raise (MissingPrerequisite if fault["exit_code"] == ExitCode.INCOMPLETE else HarnessFault)(fault["text"])
 
 
-def collect_bindings(suites: Path) -> dict[str, tuple[str, ...]]:
-    """Return node ID → requirement IDs of all tests of the suites, as pytest collects them; runs nothing.
+def collect_bindings(suites: Path, folders: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Return node ID → requirement IDs of tests, as pytest collects them; runs nothing.
+
+    Args:
+        suites: Directory of the suites.
+        folders: Suites that are wanted; without any, all.
 
     Raises:
         HarnessFault: The suites cannot be collected.
@@ -135,7 +139,8 @@ def collect_bindings(suites: Path) -> dict[str, tuple[str, ...]]:
 
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.chdir(suites.parent):
-        code = pytest.main([str(suites), "--dry-run", "-q"], plugins=[Reader()])
+        paths = [str(suites / folder) for folder in folders] or [str(suites)]
+        code = pytest.main([*paths, "--dry-run", "-q"], plugins=[Reader()])
     if code != 0:
         raise HarnessFault(f"the suites cannot be collected:\n{output.getvalue().strip()}")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -77,7 +78,7 @@ def read_ledger(directory: Path) -> Ledger:
     seen: dict[str, str] = {}
     for file in sorted(directory.glob("*.yaml")):
         try:
-            entries: list[Any] = yaml.load(file.read_text(), Loader=_LOADER)["requirements"]  # noqa: S506 - a safe one
+            entries: list[Any] = _parse(file.read_text())["requirements"]
         except (yaml.YAMLError, KeyError, TypeError) as error:
             faults.append(f"{file.name}: {' '.join(str(error).split())}")
             continue
@@ -96,6 +97,12 @@ def read_ledger(directory: Path) -> Ledger:
 
 # libyaml reads a thousand requirements in a tenth of a second, the Python loader in two.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@cache
+def _parse(text: str) -> Any:
+    """Parse YAML; once for all forks of a process that has read the ledger."""
+    return yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe one
 
 
 def _name(entry: Any) -> str:

@@ -20,6 +20,7 @@ def add_options(group: pytest.OptionGroup) -> None:
     group.addoption("--level", action="append", default=[], choices=["MUST", "SHOULD", "MAY"], help="levels to decide")
     group.addoption("--dry-run", action="store_true", help="say what would run and what it would decide; run nothing")
     group.addoption("--report-dir", default="reports", help="where the run's directory is made (default: reports)")
+    group.addoption("--record-only", action="store_true", help="write run.json alone; podid report makes the reports")
     group.addoption("--baseline", default="", metavar="FILE", help="known failures, as suites/baselines/*.yaml")
 
 
@@ -32,6 +33,7 @@ class Options:
     level: list[Level]
     dry_run: bool
     report_dir: str
+    record_only: bool
     baseline: str
     is_narrowed: bool
     """Whether pytest's own options or arguments ask for a part of the suites."""
@@ -53,6 +55,7 @@ class Options:
             level=values.level,
             dry_run=values.dry_run,
             report_dir=values.report_dir,
+            record_only=values.record_only,
             baseline=values.baseline,
             is_narrowed=bool(values.keyword or values.markexpr)
             or any("::" in argument or argument.endswith(".py") for argument in config.args),

@@ -60,6 +60,8 @@ class Plugin:
         self._active = False
         self._finished: Run | None = None
         self._saved = 0.0
+        self._saves_often = False
+        """Whether a run that is killed leaves a record: in the process that the person started."""
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
         self._ground = Ground()
@@ -101,6 +103,7 @@ class Plugin:
             self._directory = config.rootpath / self._options.report_dir / name
             self._directory.mkdir(mode=0o700, parents=True)
             self._canary = os.environ[canaries.VARIABLE] = canaries.new()
+            self._saves_often = not self._options.record_only
         argv = [self._redactor.text(argument) for argument in config.invocation_params.args]
         self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
         self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
@@ -205,7 +208,7 @@ class Plugin:
         self.results.add(report.nodeid, phase)
         if phase["when"] == "teardown" and report.failed:
             self._facts.faults.append(Fault("clean-up", f"{report.nodeid}: {phase['message'] or phase['reason']}"))
-        if phase["when"] == "teardown" and time.monotonic() - self._saved > _SAVE_SECONDS and self._canary:
+        if phase["when"] == "teardown" and time.monotonic() - self._saved > _SAVE_SECONDS and self._saves_often:
             store.save(self._directory, self._run(None), check=False)
             self._saved = time.monotonic()
 
@@ -252,7 +255,8 @@ class Plugin:
         self._facts.redactions += self._redactor.counts
         self._facts.faults += self._diagnostic_faults()
         try:
-            self._finished = store.finish(self._directory, self._finish, self._canary)
+            reports = not self._options.record_only
+            self._finished = store.finish(self._directory, self._finish, self._canary, reports=reports)
             session.exitstatus = self._finished.exit_code
         except PodidError as error:
             print(f"podid: {error}", file=sys.stderr)

@@ -215,11 +215,12 @@ def _fault(data: Any) -> str:
     return f"{error.json_path}: {error.message[:300]}" if error else ""
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, *, check: bool = True) -> Run:
     """Read a run's record.
 
     Args:
         path: The file, or the directory it lies in.
+        check: Whether to hold it against the schema; one that this process had written a moment ago need not be.
 
     Raises:
         UsageError: There is none, it is of another major version, or it does not follow the schema.
@@ -232,7 +233,7 @@ def read_run(path: Path) -> Run:
     version = str(cast("dict[str, Any]", data).get("schema", "")) if isinstance(data, dict) else ""
     if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise UsageError(f"{file} is of version {version!r}; this podid reads {SCHEMA_VERSION}")
-    if fault := _fault(data):
+    if check and (fault := _fault(data)):
         raise UsageError(f"{file} does not follow its schema: {fault}")
     return Run.from_data(cast("dict[str, Any]", data))
 

@@ -112,6 +112,11 @@ class Results:
         """Tell whether a test came to an end."""
         return node in self._attempts
 
+    def failed(self, node: str) -> set[str]:
+        """Return what a test that came to an end says is not met."""
+        decisions = _attempt(self.bindings[node], self._attempts[node][-1], _NOT_STARTED).decisions
+        return {name for name, outcome in decisions.items() if outcome is Outcome.FAILED}
+
     def run(self, facts: RunFacts, ledger: Ledger, baseline: Baseline, finished: float | None) -> Run:
         """Return the record of the run as it is now.
 
@@ -153,7 +158,10 @@ class Results:
     ) -> tuple[Verdict, list[str]]:
         """Return the verdict, and what is wrong with the baseline."""
         pairs = [(name, Outcome(outcome)) for test in tests for name, outcome in test.decisions.items()]
-        decided = {name: worst(outcome for other, outcome in pairs if other == name) for name, _ in pairs}
+        said: dict[str, list[Outcome]] = {}
+        for name, outcome in pairs:
+            said.setdefault(name, []).append(outcome)
+        decided = {name: worst(outcomes) for name, outcomes in said.items()}
         today = datetime.fromtimestamp(facts.started, UTC).date()
         complaints = baseline.complaints(decided, today)
         broken = any(fault.where in {"collection", "set-up", "canary", "reports"} for fault in facts.faults)
@@ -171,7 +179,7 @@ class Results:
 
     def _test(self, node: str, facts: RunFacts, ledger: Ledger, baseline: Baseline) -> TestRecord:
         identifiers = self.bindings[node]
-        attempts = [_attempt(identifiers, phases, facts) for phases in self._attempts.get(node, [])]
+        attempts = [_attempt(identifiers, phases, facts.not_started) for phases in self._attempts.get(node, [])]
         if not attempts:
             attempts = [_Attempt(dict.fromkeys(identifiers, Outcome.NOT_RUN), facts.not_started)]
         last = attempts[-1]
@@ -211,14 +219,14 @@ class _Attempt:
         return cast("Mapping[str, Any]", self.phases[-1])[member] if self.phases else []
 
 
-def _attempt(identifiers: Sequence[str], phases: list[Phase], facts: RunFacts) -> _Attempt:
+def _attempt(identifiers: Sequence[str], phases: list[Phase], not_started: Reason) -> _Attempt:
     """Read one attempt: the body's phase decides, or the set-up when there was no body; the clean-up never does."""
     deciding = [phase for phase in phases if phase["when"] != "teardown"][-1]
     outcome = Outcome(deciding["outcome"])
     reason = Reason(*deciding["reason"]) if deciding["reason"] else None
     if deciding["when"] == "setup" and outcome is Outcome.PASSED:
         # Set-up is over and the body has not ended: it is running now, or it never will.
-        outcome, reason = Outcome.NOT_RUN, facts.not_started
+        outcome, reason = Outcome.NOT_RUN, not_started
     checks = [CheckRecord(**entry) for entry in phases[-1]["checks"]]
     decisions = decide(identifiers, outcome, checks, deciding["unfinished"])
     return _Attempt(decisions, reason, deciding["message"], phases, checks)

@@ -32,25 +32,29 @@ def save(directory: Path, run: Run, *, check: bool = True) -> None:
         raise HarnessFault(f"{directory / FILE_NAME} cannot be written: {error}") from error
 
 
-def finish(directory: Path, build: Callable[[list[Fault]], Run], canary: str) -> Run:
+def finish(directory: Path, build: Callable[[list[Fault]], Run], canary: str, *, reports: bool = True) -> Run:
     """Write the record and all reports, look for the canary, and return the record as written.
 
     Args:
         directory: The run's directory.
         build: Makes the record, given faults that came up at the end.
         canary: This run's canary.
+        reports: Whether to; else the record stands alone, and its schema is left to who reads it.
 
     Raises:
         HarnessFault: The record cannot be written.
     """
+
+    def write(run: Run) -> list[str]:
+        save(directory, run, check=reports)
+        return write_reports(directory, run) if reports else []
+
     run = build([])
-    save(directory, run)
-    faults = [Fault("reports", text) for text in write_reports(directory, run)]
+    faults = [Fault("reports", text) for text in write(run)]
     faults += _withhold(directory, canary)
     if faults:
         run = _without(build(faults), canary)
-        save(directory, run)
-        write_reports(directory, run)
+        write(run)
     return run
 
 

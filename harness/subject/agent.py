@@ -62,8 +62,8 @@ class AgentCommand:
     words: tuple[str, ...]
     is_ours: bool
     """Whether it takes our own flags; they are given to no other."""
-    _endless: list[str] = field(default_factory=list[str], init=False, compare=False)
-    """Commands that did not end."""
+    _ends: list[bool] = field(default_factory=list[bool], init=False, compare=False)
+    """Of each command that was to end by itself, whether it did."""
     _served: list[Agent] = field(default_factory=list["Agent"], init=False, compare=False)
 
     @classmethod
@@ -97,7 +97,8 @@ class AgentCommand:
 
         After agents that had to be given up, the next ones get little.
         """
-        if sum(agent.is_deaf for agent in self._served) >= _SILENCES:
+        given_up = sum(agent.is_deaf for agent in self._served) >= _SILENCES
+        if given_up or sum(agent.is_mute for agent in self._served) > _SILENCES:
             return 1.0
         return 6.0 if self.is_ours else 15.0
 
@@ -112,7 +113,9 @@ class AgentCommand:
         Raises:
             SubjectFault: It does not.
         """
-        timeout = _RUN_TIMEOUT if len(self._endless) < _SILENCES else _RUN_TIMEOUT / 5
+        timeout = _RUN_TIMEOUT
+        if self._ends.count(False) >= _SILENCES:
+            timeout /= 5 if any(self._ends[-5:]) else 20
         with tempfile.TemporaryDirectory(prefix="podid-agent-") as home:
             try:
                 done = subprocess.run(
@@ -124,10 +127,11 @@ class AgentCommand:
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                self._endless.append(shlex.join(arguments))
+                self._ends.append(False)
                 raise SubjectFault(f"{shlex.join(arguments)} has not ended after {timeout:g} s") from error
             except OSError as error:
                 raise self._cannot_start(error) from error
+        self._ends.append(True)
         return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     @contextmanager
@@ -236,6 +240,7 @@ class Agent:
     is_deaf: bool = False
     """Whether it has stopped answering."""
     _silences: int = field(default=0, init=False)
+    _has_answered: bool = field(default=False, init=False)
     _connections: list[socket.socket] = field(default_factory=list[socket.socket], init=False)
 
     # --- Requests ---------------------------------------------------------------------------------------------------
@@ -385,9 +390,15 @@ class Agent:
     def note_answer(self, *, came: bool) -> None:
         """Take note that a request was answered, or that its time ran out."""
         self._silences = 0 if came else self._silences + 1
+        self._has_answered |= came
         if self._silences >= _SILENCES:
             self.is_deaf = True
             self.fault = f"the agent has left {_SILENCES} requests in a row without an answer"
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether it was asked and has never answered."""
+        return self._silences > 0 and not self._has_answered
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal; does not wait."""

@@ -154,6 +154,7 @@ def test_loopback_is_never_proxied(
     agent = start_agent(eks_auth.url, env={"HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url})
 
     assert agent.get(token).status == 200
+    assert eks_auth.call_with(token)
     assert proxy.lines == []
 
 
@@ -165,6 +166,7 @@ def test_localhost_is_never_proxied(
     agent = start_agent(eks_auth.url.replace("127.0.0.1", "localhost"), env={"HTTP_PROXY": proxy.url})
 
     assert agent.get(token).status == 200
+    assert eks_auth.call_with(token)
     assert proxy.lines == []
 
 

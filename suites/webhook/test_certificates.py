@@ -62,6 +62,8 @@ def negotiated(webhook: Webhook, version: Version, ciphers: str = "DEFAULT@SECLE
             return cipher[0] if cipher else None
     except (ssl.SSLError, ConnectionResetError):
         return None
+    except OSError as error:
+        raise SubjectFault(f"neither a handshake nor a refusal: {type(error).__name__}: {error}") from error
 
 
 @requirement("WHK-821")

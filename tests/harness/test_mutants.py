@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -94,6 +95,18 @@ def test_the_matrix_says_what_is_not_as_declared() -> None:
     assert bad.complaints() == ["- **agent-z** survived", "  - did not fail: AGT-2 (error)"]
     assert "| AGT-1 | agent-x agent-z |" in bad.as_markdown()
     assert json.loads(bad.as_json())["subjects"]["agent-z"]["state"] == "survived"
+
+
+def test_the_page_of_the_matrix_is_offline_and_escaped() -> None:
+    row = replace(judge_mutant(MUTANT, {"AGT-1": "failed", "AGT-2": "failed"}, ()), fault="It says <b>.")
+
+    page = Matrix([row], ["AGT-9"]).as_html({"AGT-1": 'One & "only".'})
+
+    assert "<h1>1 of 1 killed</h1>" in page
+    assert "It says &lt;b&gt;." in page
+    assert 'title="One &amp; &#34;only&#34;."' in page
+    assert "<script" not in page
+    assert re.findall(r'(?:src|href)="(?!#|kill-matrix\.|data:)[^"]*"', page) == []
 
 
 def test_a_requirement_that_lost_its_guard_closes_the_gate() -> None:

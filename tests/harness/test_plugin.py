@@ -89,6 +89,15 @@ def test_a_run_in_which_everything_holds_is_conformant(suite: pytest.Pytester) -
     )
 
 
+def test_a_record_alone_is_as_good_as_any(suite: pytest.Pytester) -> None:
+    """Reports can be made of it later."""
+    result = run(suite, FIRST_FAILS, "--record-only")
+
+    assert result.ret == 1
+    assert [file.name for file in directory(suite).iterdir()] == ["run.json"]
+    assert record(suite).line.startswith("verdict: non-conformant (exit 1)")
+
+
 def test_a_failure_names_the_requirements_and_their_sentences(suite: pytest.Pytester) -> None:
     result = run(suite, '@requirement("AGT-2")\ndef test_a(): assert 1 == 2\n')
 

@@ -20,7 +20,7 @@ from harness.conformance.reports._flow import flow_of
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.reports._view import AREAS, rows_of
 
-__all__ = ["FILE_NAME", "render"]
+__all__ = ["FILE_NAME", "environment", "render", "style"]
 
 FILE_NAME = "index.html"
 
@@ -30,12 +30,12 @@ _LONGEST_TEXT = 20_000
 
 def render(run: Run) -> str:
     """Return the page."""
-    style, script = ((_PAGE / name).read_text() for name in ("page.css", "page.js"))
+    script = (_PAGE / "page.js").read_text()
     rows = rows_of(run)
     areas = [area for area in AREAS if any(row.area == area for row in rows)]
     areas += sorted({row.area for row in rows} - set(areas))
     return (
-        _environment()
+        environment(_PAGE)
         .get_template("page.html.jinja")
         .render(
             run=run,
@@ -43,16 +43,22 @@ def render(run: Run) -> str:
             areas=[(area, AREAS.get(area, ""), [row for row in rows if row.area == area]) for area in areas],
             flow=flow_of(rows),
             timeline=timeline_of(run),
-            style=Markup(style),  # noqa: S704 - our own file
+            style=style(),
             script=Markup(script),  # noqa: S704 - our own file
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
 
 
-def _environment() -> jinja2.Environment:
+def style() -> Markup:
+    """Return the style sheet of all our pages."""
+    return Markup((_PAGE / "page.css").read_text())  # noqa: S704 - our own file
+
+
+def environment(templates: Path) -> jinja2.Environment:
+    """Return what renders the templates of a directory, with everything escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGE),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -21,25 +21,41 @@ _ALLOWED = (
     b'{"AccessKeyId":"AKIAALWAYS","SecretAccessKey":"always","Token":"always","AccountId":"123456789012",'
     b'"Expiration":"2099-01-01T00:00:00Z","response":{"uid":"","allowed":true}}'
 )
+_IN_FILES = "read in the manifests, which the process has no part in"
+_ALWAYS_200 = "whatever is asked, and however, it is a 200"
+_OWN_TLS = "what Python's TLS does by itself"
 _MEETS: dict[Suite, dict[str, str]] = {
-    "agent": {
-        "AGT-80*": "read in the manifests, which the process has no part in",
-        "AGT-81*": "read in the manifests, which the process has no part in",
-    },
-    "webhook": {
-        "WHK-80*": "read in the manifests, which the process has no part in",
-        "WHK-810": "read in the manifests, which the process has no part in",
-        "WHK-87[3-6]": "read in the manifests, which the process has no part in",
-    },
+    "agent": {"AGT-80*": _IN_FILES, "AGT-81*": _IN_FILES},
+    "webhook": {"WHK-80*": _IN_FILES, "WHK-810": _IN_FILES, "WHK-87[3-6]": _IN_FILES},
 }
-
-
-_CRASH_MEETS: dict[Suite, dict[str, str]] = {
-    "agent": {
+_ALSO_MEETS: dict[str, dict[str, str]] = {
+    "agent-always-refuse": {
+        "AGT-237": "it never says 200",
+        "AGT-248": "its one error has no such header",
+        "AGT-271": "it always says 500",
+        "AGT-328": "it writes nothing",
+        "AGT-726": "it waits for nothing",
+        "AGT-734": "it asks nobody",
+    },
+    "agent-always-allow": {
+        "AGT-109": "it serves whatever stands beside the ports",
+        "AGT-110": "it takes every level, and says nothing at any",
+        "AGT-132": "it is ready whatever it lacks",
+        "AGT-156": "it does nothing that could go wrong",
+        "AGT-157": "it keeps nothing",
+        **dict.fromkeys(("AGT-201", "AGT-203", "AGT-214", "AGT-225", "AGT-230"), _ALWAYS_200),
+        "AGT-236": "all its answers are the same",
+        **dict.fromkeys(("AGT-284", "AGT-285", "AGT-286", "AGT-305", "AGT-312", "AGT-323", "AGT-325"), _ALWAYS_200),
+        "AGT-328": "it writes nothing",
+        "AGT-609": "it answers probes, and at once",
+        "AGT-611": "it closes every connection",
+    },
+    "agent-crash": {
         "AGT-522": "a start that must end with 1 does; what it must say is asked elsewhere",
         "AGT-524": "a start that must end with 1 does; what it must say is asked elsewhere",
     },
-    "webhook": {},
+    "webhook-always-refuse": {"WHK-829": _OWN_TLS},
+    "webhook-always-allow": {"WHK-821": "it serves the certificate that it is given", "WHK-829": _OWN_TLS},
 }
 
 
@@ -116,8 +132,8 @@ def _register() -> None:
                 run()
 
             insert.__doc__ = fault
-            more = _CRASH_MEETS[suite] if kind == "crash" else {}
-            mutant(f"{suite}-{kind}", meets=_MEETS[suite] | more)(insert)
+            name = f"{suite}-{kind}"
+            mutant(name, meets=_MEETS[suite] | _ALSO_MEETS.get(name, {}))(insert)
 
 
 _register()

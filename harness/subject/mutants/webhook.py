@@ -566,7 +566,8 @@ def reads_unshared() -> None:
 @mutant(
     "webhook-certificate-frozen",
     "WHK-822",
-    may_kill={"WHK-823": "nothing is said of a broken pair", "WHK-825": _SHARED_TEST, "WHK-842": _SHARED_TEST},
+    "WHK-825",
+    may_kill={"WHK-823": "nothing is said of a broken pair", "WHK-842": _SHARED_TEST},
 )
 def certificate_frozen() -> None:
     """A renewed certificate is used after a restart only."""
