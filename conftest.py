@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.cluster.base import Cluster, ClusterSpec
+from harness import binaries
+from harness.cluster.base import Cluster, ClusterSpec, Completed
 from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.canary import VARIABLE as CANARY
@@ -21,12 +25,14 @@ from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach
 from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab.paths import cache_directory
 from harness.lab.provider import parse_request
 from harness.progress import Progress
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount
 
 SUITES = Path(__file__).parent / "suites"
+SECOND_CLUSTER = "pod-identity-lab-2"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,15 +103,19 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), Progress() as progress:
-        specs = [ClusterSpec.named(name) for name in _cluster_names(pytestconfig)]
-        the_lab.up(specs, progress, parse_request(pytestconfig.getoption("--provider")))
+    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     ground.watch(the_lab.look_for_losses())
     yield the_lab
     if not was_up:
         the_lab.down()
+
+
+def _raise_clusters(lab: Lab, names: Sequence[str], config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), Progress() as progress:
+        specs = [ClusterSpec.named(name) for name in names]
+        lab.up(specs, progress, parse_request(config.getoption("--provider")))
 
 
 @pytest.fixture(scope="session")
@@ -120,8 +130,33 @@ def kind_cluster(cluster: Cluster) -> LabKindCluster:
 
 
 @pytest.fixture(scope="session")
+def second_cluster(
+    lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Ground
+) -> Cluster:
+    """Another cluster beside the same AWS, raised for the first scenario that needs two; it goes with the lab."""
+    name = next(name for name in (*_cluster_names(pytestconfig), SECOND_CLUSTER) if name != cluster.name)
+    _raise_clusters(lab, [name], pytestconfig)
+    run_environment["clusters"] = f"{cluster.name}, {name}"
+    ground.watch(lab.look_for_losses())
+    return lab.cluster(name)
+
+
+@pytest.fixture(scope="session")
 def kube(cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
     """An administrator of the cluster; when a test fails, the cluster is looked into."""
+    with _administrator(cluster, diagnostics) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def second_kube(second_cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+    """An administrator of the second cluster."""
+    with _administrator(second_cluster, diagnostics) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _administrator(cluster: Cluster, diagnostics: Diagnostics) -> Generator[Kube]:
     client = Kube(cluster.kubeconfig)
     # Whoever collects Secrets is found out: the plugin looks for the canary in every artifact.
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "podid-canary"}}
@@ -131,6 +166,21 @@ def kube(cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
     yield client
     diagnostics.unregister(state)
     client.close()
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster: Cluster) -> Callable[..., Completed]:
+    """``kubectl`` with these arguments, as the cluster's administrator; the machine's, or ours where it has none."""
+    found = shutil.which("kubectl")
+    with Progress() as progress:
+        program = found or str(binaries.ensure(cache_directory(), progress, [binaries.KUBECTL])["kubectl"])
+
+    def run(*arguments: str) -> Completed:
+        command = [program, f"--kubeconfig={cluster.kubeconfig}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

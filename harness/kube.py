@@ -13,6 +13,7 @@ from typing import Any, cast
 import kubernetes
 import kubernetes.dynamic
 import kubernetes.stream
+import urllib3.exceptions
 import yaml
 
 from harness import wait
@@ -55,8 +56,11 @@ class Kube:
         self._api.rest_client.pool_manager.clear()
 
     def is_ready(self) -> bool:
-        """Tell whether the API server says that it is ready."""
-        response: Any = self._api.rest_client.request("GET", f"{self._api.configuration.host}/readyz")
+        """Tell whether the API server says that it is ready; one that does not listen yet is not."""
+        try:
+            response: Any = self._api.rest_client.request("GET", f"{self._api.configuration.host}/readyz")
+        except (OSError, urllib3.exceptions.HTTPError):
+            return False
         return response.status == 200
 
     def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
@@ -121,9 +125,10 @@ class Kube:
             timeout=30,
         )
 
-    def create_service_account(self, name: str, namespace: str) -> None:
-        """Create a ServiceAccount as ``kubectl create serviceaccount`` does."""
-        self.core.create_namespaced_service_account(namespace, {"metadata": {"name": name}})
+    def create_service_account(self, name: str, namespace: str, annotations: Mapping[str, str] | None = None) -> None:
+        """Create a ServiceAccount as ``kubectl create serviceaccount`` does, or one with annotations."""
+        metadata = {"name": name, "annotations": dict(annotations or {})}
+        self.core.create_namespaced_service_account(namespace, {"metadata": metadata})
 
     def sign_client_request(self, name: str, request: str) -> str:
         """Have the cluster sign a client certificate, and return it.
@@ -164,6 +169,13 @@ class Kube:
             timeout=timeout,
             hint=f"see: kubectl --namespace {namespace} describe {kind.lower()},pod",
         )
+
+    def pods(self, namespace: str, label_selector: str) -> list[Pod]:
+        """Return the pods with these labels that are not being deleted, newest first."""
+        found = self.core.list_namespaced_pod(namespace, label_selector=label_selector).items
+        kept = [pod.metadata for pod in found if pod.metadata.deletion_timestamp is None]
+        kept.sort(key=lambda metadata: metadata.creation_timestamp, reverse=True)
+        return [self.pod(metadata.name, namespace) for metadata in kept]
 
     def pod(self, name: str, namespace: str) -> Pod:
         """Return a handle to a pod; it need not exist yet."""
@@ -283,10 +295,13 @@ class _Rollout:
     updated: int
     ready: int
     observed: bool
+    former: int = 0
+    """Pods of a former template, which may be the ready ones."""
 
     @property
     def is_complete(self) -> bool:
-        return self.observed and self.wanted > 0 and self.updated >= self.wanted and self.ready >= self.wanted
+        enough = self.updated >= self.wanted and self.ready >= self.wanted
+        return self.observed and self.wanted > 0 and enough and self.former == 0
 
 
 def _rollout(workload: Any) -> _Rollout:
@@ -295,7 +310,9 @@ def _rollout(workload: Any) -> _Rollout:
     if workload.kind == "DaemonSet" or hasattr(status, "desired_number_scheduled"):
         updated, ready = status.updated_number_scheduled or 0, status.number_available or 0
         return _Rollout(status.desired_number_scheduled or 0, updated, ready, observed)
-    return _Rollout(workload.spec.replicas, status.updated_replicas or 0, status.available_replicas or 0, observed)
+    updated = status.updated_replicas or 0
+    former = (status.replicas or 0) - updated
+    return _Rollout(workload.spec.replicas, updated, status.available_replicas or 0, observed, former)
 
 
 def _pod_state(pod: Manifest) -> str:

@@ -9,24 +9,31 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness import wait
-from harness.cluster.base import Cluster
+from harness.cluster.base import Cluster, ClusterSpec
 from harness.conformance.recording import Evidence, attach
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, SubjectFault
 from harness.kube import Kube, Manifest, Pod
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 
 __all__ = [
+    "AGENT_ADDON",
     "AwsAccount",
     "CredentialsResponse",
     "Event",
+    "LogReader",
     "assume_role_records",
+    "caller_identity",
     "credentials_response",
     "decode_token",
+    "read_document",
+    "session_of",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
     "without_agent",
@@ -56,6 +63,33 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
     finally:
         aws.create_agent_addon(cluster.name)
         aws.wait_until_agent_is_active(cluster.name)
+
+
+def read_document(path: Path, cluster: Cluster) -> str:
+    """Return a policy of ``fixtures/``, with a cluster in the place of the article's."""
+    article, spec = ClusterSpec(), cluster.spec
+    text = path.read_text().replace(article.arn, spec.arn)
+    text = text.replace(article.issuer.removeprefix("https://"), spec.issuer.removeprefix("https://"))
+    # As an external ID has it: region, account, cluster, namespace, ServiceAccount.
+    return text.replace(f"/{article.account}/{article.name}/", f"/{spec.account}/{spec.name}/")
+
+
+def caller_identity(pod: Pod, *options: str) -> dict[str, str]:
+    """Return what ``aws sts get-caller-identity`` prints in a pod.
+
+    Raises:
+        SubjectFault: The pod got no credentials, or they are not good for this call.
+    """
+    done = pod.exec("aws", "sts", "get-caller-identity", *options)
+    if done.returncode != 0:
+        raise SubjectFault(f"pod {pod.namespace}/{pod.name} has no identity: {done.stderr.strip()}")
+    attach(Evidence("command", f"pod {pod.name}: aws sts get-caller-identity", done.stdout))
+    return json.loads(done.stdout)
+
+
+def session_of(arn: str) -> str:
+    """Return the session's name in the ARN of an assumed role."""
+    return arn.rpartition("/")[2]
 
 
 def assume_role_records(aws: AwsAccount, role_arn: str | None = None) -> list[dict[str, Any]]:
@@ -135,6 +169,43 @@ def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> Credentials
     answer = f"{status}\nContent-Type: {content_type}\n\n{body}"
     attach(Evidence("http", f"pod {pod.name} asks the agent → {status}", {"request": request, "response": answer}))
     return CredentialsResponse(int(status), content_type, body)
+
+
+class LogReader:
+    """Reads what a pod prints from its first line to its last, also when it is deleted meanwhile."""
+
+    def __init__(self, pod: Pod) -> None:
+        """Begin to read.
+
+        Args:
+            pod: A pod whose first container runs.
+        """
+        self.pod = pod
+        self._text = ""
+        self._response: Any = pod.kube.core.read_namespaced_pod_log(
+            pod.name, pod.namespace, follow=True, _preload_content=False
+        )
+        self._thread = threading.Thread(target=self._read, name=f"log of {pod.name}", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for part in self._response.stream():
+            self._text += part.decode()
+
+    def lines(self) -> list[str]:
+        """Return the complete lines so far."""
+        return self._text.split("\n")[:-1]
+
+    def close(self) -> None:
+        """Read on to the end of the pod, which must be near.
+
+        Raises:
+            HarnessFault: It does not end.
+        """
+        self._thread.join(timeout=60)
+        if self._thread.is_alive():
+            raise HarnessFault(f"pod {self.pod.name} is still printing a minute after it was to end")
+        self._response.release_conn()
 
 
 def decode_token(token: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from harness.cloud.documents import entries, is_mapping, members
 from harness.cloud.paging import InvalidTokenError, Pager
 from harness.cloud.ports import Clock, Credential, Ids, Principal, Refusal
-from harness.cloud.sts import AssumedRole
+from harness.cloud.sts import AssumedRole, AssumeRoleRequest
 
 __all__ = ["ApiCall", "CloudTrail", "Failure", "is_data_event", "is_read_only", "redacted"]
 
@@ -210,15 +210,7 @@ class CloudTrail:
 
     def record_chained_assume_role(self, assumed: AssumedRole, caller: Credential, service: str, region: str) -> None:
         """Record STS's AssumeRole of a target role: record C, in both accounts if there are two."""
-        request = assumed.request
-        parameters: dict[str, Any] = {
-            "roleArn": request.role_arn,
-            "roleSessionName": request.role_session_name,
-            "externalId": request.external_id,
-            "durationSeconds": assumed.duration_seconds,
-        }
-        if assumed.inherited_tags:
-            parameters["incomingTransitiveTags"] = dict(assumed.inherited_tags)
+        parameters = _chained_parameters(assumed.request, assumed.duration_seconds, assumed.inherited_tags)
         shared = self._ids.uuid()
         # A dict keeps the order and drops the second of two equal accounts.
         for account in dict.fromkeys((caller.principal.account, assumed.credential.principal.account)):
@@ -233,6 +225,36 @@ class CloudTrail:
                 access_key_id=caller.access_key_id,
                 shared_event_id=shared,
             )
+
+    def record_refused_target(
+        self, request: AssumeRoleRequest, caller: Credential, failure: Failure, service: str, region: str
+    ) -> None:
+        """Record that STS refused the target role: like record C, in the caller's account only."""
+        now = self._clock.now()
+        record = self._record(
+            version="1.08",
+            source="sts.amazonaws.com",
+            name="AssumeRole",
+            at=now,
+            region=region,
+            account=caller.principal.account,
+            identity=user_identity(caller) | {"invokedBy": service},
+            address=service,
+            agent=service,
+            parameters=_chained_parameters(request, request.duration_seconds, caller.transitive_tags),
+            response=None,
+            request_id=self._ids.uuid(),
+            read_only=True,
+        )
+        record |= {"errorCode": failure.code, "errorMessage": failure.message}
+        self._add(
+            record,
+            account=caller.principal.account,
+            at=now,
+            username=_username(caller),
+            access_key_id=caller.access_key_id,
+            resources=(("AWS::IAM::Role", request.role_arn),),
+        )
 
     def _add_assume_role(
         self,
@@ -445,6 +467,18 @@ def user_identity(credential: Credential) -> dict[str, Any]:
     if principal.role_arn:
         identity["sessionContext"] = _session_context(credential, principal)
     return identity
+
+
+def _chained_parameters(
+    request: AssumeRoleRequest, seconds: int | None, inherited: Mapping[str, str]
+) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "roleArn": request.role_arn,
+        "roleSessionName": request.role_session_name,
+        "externalId": request.external_id,
+        "durationSeconds": seconds,
+    }
+    return parameters | ({"incomingTransitiveTags": dict(inherited)} if inherited else {})
 
 
 def _session_context(credential: Credential, principal: Principal) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from harness.cloud.ports import Clock, Credential, IamStore, Ids, Principal, Ref
 from harness.cloud.session_tags import PackingProfile
 from harness.cloud.sts import AssumedRole, AssumeRoleRequest, assume_role
 
-__all__ = ["AssumedForPod", "EksAuth", "PodClaims", "verify_token"]
+__all__ = ["AssumedForPod", "EksAuth", "PodClaims", "TargetRefused", "verify_token"]
 
 AUDIENCE = "pods.eks.amazonaws.com"
 SESSION_SECONDS = 21600
@@ -49,6 +49,24 @@ class AssumedForPod:
     response: dict[str, Any]
     sessions: tuple[AssumedRole, ...]
     """The role's session and, with a target role, the target's behind it; only the last was handed out."""
+
+
+class TargetRefused(Refusal):
+    """The target role could not be assumed; the role before it was, which CloudTrail tells although nobody got it."""
+
+    def __init__(self, first: AssumedRole, request: AssumeRoleRequest, cause: Refusal) -> None:
+        """Keep how far it went.
+
+        Args:
+            first: The role's session.
+            request: The call that STS refused.
+            cause: STS's own words; EKS Auth answers with others.
+        """
+        answer = _answer(cause)
+        super().__init__(answer.code, answer.message, answer.status)
+        self.first = first
+        self.request = request
+        self.cause = cause
 
 
 class EksAuth:
@@ -126,7 +144,10 @@ class EksAuth:
             policy=None if association.target_role_arn else policy,
         )
         service = Principal(kind="service", arn="", account="", user_id="", service=POD_IDENTITY_SERVICE)
-        first = self._assume_one(request, service, cluster)
+        try:
+            first = self._assume_one(request, service, cluster)
+        except Refusal as cause:
+            raise _answer(cause) from cause
         if not association.target_role_arn:
             return (first,)
         second = AssumeRoleRequest(
@@ -136,27 +157,24 @@ class EksAuth:
             external_id=association.external_id,
             policy=policy,
         )
-        return first, self._assume_one(second, first.credential, cluster)
+        try:
+            return first, self._assume_one(second, first.credential, cluster)
+        except Refusal as cause:
+            raise TargetRefused(first, second, cause) from cause
 
     def _assume_one(self, request: AssumeRoleRequest, caller: Credential | Principal, cluster: Cluster) -> AssumedRole:
         is_service = isinstance(caller, Principal)
-        try:
-            assumed = assume_role(
-                request,
-                caller,
-                self._iam,
-                self._ids,
-                self._clock,
-                source_arn=cluster.arn if is_service else "",
-                source_account=cluster.scope.account if is_service else "",
-                inherited_as_request_tags=not is_service,
-                packing=self._packing,
-            )
-        except Refusal as refusal:
-            if refusal.code in _ASSUME_DENIALS:
-                raise Refusal("AccessDeniedException", _UNAUTHORIZED, 400) from refusal
-            # Such as PackedPolicyTooLarge, whose name tells the remedy (API-434).
-            raise Refusal("InvalidRequestException", f"{refusal.code}: {refusal.message}", 400) from refusal
+        assumed = assume_role(
+            request,
+            caller,
+            self._iam,
+            self._ids,
+            self._clock,
+            source_arn=cluster.arn if is_service else "",
+            source_account=cluster.scope.account if is_service else "",
+            inherited_as_request_tags=not is_service,
+            packing=self._packing,
+        )
         return replace(assumed, credential=replace(assumed.credential, origin="pod-identity"))
 
     def _session_name(self, cluster: Cluster, claims: PodClaims) -> str:
@@ -174,6 +192,14 @@ def _shape(request: Mapping[str, Any]) -> tuple[str, str]:
     if not _TOKEN.fullmatch(token):
         raise Refusal("InvalidParameterException", "The token is not a JSON Web Token.", 400)
     return name, token
+
+
+def _answer(cause: Refusal) -> Refusal:
+    """Return what EKS Auth says when STS refuses it a role."""
+    if cause.code in _ASSUME_DENIALS:
+        return Refusal("AccessDeniedException", _UNAUTHORIZED, 400)
+    # Such as PackedPolicyTooLarge, whose name tells the remedy (API-434).
+    return Refusal("InvalidRequestException", f"{cause.code}: {cause.message}", 400)
 
 
 def _session_tags(cluster: Cluster, claims: PodClaims) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,19 +107,76 @@ class AwsAccount:
             iam.delete_role(RoleName=name)
 
     @contextlib.contextmanager
+    def attached(self, role_arn: str, policy_arn: str) -> Generator[None]:
+        """Attach a managed policy to a role; detach it at the end."""
+        iam, name = self.client("iam"), role_arn.rpartition("/")[2]
+        iam.attach_role_policy(RoleName=name, PolicyArn=policy_arn)
+        try:
+            yield
+        finally:
+            iam.detach_role_policy(RoleName=name, PolicyArn=policy_arn)
+
+    @contextlib.contextmanager
+    def trusting(self, role_arn: str, document: str) -> Generator[None]:
+        """Replace the trust policy of a role; put the former one back at the end."""
+        iam, name = self.client("iam"), role_arn.rpartition("/")[2]
+        before = json.dumps(iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"])
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=document)
+        try:
+            yield
+        finally:
+            iam.update_assume_role_policy(RoleName=name, PolicyDocument=before)
+
+    @contextlib.contextmanager
+    def oidc_provider(self, issuer: str) -> Generator[str]:
+        """Make IAM know an issuer of web identity tokens, yield the provider's ARN, delete it at the end."""
+        iam = self.client("iam")
+        arn = f"arn:aws:iam::{self.account}:oidc-provider/{issuer.removeprefix('https://')}"
+        with _ignoring("NoSuchEntity"):
+            iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+        iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["sts.amazonaws.com"])
+        try:
+            yield arn
+        finally:
+            iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+
+    @contextlib.contextmanager
+    def secret(self, name: str, value: str, tags: Mapping[str, str]) -> Generator[str]:
+        """Create a secret of Secrets Manager, yield its name, delete it at the end."""
+        manager = self.client("secretsmanager")
+        with _ignoring("ResourceNotFoundException"):
+            manager.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+        entries = [{"Key": key, "Value": entry} for key, entry in tags.items()]
+        manager.create_secret(Name=name, SecretString=value, Tags=entries)
+        try:
+            yield name
+        finally:
+            manager.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+
+    @contextlib.contextmanager
     def association(
-        self, cluster: str, namespace: str, service_account: str, role_arn: str
+        self, cluster: str, namespace: str, service_account: str, role_arn: str, **options: Any
     ) -> Generator[dict[str, Any]]:
-        """Create a pod identity association, yield its record, delete it at the end."""
+        """Create a pod identity association, yield its record, delete it at the end.
+
+        Args:
+            cluster: Name of the cluster.
+            namespace: Namespace of the pods.
+            service_account: ServiceAccount of the pods.
+            role_arn: Role of the cluster's account.
+            options: Further members of CreatePodIdentityAssociation, such as ``targetRoleArn``.
+        """
         eks = self.client("eks")
         pair = {"clusterName": cluster, "namespace": namespace, "serviceAccount": service_account}
         for leftover in eks.list_pod_identity_associations(**pair)["associations"]:
             eks.delete_pod_identity_association(clusterName=cluster, associationId=leftover["associationId"])
-        record = eks.create_pod_identity_association(**pair, roleArn=role_arn)["association"]
+        record = eks.create_pod_identity_association(**pair, roleArn=role_arn, **options)["association"]
         try:
             yield record
         finally:
-            eks.delete_pod_identity_association(clusterName=cluster, associationId=record["associationId"])
+            # A scenario may have deleted it itself.
+            with _ignoring("ResourceNotFoundException"):
+                eks.delete_pod_identity_association(clusterName=cluster, associationId=record["associationId"])
 
     def create_agent_addon(self, cluster: str) -> None:
         """Create the agent's add-on unless it is there; does not wait for it."""

@@ -243,7 +243,7 @@ class Lab:
             provider.wait_until_created(cluster)
             kube = stack.enter_context(contextlib.closing(Kube(cluster.kubeconfig)))
             wait.until(
-                lambda: self._api_is_ready(kube),
+                kube.is_ready,
                 what=f"the API server of {name}",
                 timeout=60,
                 stop=lambda _: None if cluster.is_running else "the cluster ended",
@@ -262,13 +262,6 @@ class Lab:
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")
-
-    @staticmethod
-    def _api_is_ready(kube: Kube) -> bool:
-        try:
-            return kube.is_ready()
-        except OSError:
-            return False
 
     def _write_profiles(self) -> None:
         write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._provider.clusters()])

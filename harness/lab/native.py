@@ -103,7 +103,7 @@ class NativeProvider:
         """Build what is missing and start AWS and the clusters."""
         cache = cache_directory()
         packages.install(progress)
-        environment = builds.submit(localstack_environment.ensure, cache, progress)
+        environment = builds.submit(localstack_environment.ensure, cache, progress) if is_new else None
         # Images wait for the network where Go waits for the processor: begin them before the big builds.
         first = [group for group in binaries.GROUPS if group.name in _FOR_IMAGES]
         programs = binaries.ensure(cache, progress, first)
@@ -111,7 +111,7 @@ class NativeProvider:
         programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
         self._is_starting_aws = is_new
-        if is_new:
+        if environment:
             self._start_aws(environment.result(), programs["registry"], cache, progress)
             started = Future()
             started.set_result(None)

@@ -193,6 +193,30 @@ def test_target_role_is_recorded_in_both_accounts(trail: CloudTrail, clock: Sett
     assert records[0]["requestParameters"]["incomingTransitiveTags"] == {"kubernetes-namespace": "demo"}
 
 
+@requirement("API-809")
+def test_refused_target_role_is_recorded_in_the_callers_account(trail: CloudTrail, clock: SettableClock) -> None:
+    """Like record C, with STS's code and text, without credentials, and nothing in the target's account."""
+    target = f"arn:aws:iam::{OTHER}:role/target"
+    caller = session(clock, name="eks-1", transitive_tags={"kubernetes-namespace": "demo"})
+    request = AssumeRoleRequest(
+        role_arn=target, role_session_name="eks-2", duration_seconds=3540, external_id="eu-west-1/1/c/n/s"
+    )
+    trail.record_refused_target(request, caller, Failure("AccessDenied", "no"), "pods.eks.amazonaws.com", "eu-west-1")
+
+    (event,) = lookup(trail, "ResourceName", target)
+    record = json.loads(event["CloudTrailEvent"])
+    assert (record["errorCode"], record["errorMessage"], record["responseElements"]) == ("AccessDenied", "no", None)
+    assert record["userIdentity"]["arn"] == caller.principal.arn
+    assert record["requestParameters"] == {
+        "roleArn": target,
+        "roleSessionName": "eks-2",
+        "externalId": "eu-west-1/1/c/n/s",
+        "durationSeconds": 3540,
+        "incomingTransitiveTags": {"kubernetes-namespace": "demo"},
+    }
+    assert lookup(trail, account=OTHER) == []
+
+
 @requirement("API-810")
 def test_no_event_holds_a_secret(trail: CloudTrail, clock: SettableClock) -> None:
     """API-810: canary search over every way in."""

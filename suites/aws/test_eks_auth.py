@@ -16,7 +16,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.eks import EksSettings
-from harness.cloud.eks_auth import AssumedForPod, EksAuth
+from harness.cloud.eks_auth import AssumedForPod, EksAuth, TargetRefused
 from harness.cloud.ports import NamedPolicy, Refusal
 from harness.cloud.sts import caller_identity, role_policies
 from harness.conformance.marks import requirement
@@ -518,6 +518,23 @@ def test_target_needs_every_permission_on_both_sides(chain: Exchange, fault: Cal
     fault(chain)
 
     assert chain.refusal() == NOT_ASSUMED
+
+
+@requirement("API-608")
+def test_refusal_of_the_target_tells_how_far_it_went(chain: Exchange) -> None:
+    """The first role was assumed; STS's words about the second are for CloudTrail, the pod gets EKS Auth's."""
+    _drop_trust_tag_session(chain)
+
+    with pytest.raises(TargetRefused) as refused:
+        chain.assume()
+
+    source = refused.value.first.credential.principal
+    assert (refused.value.status, refused.value.code, refused.value.message) == NOT_ASSUMED
+    assert (source.role_arn, refused.value.request.role_arn) == (READER, TARGET)
+    assert (refused.value.cause.code, refused.value.cause.message) == (
+        "AccessDenied",
+        f"User: {source.arn} is not authorized to perform: sts:TagSession on resource: {TARGET}",
+    )
 
 
 @requirement("API-507")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.cloud.cloudtrail import Failure
 from harness.cloud.eks import Scope
 from harness.cloud.eks.validation import POD_IDENTITY_SERVICE
+from harness.cloud.eks_auth import TargetRefused
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.composition import emulator
@@ -71,7 +73,14 @@ eks = internals.provider("eks", "default", _eks_operations)
 def _assume_role_for_pod_identity(context: Any, request: Request) -> Result:
     lab = emulator()
     scope = _scope(context)
-    assumed = lab.eks_auth.assume_role_for_pod_identity(scope, request)
+    try:
+        assumed = lab.eks_auth.assume_role_for_pod_identity(scope, request)
+    except TargetRefused as refused:
+        caller = refused.first.credential
+        lab.cloudtrail.record_service_assume_role(refused.first, POD_IDENTITY_SERVICE, scope.region)
+        failure = Failure(refused.cause.code, refused.cause.message)
+        lab.cloudtrail.record_refused_target(refused.request, caller, failure, POD_IDENTITY_SERVICE, scope.region)
+        raise
     first, *chained = assumed.sessions
     lab.cloudtrail.record_service_assume_role(first, POD_IDENTITY_SERVICE, scope.region)
     for session in chained:

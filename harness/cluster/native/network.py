@@ -77,7 +77,11 @@ class LabNetwork:
         inside = ["nsenter", f"--target={pid}", "--net", "ip"]
         port = f"node{index}"
         _ip(inside, "link set lo up")
-        _ip(at_aws, f"link add {port} type veth peer name eth0 netns {pid}")
+        # The kernel takes its time to remove the links of a namespace that ended: a former cluster's may be left.
+        subprocess.run([*at_aws, "link", "delete", port], capture_output=True, check=False)
+        # And who talked to that one still knows its hardware address, so the next cluster at its address has the same.
+        hardware = "0a:58:" + ipaddress.IPv4Address(self.node_address(index)).packed.hex(":")
+        _ip(at_aws, f"link add {port} type veth peer name eth0 address {hardware} netns {pid}")
         _ip(at_aws, f"link set {port} master {_BRIDGE} up")
         _ip(inside, f"address add {self.node_address(index)}/24 dev eth0")
         _ip(inside, "link set eth0 up")

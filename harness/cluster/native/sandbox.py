@@ -26,6 +26,10 @@ __all__ = ["MARK", "Program", "Sandbox", "marked_processes"]
 MARK = "PODID_SANDBOX"
 """Environment variable that every process of a sandbox carries; its value is the sandbox's directory."""
 
+_STARTED_HERE: list[subprocess.Popen[bytes]] = []
+"""What this process started and may outlive it. Python warns of a running child whose handle is forgotten, which ends a
+test run where warnings are errors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -105,6 +109,7 @@ class Sandbox:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
+        _STARTED_HERE.append(process)
         assert process.stdin is not None  # noqa: S101 - follows from stdin=PIPE
         try:
             pid = wait.until(lambda: self._first_process(process), what="new kernel namespaces", timeout=10)
@@ -167,6 +172,7 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait.until(lambda: marked_processes(self.directory), lambda left: not left, what="processes to end", timeout=20)
+        _STARTED_HERE[:] = [process for process in _STARTED_HERE if process.poll() is None]
 
     def remove(self) -> None:
         """End the sandbox and delete its directory."""

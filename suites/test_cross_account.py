@@ -1,0 +1,381 @@
+"""Cross-account access with targetRoleArn: a pod of account 123456789012 is a role of account 987654321098.
+
+The association names two roles. EKS Auth assumes the source role, goes on to the target role with it, and hands out the
+target's credentials only. Both accounts have to agree, to sts:AssumeRole and to sts:TagSession.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cluster.base import Cluster
+from harness.conformance.marks import requirement
+from harness.conformance.recording import check
+from harness.kube import Kube, Pod
+from harness.lab import Lab
+from harness.scenario import (
+    AwsAccount,
+    assume_role_records,
+    caller_identity,
+    credentials_response,
+    read_document,
+    session_of,
+    wait_until_admission_injects,
+)
+
+pytestmark = pytest.mark.usefixtures("agent_addon")
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+FILES = FIXTURES / "cross-account"
+UNIVERSAL_TRUST = FIXTURES / "s3" / "pod-identity-trust.json"
+NAMESPACE = "cross-account"
+SOURCE_ROLE_ARN = "arn:aws:iam::123456789012:role/pod-identity-lab-crossacct-source"
+SOURCE_POLICY_ARN = "arn:aws:iam::123456789012:policy/crossacct-source"
+TARGET_ROLE_ARN = "arn:aws:iam::987654321098:role/accountb-s3-reader"
+IMAGE = "amazon/aws-cli:latest"
+SLEEP = ("sleep", "3600")
+UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+NOT_ASSUMED = (
+    r"\[[0-9a-f-]{36}\]: \(AccessDeniedException\): "
+    r"Unauthorized Exception! EKS does not have permissions to assume the associated role\., fault: client\n"
+)
+
+
+# --- Set-up: a bucket and a role in either account ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def account_b(lab: Lab) -> AwsAccount:
+    """An administrator of the target's account."""
+    return lab.administrator("987654321098")
+
+
+@pytest.fixture(scope="module")
+def buckets(aws: AwsAccount, account_b: AwsAccount) -> Iterator[tuple[str, str]]:
+    """One bucket in each account; the target's has a prefix for the namespace, and another."""
+    with aws.bucket("accounta-bucket"), account_b.bucket("accountb-bucket"):
+        for key in (f"{NAMESPACE}/hello.txt", "elsewhere/hello.txt"):
+            account_b.client("s3").put_object(Bucket="accountb-bucket", Key=key, Body=b"Hello from account B!\n")
+        yield "accounta-bucket", "accountb-bucket"
+
+
+@pytest.fixture(scope="module")
+def roles(
+    aws: AwsAccount, account_b: AwsAccount, cluster: Cluster, buckets: tuple[str, str]
+) -> Iterator[tuple[str, str]]:
+    """The source role with the universal trust policy, and the target role that trusts it: their ARNs."""
+    assert buckets
+    with (
+        aws.policy("crossacct-source", (FILES / "source-policy.json").read_text()) as source_policy,
+        aws.role("pod-identity-lab-crossacct-source", UNIVERSAL_TRUST.read_text(), policies=[source_policy]) as source,
+        account_b.policy("accountb-s3-read", (FILES / "target-policy.json").read_text()) as target_policy,
+        account_b.role(
+            "accountb-s3-reader", read_document(FILES / "target-trust.json", cluster), policies=[target_policy]
+        ) as target,
+    ):
+        yield source, target
+
+
+@pytest.fixture(scope="module")
+def association(kube: Kube, cluster: Cluster, aws: AwsAccount, roles: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    """``aws eks create-pod-identity-association … --role-arn … --target-role-arn …``: the record."""
+    source, target = roles
+    with kube.namespace(NAMESPACE):
+        kube.create_service_account("s3-reader", NAMESPACE)
+        with aws.association(cluster.name, NAMESPACE, "s3-reader", source, targetRoleArn=target) as record:
+            wait_until_admission_injects(kube, NAMESPACE, "s3-reader")
+            aws.wait_until_agent_is_active(cluster.name)
+            yield record
+
+
+def run_pod(kube: Kube, name: str) -> Pod:
+    """Start another pod of the association; unlike one that was served before, it has nothing in the agent's cache."""
+    return kube.run(name, NAMESPACE, image=IMAGE, service_account="s3-reader", command=SLEEP).wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def pod(kube: Kube, association: dict[str, Any]) -> Pod:
+    """``kubectl run s3-test``."""
+    assert association
+    return run_pod(kube, "s3-test")
+
+
+@contextlib.contextmanager
+def updated(aws: AwsAccount, association: dict[str, Any], **changes: Any) -> Generator[dict[str, Any]]:
+    """Run ``aws eks update-pod-identity-association``, yield the new record, put the old values back at the end."""
+    address = {"clusterName": association["clusterName"], "associationId": association["associationId"]}
+    update = aws.client("eks").update_pod_identity_association
+    try:
+        yield update(**address, **changes)["association"]
+    finally:
+        update(**address, **{name: association[name] for name in changes})
+
+
+# --- The pod is the target role -------------------------------------------------------------------------------------
+
+
+@requirement("API-602", "API-605", "API-402")
+def test_pod_is_the_target_role(pod: Pod, association: dict[str, Any]) -> None:
+    """``aws sts get-caller-identity`` shows the other account, the target role, and a session named as ever."""
+    identity = caller_identity(pod)
+
+    external_id = f"eu-west-1/123456789012/{association['clusterName']}/{NAMESPACE}/s3-reader"
+    session = rf"eks-{re.escape(association['clusterName'][:10])}-s3-test-{UUID4}"
+    assert association["targetRoleArn"] == TARGET_ROLE_ARN
+    assert association["externalId"] == external_id
+    assert identity["Account"] == "987654321098"
+    assert re.fullmatch(rf"arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/{session}", identity["Arn"])
+
+
+@requirement("API-603", "AGT-233", "IAM-STS-18")
+def test_credentials_last_59_minutes(pod: Pod) -> None:
+    """The agent's answer names the target's account and expires within the hour that role chaining allows."""
+    response = credentials_response(pod)
+
+    assert response.status == 200
+    body = json.loads(response.body)
+    left = (datetime.fromisoformat(body["Expiration"]) - datetime.now(UTC)).total_seconds()
+    check("AGT-233", expected="987654321098", observed=body["AccountId"])
+    check("API-603", expected="up to 3540 seconds", observed=left, holds=2400 < left <= 3540)
+    check("IAM-STS-18", expected="up to 3540 seconds", observed=left, holds=2400 < left <= 3540)
+
+
+@requirement("API-607", "IAM-ABAC-06")
+def test_session_tags_reach_the_target_role(pod: Pod) -> None:
+    """The target role's policy uses the namespace tag as a variable: its own prefix is open, another is not."""
+    own = pod.exec("aws", "s3", "cp", f"s3://accountb-bucket/{NAMESPACE}/hello.txt", "-")
+    listed = pod.exec("aws", "s3", "ls", f"s3://accountb-bucket/{NAMESPACE}/")
+    other = pod.exec("aws", "s3", "ls", "s3://accountb-bucket/elsewhere/")
+
+    assert own.returncode == 0, own.stderr
+    assert own.stdout == "Hello from account B!\n"
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.endswith(" 22 hello.txt\n")
+    assert other.returncode == 254
+    assert other.stderr.strip().endswith("because no identity-based policy allows the s3:ListBucket action")
+
+
+@requirement("API-602", "IAM-MSG-05")
+def test_permissions_of_the_source_role_are_of_no_use(pod: Pod) -> None:
+    """What the source role may do in its account the pod may not; across accounts S3 says no more than that."""
+    done = pod.exec("aws", "s3", "ls", "s3://accounta-bucket/")
+
+    assert done.returncode == 254
+    assert done.stderr.strip() == (
+        "An error occurred (AccessDenied) when calling the ListObjectsV2 operation: Access Denied"
+    )
+
+
+@requirement("IAM-STS-15")
+def test_target_session_cannot_be_stretched_beyond_an_hour(pod: Pod) -> None:
+    """The credentials are those of a role session: whatever is assumed with them lasts an hour at most."""
+    done = pod.exec(
+        "aws", "sts", "assume-role", f"--role-arn={TARGET_ROLE_ARN}", "--role-session-name=longer",
+        "--duration-seconds=3601",
+    )  # fmt: skip
+
+    assert done.returncode == 254
+    assert done.stderr.strip() == (
+        "An error occurred (ValidationError) when calling the AssumeRole operation: "
+        "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining"
+    )
+
+
+@requirement("API-601", "API-604", "API-811", "API-813")
+def test_cloudtrail_has_both_roles(
+    pod: Pod, association: dict[str, Any], aws: AwsAccount, account_b: AwsAccount, cluster: Cluster
+) -> None:
+    """One call of the agent leaves two AssumeRole records: EKS's of the source role, the source role's of the target.
+
+    The second is in both accounts, with the external ID, 59 minutes and the tags that came along.
+    """
+    session = session_of(caller_identity(pod)["Arn"])
+    (chained,) = [record for record in target_records(aws) if record["requestParameters"]["roleSessionName"] == session]
+    (there,) = [
+        record for record in target_records(account_b) if record["requestParameters"]["roleSessionName"] == session
+    ]
+    source = chained["userIdentity"]
+    (first,) = [
+        record
+        for record in assume_role_records(aws, SOURCE_ROLE_ARN)
+        if record["requestParameters"]["roleSessionName"] == session_of(source["arn"])
+    ]
+
+    tags = {
+        "eks-cluster-arn": cluster.spec.arn,
+        "eks-cluster-name": cluster.name,
+        "kubernetes-namespace": NAMESPACE,
+        "kubernetes-service-account": "s3-reader",
+        "kubernetes-pod-name": "s3-test",
+        "kubernetes-pod-uid": pod.read()["metadata"]["uid"],
+    }
+    check("API-813", expected=21600, observed=first["requestParameters"]["durationSeconds"])
+    check("API-813", expected=tags, observed={tag["key"]: tag["value"] for tag in first["requestParameters"]["tags"]})
+    check("API-601", expected=SOURCE_ROLE_ARN, observed=source["sessionContext"]["sessionIssuer"]["arn"])
+    parameters = {
+        "roleArn": TARGET_ROLE_ARN,
+        "roleSessionName": session,
+        "externalId": association["externalId"],
+        "durationSeconds": 3540,
+        "incomingTransitiveTags": tags,
+    }
+    check("API-604", expected=parameters, observed=chained["requestParameters"])
+    check("API-811", expected=chained["sharedEventID"], observed=there["sharedEventID"])
+    accounts = (chained["recipientAccountId"], there["recipientAccountId"])
+    check("API-811", expected=["123456789012", "987654321098"], observed=list(accounts))
+
+
+def target_records(account: AwsAccount) -> list[dict[str, Any]]:
+    """Return an account's AssumeRole records about the target role, newest first."""
+    return [event.record for event in account.lookup_events(ResourceName=TARGET_ROLE_ARN) if event.name == "AssumeRole"]
+
+
+# --- Each missing half ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def newcomer(kube: Kube, association: dict[str, Any]) -> Pod:
+    """A pod that is refused each time it asks: the agent has nothing for it in its cache."""
+    assert association
+    return run_pod(kube, "newcomer")
+
+
+def without(document: str, sid: str) -> str:
+    """Return a policy without one of its statements."""
+    policy = json.loads(document)
+    kept = [statement for statement in policy["Statement"] if statement["Sid"] != sid]
+    assert len(kept) == len(policy["Statement"]) - 1
+    return json.dumps(policy | {"Statement": kept})
+
+
+@contextlib.contextmanager
+def source_policy(aws: AwsAccount, document: str) -> Generator[None]:
+    """Attach this policy to the source role in the place of its own; put that one back at the end."""
+    iam = aws.client("iam")
+    own = {"RoleName": "pod-identity-lab-crossacct-source", "PolicyArn": SOURCE_POLICY_ARN}
+    iam.detach_role_policy(**own)
+    try:
+        with aws.policy("crossacct-faulty", document) as arn, aws.attached(SOURCE_ROLE_ARN, arn):
+            yield
+    finally:
+        iam.attach_role_policy(**own)
+
+
+def refusal_of_the_second_hop(aws: AwsAccount) -> tuple[str, str, str]:
+    """Return from CloudTrail who was last refused the target role, with STS's code and text."""
+    refused = next(record for record in target_records(aws) if "errorCode" in record)
+    return refused["userIdentity"]["arn"], refused["errorCode"], refused["errorMessage"]
+
+
+@requirement("API-606", "API-608", "API-421", "API-809", "AGT-260")
+@pytest.mark.parametrize(
+    ("sid", "action"),
+    [("GoOnToTheTargetRole", "sts:AssumeRole"), ("TakeTheSessionTagsAlong", "sts:TagSession")],
+)
+def test_source_role_must_be_allowed_to_go_on(newcomer: Pod, aws: AwsAccount, sid: str, action: str) -> None:
+    """Without one of its statements the source role is assumed, gets no further, and the pod gets nothing at all."""
+    with source_policy(aws, without((FILES / "source-policy.json").read_text(), sid)):
+        response = credentials_response(newcomer)
+    source, code, text = refusal_of_the_second_hop(aws)
+
+    assert response.status == 400
+    assert re.fullmatch(NOT_ASSUMED, response.body)
+    assert "-newcomer-" in source
+    assert (code, text) == (
+        "AccessDenied",
+        f"User: {source} is not authorized to perform: {action} on resource: {TARGET_ROLE_ARN}",
+    )
+
+
+@requirement("API-606", "API-607", "API-608", "API-609", "API-421", "API-809", "AGT-260")
+@pytest.mark.parametrize(
+    ("change", "action"),
+    [
+        pytest.param(lambda text: without(text, "OnlyForThisServiceAccount"), "sts:AssumeRole", id="no AssumeRole"),
+        pytest.param(lambda text: without(text, "WithTheTagsOfThisCluster"), "sts:TagSession", id="no TagSession"),
+        pytest.param(lambda text: text.replace("/s3-reader", "/other"), "sts:AssumeRole", id="external ID"),
+        pytest.param(lambda text: text.replace(":cluster/", ":cluster/x"), "sts:TagSession", id="cluster"),
+        pytest.param(lambda text: text.replace(f'"{NAMESPACE}"', '"other"'), "sts:TagSession", id="namespace"),
+    ],
+)
+def test_target_role_must_trust_the_source_role(
+    newcomer: Pod,
+    cluster: Cluster,
+    aws: AwsAccount,
+    account_b: AwsAccount,
+    *,
+    change: Callable[[str], str],
+    action: str,
+) -> None:
+    """Without one of the statements, or with another's external ID or tags in them, the target role is not assumed."""
+    trust = read_document(FILES / "target-trust.json", cluster)
+    assert change(trust) != trust
+    with account_b.trusting(TARGET_ROLE_ARN, change(trust)):
+        response = credentials_response(newcomer)
+    source, code, text = refusal_of_the_second_hop(aws)
+
+    assert response.status == 400
+    assert re.fullmatch(NOT_ASSUMED, response.body)
+    assert "-newcomer-" in source
+    assert (code, text) == (
+        "AccessDenied",
+        f"User: {source} is not authorized to perform: {action} on resource: {TARGET_ROLE_ARN}",
+    )
+
+
+# --- Changes of the association -------------------------------------------------------------------------------------
+
+
+@requirement("API-507", "IAM-ABAC-05")
+def test_disabled_session_tags_send_none_on_either_hop(
+    kube: Kube, association: dict[str, Any], aws: AwsAccount, account_b: AwsAccount, cluster: Cluster
+) -> None:
+    """With disableSessionTags sts:AssumeRole alone is enough, and what hangs on the tags is closed."""
+    trust = without(read_document(FILES / "target-trust.json", cluster), "WithTheTagsOfThisCluster")
+    with account_b.trusting(TARGET_ROLE_ARN, trust), updated(aws, association, disableSessionTags=True):
+        untagged = run_pod(kube, "untagged")
+        arn = caller_identity(untagged)["Arn"]
+        listed = untagged.exec("aws", "s3", "ls", f"s3://accountb-bucket/{NAMESPACE}/")
+
+    (chained,) = [
+        record for record in target_records(aws) if record["requestParameters"]["roleSessionName"] == session_of(arn)
+    ]
+    (first,) = [
+        record
+        for record in assume_role_records(aws, SOURCE_ROLE_ARN)
+        if record["requestParameters"]["roleSessionName"] == session_of(chained["userIdentity"]["arn"])
+    ]
+    assert arn.startswith("arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/")
+    without_tags = ["durationSeconds", "roleArn", "roleSessionName"]
+    check("API-507", what="first hop", expected=without_tags, observed=sorted(first["requestParameters"]))
+    second = sorted(chained["requestParameters"])
+    check("API-507", what="second hop", expected=sorted([*without_tags, "externalId"]), observed=second)
+    check("IAM-ABAC-05", expected=254, observed=listed.returncode)
+
+
+@requirement("API-252", "API-257")
+def test_target_role_can_be_removed_and_set_again(
+    kube: Kube, pod: Pod, association: dict[str, Any], aws: AwsAccount
+) -> None:
+    """An empty targetRoleArn removes it and the external ID: the next pod is the source role, the running one stays."""
+    before = caller_identity(pod)["Arn"]
+    with updated(aws, association, targetRoleArn="") as record:
+        running = caller_identity(pod)["Arn"]
+        next_pod = run_pod(kube, "no-target")
+        own = caller_identity(next_pod)["Arn"]
+        listed = next_pod.exec("aws", "s3", "ls", "s3://accounta-bucket/")
+    set_again = caller_identity(run_pod(kube, "target-again"))["Arn"]
+
+    check("API-252", expected=[], observed=sorted({"targetRoleArn", "externalId"} & set(record)))
+    check("API-257", expected=before, observed=running)
+    assert own.startswith("arn:aws:sts::123456789012:assumed-role/pod-identity-lab-crossacct-source/eks-")
+    assert listed.returncode == 0, listed.stderr
+    assert set_again.startswith("arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/eks-")

@@ -1,0 +1,380 @@
+"""Migrating from IRSA to Pod Identity: the article's seven steps on one application, and its way back.
+
+The application is a Deployment that reads an object every second and prints how it went. Each step is a fixture that
+builds on the one before and keeps what it saw; the tests read from top to bottom like the article, and the last one
+counts the reads of the whole way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import wait
+from harness.cluster.base import Cluster, Completed
+from harness.conformance.marks import requirement
+from harness.conformance.recording import Evidence, attach, check
+from harness.kube import Kube, Pod, load_manifests
+from harness.lab import Lab
+from harness.scenario import (
+    AGENT_ADDON,
+    AwsAccount,
+    LogReader,
+    caller_identity,
+    read_document,
+    wait_until_admission_injects,
+    wait_until_admission_leaves_alone,
+)
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+FILES = FIXTURES / "migration"
+NAMESPACE = "migration-test"
+BUCKET = "migration-bucket"
+IRSA_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-irsa-role"
+NEW_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-podidentity-role"
+ANNOTATION = "eks.amazonaws.com/role-arn"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+IRSA_VARIABLES = {
+    "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_REGION": "eu-west-1",
+    "AWS_ROLE_ARN": IRSA_ROLE_ARN,
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+}
+POD_IDENTITY_VARIABLES = {
+    "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_REGION": "eu-west-1",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": (
+        "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"
+    ),
+}
+IRSA_ARN = r"arn:aws:sts::123456789012:assumed-role/migration-irsa-role/botocore-session-\d{10}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What was seen of the application after a step."""
+
+    pod: str
+    variables: dict[str, str]
+    """``env | grep AWS_`` in the container."""
+    arn: str
+    """``aws sts get-caller-identity``."""
+    annotations: dict[str, str]
+    """Of the ServiceAccount."""
+    volumes: list[str]
+    """Of the pod."""
+
+
+class Application:
+    """The Deployment ``app``, and everything that its pods ever printed."""
+
+    def __init__(self, kube: Kube, kubectl: Callable[..., Completed]) -> None:
+        self._kube = kube
+        self._kubectl = kubectl
+        self._logs: list[LogReader] = []
+
+    def start(self) -> Moment:
+        """``kubectl apply -f``: the ServiceAccount with its annotation, and the Deployment."""
+        self.kubectl("apply", f"--filename={FILES / 'service-account.yaml'}")
+        self._kube.apply(load_manifests(FILES / "deployment.yaml"))
+        return self._follow()
+
+    def restart(self) -> Moment:
+        """``kubectl rollout restart deployment app``, and wait for it."""
+        self.kubectl("rollout", "restart", "deployment", "app")
+        return self._follow()
+
+    def _follow(self) -> Moment:
+        self._kube.wait_until_deployed("Deployment", "app", NAMESPACE)
+        self._logs.append(LogReader(self.pod))
+        return self.look(reads=1)  # it became ready with its first
+
+    @property
+    def pod(self) -> Pod:
+        """Its newest pod."""
+        return self._kube.pods(NAMESPACE, "app=app")[0]
+
+    def look(self, *, reads: int = 2) -> Moment:
+        """Look at its newest pod after it has read so many times more."""
+        log, pod = self._logs[-1], self.pod
+        so_far = len(log.lines())
+        wait.until(lambda: len(log.lines()) >= so_far + reads, what=f"{reads} reads of {pod.name}", timeout=90)
+        printed = (line.partition("=") for line in pod.exec("env").stdout.splitlines())
+        account = self._kube.read("v1", "ServiceAccount", "app", NAMESPACE)
+        return Moment(
+            pod=pod.name,
+            variables={name: value for name, _, value in printed if name.startswith("AWS_")},
+            arn=caller_identity(pod)["Arn"],
+            annotations=account["metadata"].get("annotations", {}),
+            volumes=[volume["name"] for volume in pod.read()["spec"]["volumes"]],
+        )
+
+    def reads(self) -> dict[str, list[str]]:
+        """Return pod → the lines it printed, one a read."""
+        return {log.pod.name: log.lines() for log in self._logs}
+
+    def kubectl(self, *arguments: str) -> str:
+        """Run ``kubectl --namespace migration-test …``."""
+        done = self._kubectl(f"--namespace={NAMESPACE}", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        """Delete the Deployment, and read its last pod's log to the end."""
+        self.kubectl("delete", "deployment", "app", "--ignore-not-found")
+        for log in self._logs:
+            log.close()
+
+
+# --- The seven steps, in the article's order ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def policy_arn(aws: AwsAccount) -> Iterator[str]:
+    """The bucket and the permissions that both roles carry."""
+    with aws.bucket(BUCKET):
+        aws.client("s3").put_object(Bucket=BUCKET, Key="hello.txt", Body=b"Hello from Pod Identity!\n")
+        with aws.policy("migration-s3-read-policy", (FILES / "s3-read-policy.json").read_text()) as arn:
+            yield arn
+
+
+@pytest.fixture(scope="module")
+def application(
+    kube: Kube, kubectl: Callable[..., Completed], cluster: Cluster, aws: AwsAccount, policy_arn: str
+) -> Iterator[Application]:
+    """Before the first step: an issuer that IAM knows, a role that trusts it, and a namespace."""
+    with (
+        aws.oidc_provider(cluster.spec.issuer),
+        aws.role("migration-irsa-role", read_document(FILES / "irsa-trust.json", cluster), policies=[policy_arn]),
+        kube.namespace(NAMESPACE),
+    ):
+        application = Application(kube, kubectl)
+        yield application
+        application.stop()
+
+
+@pytest.fixture(scope="module")
+def baseline(application: Application) -> Moment:
+    """Step 1: IRSA alone."""
+    return application.start()
+
+
+@pytest.fixture(scope="module")
+def addon(baseline: Moment, cluster: Cluster, aws: AwsAccount) -> str:
+    """Step 2: ``aws eks create-addon``: its name, once it is active."""
+    assert baseline
+    aws.create_agent_addon(cluster.name)
+    aws.wait_until_agent_is_active(cluster.name)
+    return AGENT_ADDON
+
+
+@pytest.fixture(scope="module")
+def role_arn(addon: str, aws: AwsAccount, policy_arn: str) -> Iterator[str]:
+    """Step 3: a new role with the universal trust policy and the old role's permissions."""
+    assert addon
+    trust = (FIXTURES / "s3" / "pod-identity-trust.json").read_text()
+    with aws.role("migration-podidentity-role", trust, policies=[policy_arn]) as arn:
+        yield arn
+
+
+@pytest.fixture(scope="module")
+def associated(
+    application: Application, kube: Kube, cluster: Cluster, aws: AwsAccount, role_arn: str
+) -> Iterator[Moment]:
+    """Step 4: ``aws eks create-pod-identity-association``; the running pod is looked at once admission knows it."""
+    with aws.association(cluster.name, NAMESPACE, "app", role_arn):
+        wait_until_admission_injects(kube, NAMESPACE, "app")
+        yield application.look()
+
+
+@pytest.fixture(scope="module")
+def restarted(application: Application, associated: Moment) -> Moment:
+    """Step 5: restart, and Pod Identity takes over."""
+    assert associated
+    return application.restart()
+
+
+@pytest.fixture(scope="module")
+def unannotated(application: Application, restarted: Moment) -> Moment:
+    """Step 6: ``kubectl annotate sa app eks.amazonaws.com/role-arn-``, and one restart more."""
+    assert restarted
+    application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}-")
+    return application.restart()
+
+
+@pytest.fixture(scope="module")
+def annotated_again(application: Application, unannotated: Moment) -> Moment:
+    """The way back, done wrong: the annotation again and a restart, while the association still exists."""
+    assert unannotated
+    application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}={IRSA_ROLE_ARN}", "--overwrite")
+    return application.restart()
+
+
+@pytest.fixture(scope="module")
+def rolled_back(
+    application: Application, annotated_again: Moment, kube: Kube, cluster: Cluster, aws: AwsAccount
+) -> Moment:
+    """The way back, done right: the association deleted, and a restart."""
+    assert annotated_again
+    delete_association(aws, cluster)
+    wait_until_admission_leaves_alone(kube, NAMESPACE, "app")
+    return application.restart()
+
+
+def delete_association(aws: AwsAccount, cluster: Cluster) -> None:
+    """``aws eks list-pod-identity-associations`` and ``delete-pod-identity-association``."""
+    eks = aws.client("eks")
+    (found,) = eks.list_pod_identity_associations(clusterName=cluster.name, namespace=NAMESPACE, serviceAccount="app")[
+        "associations"
+    ]
+    eks.delete_pod_identity_association(clusterName=cluster.name, associationId=found["associationId"])
+
+
+@pytest.fixture(scope="module")
+def forward_again(
+    application: Application, rolled_back: Moment, kube: Kube, cluster: Cluster, aws: AwsAccount
+) -> Iterator[Moment]:
+    """Steps 4 to 6 once more: association, annotation removed, restart."""
+    assert rolled_back
+    with aws.association(cluster.name, NAMESPACE, "app", NEW_ROLE_ARN):
+        wait_until_admission_injects(kube, NAMESPACE, "app")
+        application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}-")
+        yield application.restart()
+
+
+@pytest.fixture(scope="module")
+def migrated(application: Application, forward_again: Moment, aws: AwsAccount, policy_arn: str) -> Moment:
+    """Step 7: ``aws iam detach-role-policy`` and ``delete-role`` of the old role."""
+    assert forward_again
+    iam = aws.client("iam")
+    iam.detach_role_policy(RoleName="migration-irsa-role", PolicyArn=policy_arn)
+    iam.delete_role(RoleName="migration-irsa-role")
+    return application.look()
+
+
+# --- What the steps show --------------------------------------------------------------------------------------------
+
+
+@requirement("WHK-901", "API-711", "API-712")
+def test_step_1_irsa_works_alone(baseline: Moment, lab: Lab) -> None:
+    """The pod has IRSA's pair of variables, and its session the SDK's name; the exchange is the regional STS's."""
+    exchanges = [entry for entry in lab.control().journal() if entry["operation"] == "AssumeRoleWithWebIdentity"]
+
+    check("WHK-901", expected=IRSA_VARIABLES, observed=baseline.variables)
+    check("API-711", expected=IRSA_ARN, observed=baseline.arn, holds=bool(re.fullmatch(IRSA_ARN, baseline.arn)))
+    hosts = {entry["host"] for entry in exchanges}
+    check("API-712", expected=["sts.eu-west-1.amazonaws.com"], observed=sorted(hosts))
+
+
+@requirement("WHK-902", "WHK-206", "WHK-907")
+def test_step_4_running_pod_is_not_affected(baseline: Moment, associated: Moment) -> None:
+    """With add-on, role and association in place the running pod is the same, with IRSA's variables and role."""
+    check("WHK-206", expected=baseline.pod, observed=associated.pod)
+    check("WHK-902", what="variables", expected=IRSA_VARIABLES, observed=associated.variables)
+    check(
+        "WHK-902",
+        what="role",
+        expected=IRSA_ARN,
+        observed=associated.arn,
+        holds=bool(re.fullmatch(IRSA_ARN, associated.arn)),
+    )
+    check("WHK-907", expected=baseline.volumes, observed=associated.volumes)
+
+
+@requirement("WHK-903", "API-501")
+def test_step_5_restart_makes_pod_identity_win(restarted: Moment, cluster: Cluster) -> None:
+    """The next pod has Pod Identity's pair and nothing of IRSA, although the annotation is still there."""
+    session = rf"eks-{re.escape(cluster.name[:10])}-{restarted.pod[:10]}-{UUID4}"
+    arn = f"arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/{session}"
+
+    check("WHK-903", what="annotation", expected=IRSA_ROLE_ARN, observed=restarted.annotations[ANNOTATION])
+    check("WHK-903", what="variables", expected=POD_IDENTITY_VARIABLES, observed=restarted.variables)
+    irsa = "aws-iam-token"
+    check(
+        "WHK-903",
+        what="volumes",
+        expected=f"no {irsa}",
+        observed=restarted.volumes,
+        holds=irsa not in restarted.volumes,
+    )
+    check("API-501", expected=arn, observed=restarted.arn, holds=bool(re.fullmatch(arn, restarted.arn)))
+
+
+@requirement("WHK-904")
+def test_step_6_annotation_is_dead_weight(unannotated: Moment) -> None:
+    """Removing the annotation changes nothing; kubectl's copy of what was once applied is no annotation of IRSA's."""
+    applied: dict[str, Any] = json.loads(unannotated.annotations[LAST_APPLIED])
+
+    assert ANNOTATION not in unannotated.annotations
+    assert applied["metadata"]["annotations"] == {ANNOTATION: IRSA_ROLE_ARN}
+    check("WHK-904", what="variables", expected=POD_IDENTITY_VARIABLES, observed=unannotated.variables)
+    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    check("WHK-904", what="role", expected=role, observed=unannotated.arn, holds=unannotated.arn.startswith(role))
+
+
+@requirement("WHK-905")
+def test_annotation_alone_does_not_roll_back(annotated_again: Moment) -> None:
+    """While the association exists, putting the annotation back and restarting leaves the pod with Pod Identity."""
+    assert annotated_again.annotations[ANNOTATION] == IRSA_ROLE_ARN
+    check("WHK-905", what="variables", expected=POD_IDENTITY_VARIABLES, observed=annotated_again.variables)
+    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    check(
+        "WHK-905", what="role", expected=role, observed=annotated_again.arn, holds=annotated_again.arn.startswith(role)
+    )
+
+
+@requirement("WHK-906", "API-711")
+def test_deleting_the_association_rolls_back(rolled_back: Moment) -> None:
+    """Once the association is gone, the next pod has IRSA again, with the old role that was kept for this."""
+    check("WHK-906", expected=IRSA_VARIABLES, observed=rolled_back.variables)
+    check("API-711", expected=IRSA_ARN, observed=rolled_back.arn, holds=bool(re.fullmatch(IRSA_ARN, rolled_back.arn)))
+
+
+@requirement("WHK-903")
+def test_step_7_old_role_is_not_missed(migrated: Moment, aws: AwsAccount) -> None:
+    """With the old role deleted and the annotation gone, the application is the new role and goes on reading."""
+    roles = [
+        role["RoleName"] for page in aws.client("iam").get_paginator("list_roles").paginate() for role in page["Roles"]
+    ]
+
+    assert "migration-irsa-role" not in roles
+    assert ANNOTATION not in migrated.annotations
+    check("WHK-903", expected=POD_IDENTITY_VARIABLES, observed=migrated.variables)
+    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    check("WHK-903", what="role", expected=role, observed=migrated.arn, holds=migrated.arn.startswith(role))
+
+
+@requirement("WHK-902", "WHK-903", "WHK-904")
+def test_no_read_failed_on_the_whole_way(application: Application, migrated: Moment) -> None:
+    """Baseline, five restarts, both ways and the end: every single read succeeded, and none of the pods fell silent."""
+    assert migrated
+    reads = application.reads()
+
+    lines = [line for printed in reads.values() for line in printed]
+    attach(Evidence("text", f"the {len(lines)} reads of the whole migration, second by second", timeline(reads)))
+    assert [line for line in lines if not line.endswith("Z read")] == []
+    assert len(reads) == 6
+    assert all(reads.values())
+
+
+def timeline(reads: dict[str, list[str]]) -> str:
+    """Draw a line for each pod, a column for each second: a dot for a read, an X for one that failed."""
+    marks = {
+        pod: {datetime.fromisoformat(line[:20]): "." if line.endswith(" read") else "X" for line in lines}
+        for pod, lines in reads.items()
+    }
+    moments = [at for row in marks.values() for at in row]
+    first, seconds = min(moments), int((max(moments) - min(moments)).total_seconds()) + 1
+    columns = [first + timedelta(seconds=number) for number in range(seconds)]
+    return "\n".join(f"{pod:24} {''.join(row.get(at, ' ') for at in columns)}" for pod, row in marks.items())
