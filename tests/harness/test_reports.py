@@ -95,7 +95,7 @@ def test_markdown_begins_with_the_verdict_and_names_each_failure() -> None:
     text = markdown.render(RUN)
 
     assert text.startswith("## ❌ non-conformant: 4 of 8 MUST observed\n")
-    assert "| AGT-2 | MUST | AGT-2 holds. | E   assert 500 == 400 |" in text
+    assert "| AGT-2 | MUST | AGT-2 holds. | assert 500 == 400 |" in text
     assert "| AGT-4 | MUST | could-not-run | prerequisite: nothing here |" in text
     assert "<summary>1 provisional: no test decides them yet</summary>\n\n- WHK, 1: WHK-1" in text
     assert "python3 -m nox -s e2e -- --keep suites/test_a.py::test_agt-" in text

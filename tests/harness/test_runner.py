@@ -53,7 +53,9 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
 
 
 def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.cli.collect_bindings", lambda _: {"suites/test_x.py::test_y": ("AGT-230",)})
+    monkeypatch.setattr(
+        "harness.report_commands.collect_bindings", lambda _: {"suites/test_x.py::test_y": ("AGT-230",)}
+    )
 
     result = CliRunner().invoke(app, ["list", "--only=AGT-230", "--only=AGT-238"])
 

@@ -9,6 +9,8 @@ from harness.conformance.record import Run, TestRecord
 
 __all__ = ["Bar", "Timeline", "timeline_of"]
 
+# Nothing runs between the runs that a merged record was made of.
+_LONGEST_IDLE = 60.0
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 
 
@@ -38,8 +40,7 @@ def timeline_of(run: Run) -> Timeline:
     started = [test for test in run.tests if test.started_at]
     if not started:
         return Timeline(0, [], [])
-    first = min(datetime.fromisoformat(test.started_at) for test in started)
-    begins = {test.node: (datetime.fromisoformat(test.started_at) - first).total_seconds() for test in started}
+    begins = _begins(started)
     whole = max(begins[test.node] + test.seconds for test in started) or 1.0
     bars = [
         Bar(
@@ -57,3 +58,17 @@ def timeline_of(run: Run) -> Timeline:
     step = next((step for step in _STEPS if whole / step <= 8), _STEPS[-1])
     ticks = [(100 * number * step / whole, number * step) for number in range(int(whole / step) + 1)]
     return Timeline(whole, bars, ticks)
+
+
+def _begins(started: list[TestRecord]) -> dict[str, float]:
+    """Return when each test began, in seconds since the first one did; long idle times are left out."""
+    moments = {test.node: datetime.fromisoformat(test.started_at).timestamp() for test in started}
+    begins: dict[str, float] = {}
+    busy_until = min(moments.values())
+    left_out = busy_until
+    for test in sorted(started, key=lambda test: moments[test.node]):
+        if (idle := moments[test.node] - busy_until) > _LONGEST_IDLE:
+            left_out += idle
+        begins[test.node] = moments[test.node] - left_out
+        busy_until = max(busy_until, moments[test.node] + test.seconds)
+    return begins

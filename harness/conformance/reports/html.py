@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from harness.conformance.record import EvidenceRecord, Run
+from harness.conformance.record import EvidenceRecord, Run, gist
 from harness.conformance.reports._flow import flow_of
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.reports._view import AREAS, rows_of
@@ -64,6 +64,7 @@ def _environment() -> jinja2.Environment:
         "clock": clock,
         "evidence": evidence,
         "linked": linked,
+        "gist": gist,
     }
     return environment
 
