@@ -41,7 +41,8 @@ class Attempts:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for number in range(1, self._repeat + 1):
             self._left = self._retries
-            while self._attempt(item, recorder, nextitem if number == self._repeat else item):
+            # None: everything that the test stood on is taken down, as before a retry.
+            while self._attempt(item, recorder, nextitem if number == self._repeat else None):
                 self._left -= 1
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True

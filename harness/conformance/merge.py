@@ -19,8 +19,6 @@ from harness.errors import UsageError
 
 __all__ = ["bring_diagnostics", "merge"]
 
-_OF_SUBJECT = ("sources", "agent", "webhook")
-"""Facts about a run that say what was under test; a run has those of the programs that it started."""
 _LISTED = 5
 
 
@@ -91,7 +89,8 @@ def _obstacles(runs: Sequence[Run]) -> Iterable[str]:
             yield f"{run.id} holds it to the frozen set {told[0]}, {first.id} to {told[1]}"
         if changed := _differing(first, run):
             yield f"{run.id} has another ledger than {first.id}: {_listed(changed)}"
-    for name in _OF_SUBJECT:
+    # Facts that say what was under test; of somebody else's programs a run knows how they are called.
+    for name in ("agent", "webhook") if first.subject == "upstream" else ("sources",):
         values = {run.environment[name]: run.id for run in runs if name in run.environment}
         if len(values) > 1:
             yield f"not one {name}: " + ", ".join(f"{value} in {identifier}" for value, identifier in values.items())

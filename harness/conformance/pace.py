@@ -16,10 +16,10 @@ __all__ = ["Pace", "rough"]
 class Pace:
     """A plugin of the controlling process: tells the expected end at the start, and after each test what is left."""
 
-    def __init__(self, durations: Durations, workers: int) -> None:
+    def __init__(self, durations: Durations, at_a_time: float) -> None:
         """Keep what is known from earlier runs, and how many tests run at a time."""
         self._durations = durations
-        self._workers = max(1, workers)
+        self._at_a_time = at_a_time
         self._left: dict[str, float] = {}
         self._is_running = False
 
@@ -35,7 +35,7 @@ class Pace:
 
     def seconds(self) -> float:
         """Return how long what is left will take."""
-        return sum(self._left.values()) / self._workers
+        return sum(self._left.values()) / self._at_a_time
 
     def expect(self, nodes: Iterable[str]) -> None:
         """Take note of what is to run."""
@@ -71,7 +71,7 @@ class Pace:
         if not self._is_running or not word or not known:
             return category, letter, word
         text, markup = word if isinstance(word, tuple) else (word, {})  # pyright: ignore[reportUnknownVariableType]
-        left = max(0.0, self.seconds() - self._left.get(report.nodeid, 0.0) / self._workers)
+        left = max(0.0, self.seconds() - self._left.get(report.nodeid, 0.0) / self._at_a_time)
         return category, letter, (f"{text} {report.duration:.1f} s, {rough(left)} left", markup)
 
 

@@ -95,8 +95,8 @@ class Plugin:
             attempts = Attempts(retries=self._options.retries, repeat=self._options.repeat)
             config.pluginmanager.register(attempts, "podid-attempts")
         if not hasattr(config, "workerinput") and not self._options.dry_run:
-            workers = len(getattr(config.option, "tx", None) or [])
-            config.pluginmanager.register(Pace(self._durations, workers), "podid-pace")
+            workers = len(getattr(config.option, "tx", None) or ["this process"])
+            config.pluginmanager.register(Pace(self._durations, workers / self._options.repeat), "podid-pace")
 
     def _read(self, root: Path) -> None:
         """Read the files that the options name."""

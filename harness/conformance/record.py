@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -43,6 +45,10 @@ __all__ = [
 
 FILE_NAME = "run.json"
 SCHEMA_VERSION = "podid-run/1.1"
+
+_CHAIN = re.compile(
+    r"^(?:The above exception was the direct cause|During handling of the above exception).*$", re.MULTILINE
+)
 
 Use = dict[str, dict[str, float]]
 """Program (``agent``, ``webhook``) → metric → value."""
@@ -120,6 +126,12 @@ class TestRecord:
     def seconds(self) -> float:
         """How long it took with set-up and clean-up."""
         return sum(self.durations.values())
+
+    @property
+    def again(self) -> str:
+        """The command that runs it alone; scenarios stand on a lab, which that raises and keeps."""
+        needs_lab = self.file.count("/") < 2
+        return f"{'python3 -m nox -s e2e -- --keep' if needs_lab else 'uv run pytest'} {shlex.quote(self.node)}"
 
     @property
     def file(self) -> str:
@@ -336,8 +348,11 @@ def read_run(path: Path) -> Run:
 
 
 def gist(message: str) -> str:
-    """Return the line of a failure's text that says most: the first that pytest marks as an error's, else the last."""
-    lines = message.strip().splitlines()
+    """Return the line of a failure's text that says most: the first that pytest marks as an error's, else the last.
+
+    Of several exceptions, one the cause of the other, the last is the one that ended the test.
+    """
+    lines = _CHAIN.split(message.strip())[-1].splitlines()
     marked = next((line[1:] for line in lines if line.startswith("E  ")), "")
     return (marked or (lines[-1] if lines else "")).strip()
 

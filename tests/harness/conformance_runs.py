@@ -35,12 +35,13 @@ def make_run(outcomes: Mapping[str, str], *, levels: Mapping[str, Level] | None 
     Args:
         outcomes: Requirement ID → outcome; ``""`` for a requirement that no test decides.
         levels: Requirement ID → level; MUST by default.
-        members: Members of the phase that decides, and ``facts`` of the run.
+        members: Members of the phase that decides, ``facts`` of the run, and ``members`` of the requirements.
     """
     facts = RunFacts("run-1", START, ["suites"], "ours")
     for name, value in members.pop("facts", {}).items():
         setattr(facts, name, value)
-    ledger = Ledger(requirement(name, (levels or {}).get(name, "MUST")) for name in outcomes)
+    texts = members.pop("members", {})
+    ledger = Ledger(requirement(name, (levels or {}).get(name, "MUST"), **texts) for name in outcomes)
     results = Results()
     results.bound = {name for name, outcome in outcomes.items() if outcome}
     for name in results.bound:

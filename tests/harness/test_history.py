@@ -108,7 +108,7 @@ def test_a_shard_is_one_of_several() -> None:
 
 
 def test_the_estimate_says_how_long_and_what_is_new() -> None:
-    pace = Pace(Durations({"a": [60.0], "b": [120.0], "c": [60.0]}), workers=2)
+    pace = Pace(Durations({"a": [60.0], "b": [120.0], "c": [60.0]}), at_a_time=2)
 
     pace.expect(["a", "b", "new"])
 
@@ -117,7 +117,7 @@ def test_the_estimate_says_how_long_and_what_is_new() -> None:
 
 
 def test_without_history_nothing_is_promised() -> None:
-    pace = Pace(Durations({}), workers=1)
+    pace = Pace(Durations({}), at_a_time=1)
     pace.expect(["a"])
 
     assert pace.line() == "1 tests, ETA unknown: no earlier run has them"

@@ -13,7 +13,7 @@ from conformance_runs import START, make_run, phase, requirement
 from harness.conformance.baseline import Baseline
 from harness.conformance.ledger import Ledger
 from harness.conformance.outcomes import Outcome
-from harness.conformance.record import CheckRecord, Fault, read_run, schema, write_atomically
+from harness.conformance.record import CheckRecord, Fault, gist, read_run, schema, write_atomically
 from harness.conformance.results import Results, RunFacts, decide
 from harness.conformance.store import rewrite, save
 from harness.errors import HarnessFault, UsageError
@@ -125,6 +125,34 @@ def test_a_failure_never_gets_lost_in_a_further_attempt(attempts: str, retried: 
         assert (test.outcome, test.attempts) == (outcome, attempts.split())
         assert [earlier.outcome for earlier in test.earlier] == attempts.split()[:-1]
         assert (test.earlier[0].message == "E   assert 1") is ("failed" in attempts)
+
+
+CAUSE = "The above exception was the direct cause of the following exception:"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "def t():\n>   assert a == 2\nE   assert 1 == 2\nE    +  where 1 = f()\n\nt.py:3: AssertionError",
+            "assert 1 == 2",
+        ),
+        ("AGT-1\n  expected: 1\n  observed: 2", "observed: 2"),
+        (f"E   TimeoutExpired: 8 s\n\n{CAUSE}\n\nE   SubjectFault: it hangs", "SubjectFault: it hangs"),
+        (" ", ""),
+    ],
+)
+def test_a_failure_s_text_has_a_gist(message: str, line: str) -> None:
+    assert gist(message) == line
+
+
+def test_a_test_is_run_again_where_it_stands() -> None:
+    on_a_lab, alone = (
+        replace(RUN.tests[0], node=node) for node in ("suites/test_s3.py::t", "suites/agent/t.py::a[x y]")
+    )
+
+    assert on_a_lab.again == "python3 -m nox -s e2e -- --keep suites/test_s3.py::t"
+    assert alone.again == "uv run pytest 'suites/agent/t.py::a[x y]'"
 
 
 def held(name: str, *, holds: bool = True) -> CheckRecord:

@@ -237,10 +237,16 @@ def test_a_repeated_test_passes_only_if_it_always_does(suite: pytest.Pytester) -
     body = """
 RUNS = []
 
+@pytest.fixture(scope="module")
+def scenario(): return "scenario"
+
+@pytest.fixture
+def number(scenario):
+    RUNS.append(scenario)
+    return len(RUNS)
+
 @requirement("AGT-1")
-def test_a():
-    RUNS.append(1)
-    assert len(RUNS) != 2
+def test_a(number): assert number != 2
 """
 
     result = run(suite, body, "--repeat=3")

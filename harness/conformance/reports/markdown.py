@@ -62,7 +62,7 @@ def _render(run: Run, rows: int) -> str:
         _provisional(run),
     ]
     if again := next((test for test in run.tests if test.outcome in {"failed", "error"}), None):
-        parts.append(f"Run one again: `python3 -m nox -s e2e -- --keep {again.node}`")
+        parts.append(f"Run one again: `{again.again}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
