@@ -61,6 +61,7 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         fault: Why the lab is not up; then nothing is executed, and the reports say why.
     """
     options = [f"--lab={lab}", *(f"--cluster={name}" for name in clusters)]
+    options += ["--assert=plain"] if "--dry-run" in arguments else []
     paths = [] if any(argument.startswith("suites") for argument in arguments) else _scenarios(CHECKOUT / "suites")
     with tempfile.TemporaryDirectory(prefix="podid-") as directory:
         file = Path(directory) / "result.json"
@@ -135,7 +136,8 @@ def collect_bindings(suites: Path) -> dict[str, tuple[str, ...]]:
 
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.chdir(suites.parent):
-        code = pytest.main([str(suites), "--dry-run", "-q"], plugins=[Reader()])
+        # Nothing will be asserted; to prepare for it takes most of the time.
+        code = pytest.main([str(suites), "--dry-run", "-q", "--assert=plain"], plugins=[Reader()])
     if code != 0:
         raise HarnessFault(f"the suites cannot be collected:\n{output.getvalue().strip()}")
     return found

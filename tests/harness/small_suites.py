@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# pytester forgets what a run imported; without this, every run would import the reports and compile the page anew.
+import harness.conformance.reports.html
+import harness.conformance.reports.junit
+import harness.conformance.reports.markdown  # noqa: F401
 from harness.conformance.canary import VARIABLE
 from harness.conformance.record import Run, TestRecord, read_run
 
