@@ -122,7 +122,7 @@ def list_requirements(
     ledger = read_ledger(REQUIREMENTS)
     asked = select(ledger, only, cast("list[Level]", level), {file.stem for file in SUITES.rglob("test_*.py")})
     tests: dict[str, list[str]] = {}
-    for node, identifiers in collect_bindings(SUITES).items():
+    for node, identifiers in collect_bindings(SUITES, is_last=True).items():
         for name in identifiers:
             tests.setdefault(name, []).append(node)
     chosen = [
@@ -174,6 +174,6 @@ def check() -> None:
 @ledger_app.command("freeze")
 def freeze_release(release: Annotated[str, typer.Argument(help="Such as 0.1.0.")]) -> None:
     """Write down what a release is held to: every requirement that a test decides now. Once for each release."""
-    bound = {name for identifiers in collect_bindings(SUITES).values() for name in identifiers}
+    bound = {name for identifiers in collect_bindings(SUITES, is_last=True).values() for name in identifiers}
     file = freeze(FROZEN, release, read_ledger(REQUIREMENTS), bound)
     print(f"{file}: {len(bound)} requirements")

@@ -120,8 +120,13 @@ def raise_setup_fault() -> None:
         raise (MissingPrerequisite if fault["exit_code"] == ExitCode.INCOMPLETE else HarnessFault)(fault["text"])
 
 
-def collect_bindings(suites: Path) -> dict[str, tuple[str, ...]]:
+def collect_bindings(suites: Path, *, is_last: bool = False) -> dict[str, tuple[str, ...]]:
     """Return node ID → requirement IDs of all tests of the suites, as pytest collects them; runs nothing.
+
+    Args:
+        suites: Their directory.
+        is_last: Whether this process runs no test afterwards; then it need not prepare assertions, which takes most of
+            the time.
 
     Raises:
         HarnessFault: The suites cannot be collected.
@@ -136,8 +141,8 @@ def collect_bindings(suites: Path) -> dict[str, tuple[str, ...]]:
 
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.chdir(suites.parent):
-        # Nothing will be asserted; to prepare for it takes most of the time.
-        code = pytest.main([str(suites), "--dry-run", "-q", "--assert=plain"], plugins=[Reader()])
+        options = ["--dry-run", "-q", *(["--assert=plain"] if is_last else [])]
+        code = pytest.main([str(suites), *options], plugins=[Reader()])
     if code != 0:
         raise HarnessFault(f"the suites cannot be collected:\n{output.getvalue().strip()}")
     return found

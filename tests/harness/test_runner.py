@@ -54,7 +54,7 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
 
 def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "harness.report_commands.collect_bindings", lambda _: {"suites/test_x.py::test_y": ("AGT-230",)}
+        "harness.report_commands.collect_bindings", lambda _, **__: {"suites/test_x.py::test_y": ("AGT-230",)}
     )
 
     result = CliRunner().invoke(app, ["list", "--only=AGT-230", "--only=AGT-238"])
@@ -66,7 +66,7 @@ def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatc
 
 
 def test_list_knows_the_bindings_of_all_suites() -> None:
-    bindings = runner.collect_bindings(runner.CHECKOUT / "suites")
+    bindings = runner.collect_bindings(runner.CHECKOUT / "suites", is_last=True)
 
     folders = {node.rpartition("/")[0] for node in bindings if "::" in node}
     assert {"suites", "suites/agent"} <= folders
@@ -82,7 +82,7 @@ def small_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file.write_text(f"requirements:\n- {{id: AGT-1, {fields}}}\n- {{id: AGT-2, {fields}}}\n")
     monkeypatch.setattr("harness.report_commands.REQUIREMENTS", requirements)
     monkeypatch.setattr("harness.report_commands.FROZEN", requirements / "frozen")
-    monkeypatch.setattr("harness.report_commands.collect_bindings", lambda _: {"t.py::t": ("AGT-1",)})
+    monkeypatch.setattr("harness.report_commands.collect_bindings", lambda _, **__: {"t.py::t": ("AGT-1",)})
     return file
 
 
