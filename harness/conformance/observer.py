@@ -10,6 +10,7 @@ import inspect
 import itertools
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from harness.errors import HarnessFault
 __all__ = ["Observer"]
 
 _LONGEST_MESSAGE = 20_000
+# One broken thing fails many tests; after a few, nothing new is to be seen.
+_MOST_ALIKE = 5
 
 
 class ChecksFailed(pytest.fail.Exception):
@@ -67,6 +70,8 @@ class Observer:
         self._ground = ground
         self._directory = directory
         self._kind = kind
+        self._alike: Counter[str] = Counter()
+        """Scenario and failure → how often."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -141,6 +146,10 @@ class Observer:
 
     def _collect(self, item: pytest.Item, call: pytest.CallInfo[None]) -> str:
         """Look into what is alive, while it is; return the directory relative to the run's."""
+        error = call.excinfo.value if call.excinfo else None
+        self._alike[alike := f"{item.path}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"] += 1
+        if self._alike[alike] > _MOST_ALIKE:
+            return ""
         name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
         # An earlier attempt at the test has a directory of its own.
         names = itertools.chain([name[:80]], (f"{name[:80]}-{number}" for number in itertools.count(2)))

@@ -409,6 +409,25 @@ def test_a(pod): assert False
     assert test.diagnostics in (directory(suite) / "index.html").read_text()
 
 
+def test_failures_alike_are_looked_into_five_times(suite: pytest.Pytester) -> None:
+    body = """
+class Looker:
+    name = "looker"
+    def collect(self, folder, since): folder.text("what.txt", "seen")
+
+@pytest.fixture(scope="module", autouse=True)
+def looked_into(diagnostics): diagnostics.register(Looker())
+
+@pytest.mark.parametrize("number", range(8))
+@requirement("AGT-1")
+def test_a(number): assert number > 99, "other" if number == 7 else "same"
+"""
+
+    run(suite, body)
+
+    assert [bool(test.diagnostics) for test in record(suite).tests] == [True] * 5 + [False] * 2 + [True]
+
+
 BASELINE = """
 expected_failures:
 - id: AGT-1
