@@ -70,7 +70,7 @@ class Observer:
         self._ground = ground
         self._directory = directory
         self._kind = kind
-        self._alike: Counter[str] = Counter()
+        self._alike: Counter[tuple[Path, type, str]] = Counter()
         """Scenario and failure → how often."""
 
     @pytest.hookimpl(wrapper=True)
@@ -147,7 +147,9 @@ class Observer:
     def _collect(self, item: pytest.Item, call: pytest.CallInfo[None]) -> str:
         """Look into what is alive, while it is; return the directory relative to the run's."""
         error = call.excinfo.value if call.excinfo else None
-        self._alike[alike := f"{item.path}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"] += 1
+        first_line, _, _ = str(error).partition("\n")
+        alike = (item.path, type(error), first_line)
+        self._alike[alike] += 1
         if self._alike[alike] > _MOST_ALIKE:
             return ""
         name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
