@@ -30,7 +30,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure"]
+__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -130,14 +130,34 @@ def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) ->
     store = cache / "binaries"
     store.mkdir(parents=True, exist_ok=True)
     with progress.phase("binaries") as phase:
-        # Hashing releases the interpreter's lock: two cores take a third of the time of one.
-        with ThreadPoolExecutor() as pool:
-            checks = [pool.submit(_is_intact, store, group) for group in groups]
-            missing = [group for group, check in zip(groups, checks, strict=True) if not check.result()]
-        phase.total = len(missing)
+        lacking = missing(cache, groups)
+        phase.total = len(lacking)
         with _Builds(cache, phase) as builds:
-            builds.run(missing)
-    return {name: _entry(store, group) / name for group in groups for name in group.programs}
+            builds.run(lacking)
+    return paths(cache, groups)
+
+
+def missing(cache: Path, groups: Sequence[Group] = GROUPS) -> list[Group]:
+    """Return the groups that the cache lacks, or that are damaged in it."""
+    store = cache / "binaries"
+    # Hashing releases the interpreter's lock: two cores take a third of the time of one.
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(_is_intact, store, group) for group in groups]
+        return [group for group, check in zip(groups, checks, strict=True) if not check.result()]
+
+
+def paths(cache: Path, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
+    """Return the path of every program of the groups; whether it is there is not looked at."""
+    return {
+        name: entry / name
+        for group, entry in zip(groups, entries(cache, groups), strict=True)
+        for name in group.programs
+    }
+
+
+def entries(cache: Path, groups: Sequence[Group] = GROUPS) -> list[Path]:
+    """Return the groups' directories in the cache."""
+    return [_entry(cache / "binaries", group) for group in groups]
 
 
 _Call = Callable[[Sequence[str], Path, Mapping[str, str], IO[str]], int]

@@ -25,6 +25,8 @@ from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
+from harness.image_commands import app as images_app
+from harness.image_commands import print_images
 from harness.lab import Lab
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
@@ -45,6 +47,7 @@ app = typer.Typer(
 
 app.add_typer(iam_app, name="iam")
 app.add_typer(report_app)
+app.add_typer(images_app, name="images")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -59,18 +62,30 @@ ProviderOption = Annotated[
         help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
     ),
 ]
+OfflineOption = Annotated[
+    bool,
+    typer.Option("--offline", envvar="PODID_OFFLINE", help="Refuse at once if something would have to be fetched."),
+]
+_INTERRUPTED = 130
+"""What typer returns after Ctrl-C, and shells for a program that it ended."""
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 SUITES = CHECKOUT / "suites"
 
 
 @app.command()
-def up(lab: LabName = DEFAULT_LAB, cluster: Clusters = DEFAULT_CLUSTERS, provider: ProviderOption = "auto") -> None:
+def up(
+    *,
+    lab: LabName = DEFAULT_LAB,
+    cluster: Clusters = DEFAULT_CLUSTERS,
+    provider: ProviderOption = "auto",
+    offline: OfflineOption = False,
+) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
-        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
+        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider), is_offline=offline)
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
@@ -182,6 +197,10 @@ def run(
         Path | None, typer.Option("--rerun-failed", metavar="REPORT", help="Run what did not pass in an earlier run.")
     ] = None,
     shard: Annotated[str, typer.Option("--shard", metavar="I/N", help="Run the I-th of N shares.")] = "",
+    offline: OfflineOption = False,
+    list_images: Annotated[
+        bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what it would decide; create nothing.")
     ] = False,
@@ -191,6 +210,9 @@ def run(
     Among them: --report-dir DIR, --baseline FILE, --frozen RELEASE, --subject NAME, --retries N, --repeat N, and paths
     below suites/.
     """
+    if list_images:
+        print_images(provider, as_json=False)
+        return
     # A typing error should not cost the minutes that a lab takes.
     scenarios = {file.stem for file in SUITES.rglob("test_*.py")}
     select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level), scenarios)
@@ -210,7 +232,8 @@ def run(
     with Progress() as progress:
         try:
             try:
-                the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider))
+                specs = [ClusterSpec.named(name) for name in cluster]
+                the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
@@ -267,8 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"podid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
-        sys.exit(130)
+        code = _INTERRUPTED
     except typer.TyperException as error:
         print(f"podid: {error.format_message()}\nsee: podid --help", file=sys.stderr)
         sys.exit(3)
@@ -277,6 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(f"podid: the disk is full: {error.filename or error}\nfree some space and try again", file=sys.stderr)
         sys.exit(3)
+    if code == _INTERRUPTED:
+        print("podid: interrupted; what was half-made has been removed", file=sys.stderr)
     sys.exit(code or 0)
 
 

@@ -26,12 +26,14 @@ from docker.errors import APIError, ImageNotFound
 from harness.cluster.kind.engine import Engine, explained, refusal
 from harness.errors import HarnessFault, MissingPrerequisite
 from harness.image_builder import host_settings
+from harness.image_lock import pulled
 from harness.images import ImageSpec
 from harness.progress import Phase, Progress
 
 __all__ = ["BASE", "Archive", "DockerImages"]
 
-BASE = "debian:trixie-slim"
+BASE = pulled("base").tagged
+"""The name that our Dockerfiles build over."""
 IMAGE_LABEL = "io.podid.image"
 """Label of images that stay in the engine: the repository they were built for."""
 _RECIPE = "2"
@@ -93,7 +95,7 @@ class DockerImages:
         """
         with progress.phase("images") as phase, _locked(self._store / ".nodes.lock", phase):
             self._ensure_base(phase)
-            path = self._store / f"nodes-{self._key(specs)}.tar"
+            path = self._archive(specs)
             if found := _intact(path):
                 return found
             phase.total = len(specs) + 1
@@ -113,7 +115,7 @@ class DockerImages:
         """
         with progress.phase(phase_name) as phase, _locked(self._store / f".{phase_name}.lock", phase):
             self._ensure_base(phase)
-            tag = f"{spec.repository}:{self._key([spec])}"
+            tag = self._tag(spec)
             if self._is_there(tag):
                 return tag
             phase.total = 2
@@ -130,6 +132,29 @@ class DockerImages:
             self._prune_images(spec.repository, tag)
             return tag
 
+    def missing(self, nodes: Sequence[ImageSpec], others: Sequence[ImageSpec]) -> list[str]:
+        """Say what would have to be pulled or built; nothing is.
+
+        Args:
+            nodes: Images of the archive.
+            others: Images in the engine.
+        """
+        if not self._is_there(BASE):
+            return [f"the base image {BASE}, and so every image built over it"]
+        lacking = [] if _intact(self._archive(nodes)) else [f"the archive of {', '.join(s.reference for s in nodes)}"]
+        return lacking + [f"the image {spec.reference}" for spec in others if not self._is_there(self._tag(spec))]
+
+    def stored(self, nodes: Sequence[ImageSpec], others: Sequence[ImageSpec]) -> tuple[list[Path], list[str]]:
+        """Return the files of the archive, and the names of the images in the engine, the base among them."""
+        archive = self._archive(nodes)
+        return [archive, archive.with_suffix(".json")], [BASE, *map(self._tag, others)]
+
+    def _archive(self, specs: Sequence[ImageSpec]) -> Path:
+        return self._store / f"nodes-{self._key(specs)}.tar"
+
+    def _tag(self, spec: ImageSpec) -> str:
+        return f"{spec.repository}:{self._key([spec])}"
+
     def _key(self, specs: Sequence[ImageSpec]) -> str:
         base = self._engine.client.images.get(BASE).id
         parts = [_RECIPE, str(base), *(spec.key() for spec in specs)]
@@ -145,10 +170,11 @@ class DockerImages:
     def _ensure_base(self, phase: Phase) -> None:
         if self._is_there(BASE):
             return
+        reference = pulled("base").reference
         phase.step(f"pulling {BASE}")
         try:
-            with explained(f"pulling {BASE}"):
-                self._engine.client.images.pull(BASE)
+            with explained(f"pulling {reference}"):
+                self._engine.client.images.pull(reference).tag(*BASE.split(":"))
         except HarnessFault as error:
             raise MissingPrerequisite(
                 error.message, hint="check the network; without one, load it with: docker load --input FILE"

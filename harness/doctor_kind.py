@@ -83,7 +83,7 @@ def _privileged(engine: Engine) -> Check:
     if image is None:
         return Check(name, "ok", "not tried without a node image", "")
     try:
-        engine.run_once(image.reference, ["true"], {}, privileged=True)
+        engine.run_privileged(image.reference, ["true"], {})
     except PodidError as error:
         return Check(name, "fail", error.message, "privileged containers, which kind's nodes are", fix)
     return Check(name, "ok", "containers may be", "")

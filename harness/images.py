@@ -25,7 +25,14 @@ from harness.errors import HarnessFault
 from harness.image_builder import RECIPE, Builder
 from harness.progress import Phase, Progress
 
-__all__ = ["REGISTRY_ENVIRONMENT", "ImageSpec", "ensure", "registry_configuration", "registry_storage"]
+__all__ = [
+    "REGISTRY_ENVIRONMENT",
+    "ImageSpec",
+    "ensure",
+    "missing",
+    "registry_configuration",
+    "registry_storage",
+]
 
 REGISTRY_ENVIRONMENT = {"OTEL_TRACES_EXPORTER": "none"}
 """What the registry program needs set: else it looks for a collector of traces on localhost, and logs its failures."""
@@ -134,13 +141,14 @@ def ensure(specs: Sequence[ImageSpec], cache: Path, registry: Path, progress: Pr
     """
     (cache / "images").mkdir(parents=True, exist_ok=True)
     with progress.phase("images") as phase, _locked(cache / "images" / ".lock", phase):
-        missing = _missing(specs, cache, phase)
-        phase.total = len(missing)
-        if not missing:
+        lacking, damaged = _examine(specs, cache)
+        _remove(damaged, cache, phase)
+        phase.total = len(lacking)
+        if not lacking:
             return
         builder = Builder(cache, phase)
         with _running_registry(registry, cache) as address:
-            for spec in missing:
+            for spec in lacking:
                 phase.step(f"building {spec.reference}")
                 _record(cache, spec).unlink(missing_ok=True)
                 if "FROM debian:trixie-slim" in (spec.context / "Dockerfile").read_text():
@@ -157,22 +165,29 @@ def _record(cache: Path, spec: ImageSpec) -> Path:
     return cache / "images" / f"{spec.repository.replace('/', '_')}_{spec.tag}.json"
 
 
-def _missing(specs: Sequence[ImageSpec], cache: Path, phase: Phase) -> list[ImageSpec]:
-    """Return the images that are not in the storage, unharmed, as they would be built now.
+def missing(specs: Sequence[ImageSpec], cache: Path) -> list[ImageSpec]:
+    """Return the images that are not in the storage, unharmed, as they would be built now."""
+    return _examine(specs, cache)[0]
 
-    Damaged blobs are removed: the registry would not write a blob that it has.
-    """
+
+def _examine(specs: Sequence[ImageSpec], cache: Path) -> tuple[list[ImageSpec], set[str]]:
+    """Return the images that must be built, and the digests of blobs that are damaged or gone."""
     with ThreadPoolExecutor() as pool:
         parts = list(pool.map(_stored_parts, [cache] * len(specs), specs))
         # Each once: images share their base.
         digests = sorted({digest for found in parts for digest in found})
         intact = pool.map(_is_intact, (_blob(cache, digest) for digest in digests), digests)
         bad = {digest for digest, is_intact in zip(digests, intact, strict=True) if not is_intact}
-    for digest in sorted(bad):
+    lacking = [spec for spec, found in zip(specs, parts, strict=True) if not found or not bad.isdisjoint(found)]
+    return lacking, bad
+
+
+def _remove(damaged: set[str], cache: Path, phase: Phase) -> None:
+    """Remove damaged blobs: the registry would not write a blob that it has."""
+    for digest in sorted(damaged):
         with contextlib.suppress(FileNotFoundError):
             _blob(cache, digest).unlink()
             phase.note(f"a cached part of the images is damaged, and built again: {digest}")
-    return [spec for spec, found in zip(specs, parts, strict=True) if not found or not bad.isdisjoint(found)]
 
 
 def _stored_parts(cache: Path, spec: ImageSpec) -> set[str]:

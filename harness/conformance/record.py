@@ -19,12 +19,13 @@ from typing import Any, TypeVar, cast
 
 import jsonschema
 
-from harness.conformance.outcomes import Reason
+from harness.conformance.outcomes import Outcome, Reason
 from harness.errors import HarnessFault, UsageError
 
 __all__ = [
     "FILE_NAME",
     "SCHEMA_VERSION",
+    "WORST_FIRST",
     "AttemptRecord",
     "CheckRecord",
     "EvidenceRecord",
@@ -49,6 +50,9 @@ SCHEMA_VERSION = "podid-run/1.1"
 _CHAIN = re.compile(
     r"^(?:The above exception was the direct cause|During handling of the above exception).*$", re.MULTILINE
 )
+
+WORST_FIRST = tuple(outcome.value for outcome in Outcome)
+"""Outcomes as a record has them."""
 
 Use = dict[str, dict[str, float]]
 """Program (``agent``, ``webhook``) → metric → value."""

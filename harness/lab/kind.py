@@ -12,23 +12,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness import doctor
+from harness import binaries, doctor
 from harness.cloud.localstack import process
 from harness.cluster.base import ClusterSpec
 from harness.cluster.kind import configuration
-from harness.cluster.kind.binary import ensure_kind
+from harness.cluster.kind.binary import ensure_kind, find_kind
 from harness.cluster.kind.cluster import KindCluster, Tool
 from harness.cluster.kind.engine import LabEngine, connect, explained
-from harness.cluster.kind.node_image import ensure_node_image, read_traits
+from harness.cluster.kind.node_image import ensure_node_image, find_node_image, read_traits, wanted
 from harness.docker_images import Archive, DockerImages
 from harness.errors import HarnessFault
+from harness.image_lock import built
 from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
 from harness.lab.native import kill_marked
 from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
-from harness.lab.provider import LabCluster, Started
+from harness.lab.provider import LabCluster, Parts, Started
 from harness.pki import new_client_request
 from harness.progress import Progress
 
@@ -49,6 +50,7 @@ class KindProvider:
         self._aws = aws
         self._loads: dict[str, Future[None]] = {}
         self._cancelled = threading.Event()
+        self._is_starting_aws = False
 
     @cached_property
     def engine(self) -> LabEngine:
@@ -85,6 +87,37 @@ class KindProvider:
         """Refuse where a kind lab cannot work."""
         doctor.require("kind")
 
+    def missing(self) -> Sequence[str]:
+        """Say what a start would pull, download or build."""
+        cache, engine = cache_directory(), self.engine.engine
+        node = [] if find_node_image(engine) else [f"the node image {wanted()}"]
+        kind = [] if find_kind() or not binaries.missing(cache, [binaries.KIND]) else ["the program kind"]
+        images = DockerImages(engine, cache, self._cancelled).missing(wiring.LAB_IMAGES, [_aws_image()])
+        return [*node, *kind, *images]
+
+    def parts(self) -> Parts:
+        """Return the node image, ours, and kind if it is ours."""
+        cache, engine = cache_directory(), self.engine.engine
+        files, names = DockerImages(engine, cache, self._cancelled).stored(wiring.LAB_IMAGES, [_aws_image()])
+        kind = [] if find_kind() else binaries.entries(cache, [binaries.KIND])
+        images = {name: str(engine.client.images.get(name).id) for name in names}
+        if node := find_node_image(engine):
+            images[node.reference.partition("@")[0]] = node.id
+        return Parts([*files, *kind], images)
+
+    def save_image(self, name: str, identifier: str, file: Path) -> None:
+        """Write an image of the engine to an archive."""
+        with file.open("wb") as archive, explained(f"saving {name}"):
+            for chunk in self.engine.engine.client.api.get_image(identifier):
+                archive.write(chunk)
+
+    def load_image(self, name: str, identifier: str, file: Path) -> None:
+        """Load an archive into the engine, and name its image."""
+        client = self.engine.engine.client
+        with file.open("rb") as archive, explained(f"loading {name}"):
+            client.images.load(archive)
+            client.images.get(identifier).tag(*name.split(":"))
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
@@ -96,6 +129,7 @@ class KindProvider:
         archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
         kind = builds.submit(ensure_kind, cache, progress)
         started: Future[None] | None = None
+        self._is_starting_aws = is_new
         if is_new:
             self._paths.network.write_text(json.dumps({"subnet": engine.create_network()}))
             self._aws.prepare([self._aws_address, "127.0.0.1"])
@@ -155,8 +189,10 @@ class KindProvider:
             client.api.start(self._aws_container)
 
     def interrupt(self) -> None:
-        """End builds in the engine."""
+        """End builds in the engine, and an AWS that is starting: it would be waited for."""
         self._cancelled.set()
+        if self._is_starting_aws:
+            self.engine.remove_containers([self._aws_container])
 
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Wait for kind."""
@@ -247,4 +283,4 @@ def _aws_image() -> ImageSpec:
     files = {str(path.relative_to(CHECKOUT)): path for path in modules}
     files |= {name: CHECKOUT / name for name in ("LICENSE", "pyproject.toml")}
     files["requirements.txt"] = package / "cloud" / "localstack" / "requirements.txt"
-    return ImageSpec("docker.io/podid/aws:latest", wiring.IMAGES / "aws", files)
+    return built("aws", files)

@@ -40,6 +40,7 @@ from harness.lab.provider import (
     find_kind,
     find_native,
 )
+from harness.lab.transfer import require_all_parts
 from harness.progress import Progress
 
 __all__ = ["Lab"]
@@ -83,9 +84,10 @@ class Lab:
 
     @property
     def _provider(self) -> Provider:
-        return self._provider_of(self.provider_name or "native")
+        return self.provider(self.provider_name or "native")
 
-    def _provider_of(self, name: ProviderName) -> Provider:
+    def provider(self, name: ProviderName) -> Provider:
+        """Return what raises this lab on a provider."""
         if name not in self._providers:
             if name == "kind":
                 # Here: a native lab need not wait for Docker's SDK.
@@ -153,7 +155,12 @@ class Lab:
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def up(
-        self, specs: Sequence[ClusterSpec], progress: Progress, provider: ProviderName | Literal["auto"] = "auto"
+        self,
+        specs: Sequence[ClusterSpec],
+        progress: Progress,
+        provider: ProviderName | Literal["auto"] = "auto",
+        *,
+        is_offline: bool = False,
     ) -> None:
         """Make sure that the lab runs with these clusters; what runs already stays as it is.
 
@@ -164,6 +171,7 @@ class Lab:
             progress: Where to report.
             provider: What the lab shall stand on; ``auto`` takes what an existing lab stands on, else kind where it can
                 work, else native.
+            is_offline: Refuse before anything is begun if something would have to be fetched.
 
         Raises:
             UsageError: Another command is changing the lab, or it stands on another provider.
@@ -173,15 +181,17 @@ class Lab:
         with exclusive(self.paths.lock, self.name):
             is_new = not (self.exists and self.is_up)
             name = self._choose(provider, progress) if is_new else self._adopt(provider)
-            self._provider_of(name).require()
+            self.provider(name).require()
+            if is_offline:
+                require_all_parts(self.provider(name))
             if is_new:
                 self._remove()
-            present = {cluster.spec.name for cluster in self._provider_of(name).clusters()}
+            present = {cluster.spec.name for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
             if not added:
                 return
             try:
-                self._raise(added, self._provider_of(name), progress, is_new=is_new)
+                self._raise(added, self.provider(name), progress, is_new=is_new)
             except BaseException as error:
                 full = full_disk()
                 with progress.phase("clean-up"), _without_interruption():
@@ -292,9 +302,9 @@ class Lab:
     def _providers_to_clear(self) -> list[Provider]:
         """Return the lab's provider; all that can have something of the lab where its files are gone."""
         if known := self.provider_name:
-            return [self._provider_of(known)]
+            return [self.provider(known)]
         names: list[ProviderName] = ["native", *(["kind"] if _engine_answers() else [])]
-        return [self._provider_of(name) for name in names]
+        return [self.provider(name) for name in names]
 
     def _remove_clusters(self, names: Sequence[str]) -> None:
         for name in names:

@@ -19,15 +19,16 @@ from harness.cluster.base import ClusterSpec
 from harness.cluster.native import cgroups
 from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
-from harness.cluster.native.node import PAUSE_IMAGE, REGISTRY_PORT
+from harness.cluster.native.node import REGISTRY_PORT
 from harness.cluster.native.sandbox import Program, Sandbox, marked_processes
 from harness.errors import HarnessFault
-from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration
+from harness.image_lock import built
+from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration, registry_storage
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
 from harness.lab.paths import LabPaths, cache_directory
-from harness.lab.provider import LabCluster, Started
+from harness.lab.provider import LabCluster, Parts, Started
 from harness.progress import Progress
 
 __all__ = ["NativeProvider", "kill_marked"]
@@ -46,6 +47,7 @@ class NativeProvider:
         self._aws = aws
         self._sandbox = Sandbox(paths.aws)
         self._images: Future[None] | None = None
+        self._is_starting_aws = False
 
     @property
     def name(self) -> Literal["native"]:
@@ -65,6 +67,34 @@ class NativeProvider:
         """Refuse where a native lab cannot work."""
         doctor.require("native")
 
+    def missing(self) -> Sequence[str]:
+        """Say what a start would download or build."""
+        cache = cache_directory()
+        found = [f"{need.path} ({need.reason})" for need in packages.missing().values()]
+        if localstack_environment.find(cache) is None:
+            found.append("the emulator's Python environment")
+        if groups := binaries.missing(cache):
+            # What images are made of is not known without them.
+            return [*found, *(f"the programs of {group.name} {group.version}" for group in groups), "the images"]
+        lacking = images.missing(_image_specs(binaries.paths(cache)), cache)
+        return [*found, *(f"the image {spec.reference}" for spec in lacking)]
+
+    def parts(self) -> Parts:
+        """Return the programs, the registry's storage with its records, and the emulator's environment."""
+        cache = cache_directory()
+        environment = localstack_environment.find(cache)
+        records = sorted((cache / "images").glob("*.json"))
+        files = [*binaries.entries(cache), registry_storage(cache), *records]
+        return Parts([*files, environment.directory] if environment else files, {})
+
+    def save_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: :meth:`parts` has no images."""
+        raise NotImplementedError
+
+    def load_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: :meth:`parts` has no images."""
+        raise NotImplementedError
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
@@ -80,6 +110,7 @@ class NativeProvider:
         self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
         programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
+        self._is_starting_aws = is_new
         if is_new:
             self._start_aws(environment.result(), programs["registry"], cache, progress)
             started = Future()
@@ -130,7 +161,9 @@ class NativeProvider:
         return cluster
 
     def interrupt(self) -> None:
-        """Do nothing: all work has processes, which carry the lab's mark."""
+        """End an AWS that is starting: it would be waited for. All other work has processes with the lab's mark."""
+        if self._is_starting_aws:
+            kill_marked(self._paths.aws)
 
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Do nothing: the kubeconfig is written first."""
@@ -202,9 +235,7 @@ def kill_marked(directory: Path) -> None:
 
 def _image_specs(programs: Mapping[str, Path]) -> list[ImageSpec]:
     return [
-        ImageSpec(PAUSE_IMAGE, wiring.IMAGES / "pause", {"pause": programs["pause"]}),
-        ImageSpec(
-            "registry.k8s.io/coredns/coredns:v1.13.1", wiring.IMAGES / "coredns", {"coredns": programs["coredns"]}
-        ),
+        built("pause", {"pause": programs["pause"]}),
+        built("coredns", {"coredns": programs["coredns"]}),
         *wiring.LAB_IMAGES,
     ]

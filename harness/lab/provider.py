@@ -20,6 +20,7 @@ __all__ = [
     "Choice",
     "Finding",
     "LabCluster",
+    "Parts",
     "Provider",
     "ProviderName",
     "Started",
@@ -60,6 +61,16 @@ class Started:
     """None when AWS ran before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a start needs and that a machine without network cannot make."""
+
+    files: Sequence[Path]
+    """Files and directories below the cache directory."""
+    images: Mapping[str, str]
+    """Images in the Docker engine: name with tag → ID."""
+
+
 class Provider(Protocol):
     """Raises the AWS and the clusters of one lab, and finds and removes everything of it, also after a crash.
 
@@ -83,6 +94,22 @@ class Provider(Protocol):
         Raises:
             MissingPrerequisite: Lists everything that is missing, with the ways out.
         """
+        ...
+
+    def missing(self) -> Sequence[str]:
+        """Say what :meth:`start` would pull, download or build; nothing is."""
+        ...
+
+    def parts(self) -> Parts:
+        """Return what a machine without network needs, where nothing is :meth:`missing`."""
+        ...
+
+    def save_image(self, name: str, identifier: str, file: Path) -> None:
+        """Write one of the parts' images to an archive."""
+        ...
+
+    def load_image(self, name: str, identifier: str, file: Path) -> None:
+        """Load such an archive."""
         ...
 
     def start(

@@ -12,13 +12,12 @@ from pathlib import Path
 import yaml
 
 from harness.cluster.base import ClusterSpec
-from harness.images import ImageSpec
+from harness.image_lock import built
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab.paths import CHECKOUT
 from harness.pki import Authority, KeyPair
 
 __all__ = [
-    "IMAGES",
     "LAB_IMAGES",
     "agent_manifests",
     "apply_dns",
@@ -29,13 +28,7 @@ __all__ = [
     "trust_bundle",
 ]
 
-IMAGES = CHECKOUT / "fixtures" / "images"
-"""Directory of images that are of the lab, not under test."""
-LAB_IMAGES = (
-    ImageSpec("docker.io/podid/pod-identity-webhook:0.1.0", CHECKOUT / "webhook"),
-    ImageSpec("docker.io/podid/eks-pod-identity-agent:0.1.0", CHECKOUT / "agent"),
-    ImageSpec("docker.io/amazon/aws-cli:latest", IMAGES / "aws-cli"),
-)
+LAB_IMAGES = tuple(built(name) for name in ("webhook", "agent", "aws-cli"))
 """Images that every cluster of a lab can use."""
 
 _LAB = CHECKOUT / "fixtures" / "lab"

@@ -61,7 +61,9 @@ def blob(cache: Path, digest: str) -> Path:
 def missing(cache: Path, *specs: ImageSpec) -> tuple[list[ImageSpec], str]:
     stream = io.StringIO()
     with Progress(stream) as progress, progress.phase("images") as phase:
-        return images._missing(specs, cache, phase), stream.getvalue()
+        lacking, damaged = images._examine(specs, cache)
+        images._remove(damaged, cache, phase)
+        return lacking, stream.getvalue()
 
 
 def test_a_reference_is_split_as_the_mirror_sees_it() -> None:

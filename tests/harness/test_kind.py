@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from docker.errors import APIError
 
 from harness.cluster.base import ClusterSpec
 from harness.cluster.kind.binary import is_supported, version_of
 from harness.cluster.kind.cluster import BASE_CONFIGURATION
 from harness.cluster.kind.configuration import NodeTraits, patched_corefile, render
-from harness.cluster.kind.engine import is_lab_node, refusal
+from harness.cluster.kind.engine import Engine, is_lab_node, refusal
 from harness.cluster.kind.node_image import traits_of
 from harness.errors import HarnessFault, MissingPrerequisite
 
@@ -129,11 +131,42 @@ def test_a_node_is_the_lab_s_when_kind_put_it_on_the_lab_s_network(attributes: d
     assert is_lab_node(attributes, "podid-a") is is_ours
 
 
-def test_an_engine_that_refuses_privileged_containers_is_said_exactly() -> None:
-    error = refusal("creating a cluster", "OCI runtime create failed: unable to apply caps: operation not permitted")
+class Containers:
+    """The containers of an engine that refuses some."""
 
-    assert isinstance(error, MissingPrerequisite)
-    assert "the Docker engine refuses docker run --privileged, which kind's nodes need" in str(error)
+    def __init__(self, *, refuses_all: bool) -> None:
+        self.refuses_all = refuses_all
+
+    def create(self, *_: object, privileged: bool, **__: object) -> Containers:
+        if privileged or self.refuses_all:
+            raise APIError("403", explanation="authorization denied by plugin policy: not in this house")
+        return self
+
+    def start(self) -> None: ...
+
+    def wait(self, timeout: float) -> None: ...
+
+    def logs(self) -> bytes:
+        return b"ran"
+
+    def remove(self, **_: object) -> None: ...
+
+
+def engine_that_refuses(*, everything: bool) -> Engine:
+    return Engine(SimpleNamespace(containers=Containers(refuses_all=everything)))
+
+
+def test_an_engine_that_refuses_privileged_containers_is_said_exactly() -> None:
+    with pytest.raises(MissingPrerequisite) as error:
+        engine_that_refuses(everything=False).run_privileged("node", ["true"], {})
+
+    assert "the Docker engine refuses docker run --privileged, which kind's nodes need" in str(error.value)
+    assert "not in this house" in str(error.value)
+
+
+def test_an_engine_that_refuses_every_container_is_not_said_to_refuse_privileged_ones() -> None:
+    with pytest.raises(HarnessFault, match="running a container failed: authorization denied"):
+        engine_that_refuses(everything=True).run_privileged("node", ["true"], {})
 
 
 def test_a_full_disk_of_the_engine_is_a_missing_prerequisite() -> None:

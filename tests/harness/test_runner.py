@@ -190,7 +190,8 @@ class LabThatDoesNotComeUp:
     def __init__(self, name: str) -> None:
         assert name == "podid"
 
-    def up(self, _specs: object, _progress: object, _provider: object) -> None:
+    def up(self, *_arguments: object, is_offline: bool) -> None:
+        assert not is_offline
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
 

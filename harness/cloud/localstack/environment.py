@@ -93,6 +93,15 @@ def ensure(cache: Path, progress: _Progress, checkout: Path = _CHECKOUT) -> Envi
         return Environment(directory)
 
 
+def find(cache: Path, checkout: Path = _CHECKOUT) -> Environment | None:
+    """Return the environment if it is in the cache, whole, for a Python of this machine; nothing is built."""
+    interpreter = _find_interpreter()
+    if interpreter is None:
+        return None
+    directory = cache / "localstack" / _key(interpreter, checkout)
+    return Environment(directory) if _is_intact(directory) else None
+
+
 def _key(interpreter: _Interpreter, checkout: Path) -> str:
     """Name an environment after everything that it is made of."""
     project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]

@@ -12,7 +12,7 @@ from harness import binaries
 from harness.errors import UsageError
 from harness.progress import Progress
 
-__all__ = ["SUPPORTED", "ensure_kind", "version_of"]
+__all__ = ["SUPPORTED", "ensure_kind", "find_kind", "is_supported", "version_of"]
 
 SUPPORTED = ((0, 29), (0, 33))
 """First and last minor version whose configuration and node images we know."""
@@ -29,6 +29,19 @@ def ensure_kind(cache: Path, progress: Progress) -> Path:
         UsageError: ``PODID_KIND`` is no supported kind.
         MissingPrerequisite: None is there and it cannot be built.
     """
+    if found := find_kind():
+        return found
+    if own := shutil.which("kind"):
+        progress.say(f"{own} is {_text(version_of(own))}; using a kind of ours ({_range()} would do)")
+    return binaries.ensure(cache, progress, [binaries.KIND])["kind"]
+
+
+def find_kind() -> Path | None:
+    """Return the user's kind, ``PODID_KIND`` or the one on PATH; None when there is none that we know how to use.
+
+    Raises:
+        UsageError: ``PODID_KIND`` is no supported kind.
+    """
     if named := os.environ.get("PODID_KIND"):
         version = version_of(named)
         if not is_supported(version):
@@ -38,11 +51,7 @@ def ensure_kind(cache: Path, progress: Progress) -> Path:
             )
         return Path(named)
     own = shutil.which("kind")
-    if own and is_supported(version := version_of(own)):
-        return Path(own)
-    if own:
-        progress.say(f"{own} is {_text(version_of(own))}; using a kind of ours ({_range()} would do)")
-    return binaries.ensure(cache, progress, [binaries.KIND])["kind"]
+    return Path(own) if own and is_supported(version_of(own)) else None
 
 
 def version_of(program: str | Path) -> tuple[int, int] | None:

@@ -73,20 +73,33 @@ class Engine:
         """``1`` or ``2``."""
         return str(self.info().get("CgroupVersion", "2"))
 
-    def run_once(self, image: str, command: Sequence[str], labels: Mapping[str, str], *, privileged: bool) -> str:
-        """Run a command in a container without network, remove the container, and return what it printed.
+    def run_privileged(self, image: str, command: Sequence[str], labels: Mapping[str, str]) -> str:
+        """Run a command as kind runs its nodes, with all rights, and return what it printed.
+
+        Engines refuse in words of their own (a policy's, the runtime's), so where it fails the same is tried without
+        rights: if that works, rights are what is refused.
 
         Args:
             image: The image; must be there.
             command: Program and arguments.
             labels: Labels of the container, by which it is found if this command is killed.
-            privileged: Whether it gets all rights.
 
         Raises:
             MissingPrerequisite: The engine refuses privileged containers.
             HarnessFault: It refused otherwise.
         """
-        with explained("running a privileged container" if privileged else "running a container"):
+        try:
+            return self._run_once(image, command, labels, privileged=True)
+        except HarnessFault as error:
+            self._run_once(image, command, labels, privileged=False)
+            raise MissingPrerequisite(
+                f"the Docker engine refuses docker run --privileged, which kind's nodes need: {error.message}",
+                hint="allow them in the engine's configuration, or use --provider native on Linux as root",
+            ) from error
+
+    def _run_once(self, image: str, command: Sequence[str], labels: Mapping[str, str], *, privileged: bool) -> str:
+        """Run a command in a container without network, and remove the container."""
+        with explained("running a container"):
             container: Any = self.client.containers.create(
                 image,
                 list(command[1:]),
@@ -162,7 +175,7 @@ def explained(what: str) -> Generator[None]:
         what: What was being done, such as ``creating the lab's network``.
 
     Raises:
-        MissingPrerequisite: The engine does not answer, refuses privileged containers, or its disk is full.
+        MissingPrerequisite: The engine does not answer, or its disk is full.
         HarnessFault: It refused otherwise.
     """
     try:
@@ -180,13 +193,7 @@ def refusal(what: str, text: str) -> HarnessFault | MissingPrerequisite:
         what: What was being done.
         text: What the engine, or a command that talks to it, said.
     """
-    lower = text.lower()
-    if any(word in lower for word in ("unable to apply caps", "privileged mode is", "privileged=true is not allowed")):
-        return MissingPrerequisite(
-            f"the Docker engine refuses docker run --privileged, which kind's nodes need: {text}",
-            hint="allow them in the engine's configuration, or use --provider native on Linux as root",
-        )
-    if "no space left on device" in lower:
+    if "no space left on device" in text.lower():
         return MissingPrerequisite(
             f"{what} failed, the Docker engine's disk is full: {text}",
             hint="free some space, for example with: docker system prune",

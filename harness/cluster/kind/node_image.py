@@ -12,12 +12,11 @@ from docker.errors import DockerException, ImageNotFound
 from harness.cluster.kind.configuration import NodeTraits
 from harness.cluster.kind.engine import Engine, LabEngine, explained
 from harness.errors import HarnessFault, MissingPrerequisite
+from harness.image_lock import pulled
 from harness.progress import Progress
 
-__all__ = ["PINNED", "NodeImage", "ensure_node_image", "find_node_image", "read_traits", "wanted"]
+__all__ = ["NodeImage", "ensure_node_image", "find_node_image", "read_traits", "wanted"]
 
-PINNED = "kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d"
-"""The node image that kind 0.33 was released with for the Kubernetes minor version of the native lab."""
 _REPOSITORY = "kindest/node"
 _MINOR = "v1.34."
 _FACTS = {
@@ -38,8 +37,8 @@ class NodeImage:
 
 
 def wanted() -> str:
-    """Return the reference that was asked for with ``PODID_KIND_NODE_IMAGE``, or the pinned one."""
-    return os.environ.get("PODID_KIND_NODE_IMAGE") or PINNED
+    """Return the reference that was asked for with ``PODID_KIND_NODE_IMAGE``, or the one of ``images.lock``."""
+    return os.environ.get("PODID_KIND_NODE_IMAGE") or pulled("node").reference
 
 
 def find_node_image(engine: Engine) -> NodeImage | None:
@@ -108,7 +107,7 @@ def read_traits(engine: LabEngine, image: NodeImage) -> NodeTraits:
         HarnessFault: The image is no node image of kind.
     """
     script = f"; echo {_SEPARATOR}; ".join(f"{command} 2>/dev/null" for command in _FACTS.values())
-    output = engine.engine.run_once(image.reference, ["sh", "-c", script], engine.labels, privileged=True)
+    output = engine.engine.run_privileged(image.reference, ["sh", "-c", script], engine.labels)
     return traits_of(image.reference, output)
 
 

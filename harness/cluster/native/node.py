@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.cluster.native.control_plane import CLUSTER_DNS, POD_CIDR, Credentials
 from harness.cluster.native.sandbox import Program
+from harness.image_lock import read_lock
 
-__all__ = ["PAUSE_IMAGE", "REGISTRY_PORT", "node"]
+__all__ = ["REGISTRY_PORT", "node"]
 
-PAUSE_IMAGE = "registry.k8s.io/pause:3.10.1"
 REGISTRY_PORT = 5000
 _LABELS = (
     "node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
@@ -85,7 +85,7 @@ state = "/run/containerd"
   address = "/run/containerd/containerd.sock"
 
 [plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{PAUSE_IMAGE}"
+  sandbox = "{read_lock()["pause"].reference}"
 
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = "{configuration / "certs.d"}"

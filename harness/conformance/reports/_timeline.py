@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.conformance.outcomes import Outcome, worst
-from harness.conformance.record import Run, TestRecord
+from harness.conformance.record import WORST_FIRST, Run, TestRecord
 
 __all__ = ["Bar", "Lane", "Timeline", "timeline_of"]
 
@@ -42,7 +41,7 @@ class Lane:
     @property
     def outcome(self) -> str:
         """The worst of its tests."""
-        return worst(Outcome(bar.test.outcome) for bar in self.bars).value
+        return min((bar.test.outcome for bar in self.bars), key=WORST_FIRST.index)
 
     @property
     def seconds(self) -> float:
