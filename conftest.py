@@ -13,20 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from harness import binaries
+from harness import binaries, checkout
 from harness.cluster.base import Cluster, ClusterSpec, Completed
 from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
 from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
-from harness.conformance.recording import attach
+from harness.conformance.recording import attach, note_use
+from harness.conformance.usage import use_between
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.lab.paths import cache_directory
 from harness.lab.provider import parse_request
+from harness.metering import PodMeter
 from harness.progress import Progress
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount
@@ -66,6 +69,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.subject = "upstream"
     config.addinivalue_line("markers", "requirement(*ids): the requirements that a test decides")
     config.pluginmanager.register(Plugin(SUITES), "podid-conformance")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    facts = session.config.stash[ENVIRONMENT]
+    if commit := checkout.commit(SUITES.parent):
+        facts["commit"] = commit
+    if session.config.getoption("--subject") != "upstream":
+        facts["sources"] = checkout.sources(SUITES.parent)
 
 
 def _start_mutant(config: pytest.Config) -> None:
@@ -209,6 +220,24 @@ def calls_as_evidence(request: pytest.FixtureRequest) -> Iterator[None]:
     calls.mark()
     yield
     attach(calls.evidence())
+
+
+@pytest.fixture(scope="session")
+def meter(cluster: Cluster, kube: Kube) -> PodMeter:
+    """What agent and webhook use on the nodes."""
+    return PodMeter(cluster, kube)
+
+
+@pytest.fixture(autouse=True)
+def resource_use(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every scenario on a cluster says what agent and webhook used."""
+    if "cluster" not in request.fixturenames or not request.path.is_relative_to(SUITES):
+        yield
+        return
+    meter: PodMeter = request.getfixturevalue("meter")
+    before = meter.begin()
+    yield
+    note_use(use_between(before, meter.read()))
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,11 +20,9 @@ import typer
 from harness import binaries
 from harness import doctor as doctor_checks
 from harness.cluster.base import ClusterSpec
-from harness.conformance.compare import compare
 from harness.conformance.ledger import Level, read_ledger
-from harness.conformance.record import read_run
-from harness.conformance.selection import select
-from harness.conformance.store import rewrite
+from harness.conformance.selection import select, tests_to_rerun
+from harness.conformance.shards import parse_shard
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
@@ -35,7 +31,9 @@ from harness.lab import Lab
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.progress import Progress
-from harness.runner import collect_bindings, how_to_continue, podid_command, run_suites
+from harness.report_commands import Only
+from harness.report_commands import app as report_app
+from harness.runner import how_to_continue, podid_command, run_suites
 
 __all__ = ["app", "main"]
 
@@ -48,6 +46,7 @@ app = typer.Typer(
 )
 
 app.add_typer(iam_app, name="iam")
+app.add_typer(report_app)
 app.add_typer(images_app, name="images")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
@@ -72,14 +71,6 @@ _INTERRUPTED = 130
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 SUITES = CHECKOUT / "suites"
-
-
-class Form(Enum):
-    """How to print a comparison."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    JSON = "json"
 
 
 @app.command()
@@ -200,8 +191,12 @@ def run(
     cluster: Clusters = DEFAULT_CLUSTERS,
     provider: ProviderOption = "auto",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
-    only: Annotated[list[str], typer.Option("--only", help="Requirement or glob; !ID leaves out; repeat.")] = [],  # noqa: B006
+    only: Only = [],  # noqa: B006
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
+    rerun_failed: Annotated[
+        Path | None, typer.Option("--rerun-failed", metavar="REPORT", help="Run what did not pass in an earlier run.")
+    ] = None,
+    shard: Annotated[str, typer.Option("--shard", metavar="I/N", help="Run the I-th of N shares.")] = "",
     offline: OfflineOption = False,
     list_images: Annotated[
         bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
@@ -212,14 +207,21 @@ def run(
 ) -> None:
     """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest.
 
-    Among them: --report-dir DIR, --baseline FILE, --subject NAME, and paths below suites/.
+    Among them: --report-dir DIR, --baseline FILE, --frozen RELEASE, --subject NAME, --retries N, --repeat N, and paths
+    below suites/.
     """
     if list_images:
         print_images(provider, as_json=False)
         return
     # A typing error should not cost the minutes that a lab takes.
-    select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level))
+    scenarios = {file.stem for file in SUITES.rglob("test_*.py")}
+    select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level), scenarios)
+    parse_shard(shard)
     arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
+    arguments += [f"--shard={shard}"] if shard else []
+    if rerun_failed:
+        files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
+        arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
     if dry_run:
         result = run_suites(lab, cluster, ["--dry-run", *arguments])
         print(result.line)
@@ -247,58 +249,6 @@ def run(
         print(line)
     print(result.line)
     raise typer.Exit(result.exit_code)
-
-
-@app.command("compare")
-def compare_runs(
-    old: Annotated[Path, typer.Argument(help="A run's directory or its run.json.")],
-    new: Annotated[Path, typer.Argument(help="Another.")],
-    form: Annotated[Form, typer.Option("--format", help="How to print it.")] = Form.TEXT,
-) -> None:
-    """Say what changed between two runs. Exit code 1: a MUST was lost; 2: the runs do not allow an all-clear."""
-    comparison = compare(read_run(old), read_run(new))
-    match form:
-        case Form.TEXT:
-            print(comparison.text())
-        case Form.MARKDOWN:
-            print(comparison.markdown(), end="")
-        case Form.JSON:
-            print(json.dumps(comparison.data(), indent=1, ensure_ascii=False))
-    raise typer.Exit(comparison.exit_code)
-
-
-@app.command()
-def report(directory: Annotated[Path, typer.Argument(help="A run's directory.")]) -> None:
-    """Write a run's reports again from its record; nothing is run."""
-    faults = rewrite(directory)
-    if faults:
-        raise HarnessFault("not every report could be written:\n  " + "\n  ".join(faults))
-    print(directory / "index.html")
-
-
-@app.command("list")
-def list_requirements(
-    only: Annotated[list[str], typer.Option("--only", help="ID or glob; !ID leaves out.")] = [],  # noqa: B006 - typer copies it
-    level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY.")] = [],  # noqa: B006
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
-    """List the requirements and the tests that decide them."""
-    ledger = read_ledger(SUITES / "requirements")
-    asked = select(ledger, only, cast("list[Level]", level))
-    tests: dict[str, list[str]] = {}
-    for node, identifiers in collect_bindings(SUITES).items():
-        for name in identifiers:
-            tests.setdefault(name, []).append(node)
-    chosen = [entry for entry in ledger.values() if entry.id in asked]
-    if as_json:
-        print(json.dumps([asdict(entry) | {"tests": tests.get(entry.id, [])} for entry in chosen], indent=1))
-        return
-    for entry in chosen:
-        print(f"{entry.id:16} {entry.level:6} {entry.sentence}")
-        why = f"untestable: {entry.untestable}" if entry.untestable else "provisional: no test decides it"
-        print("\n".join(f"{'':24}{line}" for line in tests.get(entry.id, [why])))
-    decided = sum(entry.id in tests for entry in chosen)
-    print(f"{len(chosen)} requirements, {decided} decided by tests", file=sys.stderr)
 
 
 @app.command()

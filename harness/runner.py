@@ -61,6 +61,7 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         fault: Why the lab is not up; then nothing is executed, and the reports say why.
     """
     options = [f"--lab={lab}", *(f"--cluster={name}" for name in clusters)]
+    options += ["--assert=plain"] if "--dry-run" in arguments else []
     paths = [] if any(argument.startswith("suites") for argument in arguments) else _scenarios(CHECKOUT / "suites")
     with tempfile.TemporaryDirectory(prefix="podid-") as directory:
         file = Path(directory) / "result.json"
@@ -119,12 +120,14 @@ def raise_setup_fault() -> None:
         raise (MissingPrerequisite if fault["exit_code"] == ExitCode.INCOMPLETE else HarnessFault)(fault["text"])
 
 
-def collect_bindings(suites: Path, folders: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+def collect_bindings(suites: Path, folders: Sequence[str] = (), *, is_last: bool = False) -> dict[str, tuple[str, ...]]:
     """Return node ID → requirement IDs of tests, as pytest collects them; runs nothing.
 
     Args:
         suites: Directory of the suites.
         folders: Suites that are wanted; without any, all.
+        is_last: Whether this process runs no test afterwards; then it need not prepare assertions, which takes most of
+            the time.
 
     Raises:
         HarnessFault: The suites cannot be collected.
@@ -140,7 +143,8 @@ def collect_bindings(suites: Path, folders: Sequence[str] = ()) -> dict[str, tup
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.chdir(suites.parent):
         paths = [str(suites / folder) for folder in folders] or [str(suites)]
-        code = pytest.main([*paths, "--dry-run", "-q"], plugins=[Reader()])
+        options = ["--dry-run", "-q", *(["--assert=plain"] if is_last else [])]
+        code = pytest.main([*paths, *options], plugins=[Reader()])
     if code != 0:
         raise HarnessFault(f"the suites cannot be collected:\n{output.getvalue().strip()}")
     return found

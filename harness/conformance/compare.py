@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from harness.conformance.record import RequirementRecord, Run
+from harness.conformance.record import RequirementRecord, Run, gist
 from harness.conformance.reports.markdown import cell, section
 
 __all__ = ["Change", "Class", "Comparison", "classify", "compare"]
@@ -89,18 +89,22 @@ class Comparison:
     changes: tuple[Change, ...]
     incomparable: tuple[str, ...]
     """Why the comparison cannot give all-clear; empty when it can."""
+    objections: tuple[str, ...] = ()
+    """What else stands against a release, when one is to be decided on."""
 
     @property
     def exit_code(self) -> int:
         """1 when something is red, else 2 when the runs do not allow an all-clear, else 0."""
-        if any(change.is_red for change in self.changes):
+        if self.objections or any(change.is_red for change in self.changes):
             return 1
         return 2 if self.incomparable else 0
 
     def line(self) -> str:
         """Say the result in one line."""
         counter = Counter(change.kind for change in self.changes)
-        counts = ", ".join(f"{counter[kind]} {kind.value}" for kind in Class if counter[kind]) or "no change"
+        parts = [f"{counter[kind]} {kind.value}" for kind in Class if counter[kind]]
+        parts += [f"{len(self.objections)} against the release"] if self.objections else []
+        counts = ", ".join(parts) or "no change"
         return f"compare: {counts} (exit {self.exit_code}) — {self.old.id} → {self.new.id}"
 
     def text(self) -> str:
@@ -111,12 +115,15 @@ class Comparison:
             + (f"\n    {change.why}" if change.why else "")
             for change in self.changes
         ]
+        lines += [f"against the release: {objection}" for objection in self.objections]
         return "\n".join([*lines, *(f"not comparable: {reason}" for reason in self.incomparable), self.line()])
 
     def markdown(self) -> str:
         """Return the comparison for a pull request."""
         sign = {0: "✅", 1: "❌", 2: "⚠️"}[self.exit_code]
         parts = [f"## {sign} {self.line()}", *(f"Not comparable: {reason}." for reason in self.incomparable)]
+        rows = [(cell(objection),) for objection in self.objections]
+        parts.append(section("Against the release", ("what",), rows, 200))
         for kind in Class:
             rows = [change.row() for change in self.changes if change.kind is kind]
             parts.append(section(kind.value.capitalize(), ("ID", "", "requirement", "outcome", "why"), rows, 200))
@@ -130,17 +137,24 @@ class Comparison:
             for change in self.changes
         ]
         runs = {"old": self.old.id, "new": self.new.id, "exit_code": self.exit_code}
-        return {**runs, "not_comparable": list(self.incomparable), "changes": changes}
+        reasons = {"not_comparable": list(self.incomparable), "against_release": list(self.objections)}
+        return {**runs, **reasons, "changes": changes}
 
 
-def compare(old: Run, new: Run) -> Comparison:
-    """Compare two runs of the suites."""
+def compare(old: Run, new: Run, objections: Iterable[str] = ()) -> Comparison:
+    """Compare two runs of the suites.
+
+    Args:
+        old: The run that was good enough.
+        new: The one to judge.
+        objections: What else stands against a release.
+    """
     before, after = ({entry.id: entry for entry in run.requirements} for run in (old, new))
     names = [*after, *(name for name in before if name not in after)]
     changes = [_change(name, before.get(name), after.get(name), new) for name in names]
     order = list(Class)
     found = sorted((change for change in changes if change), key=lambda change: (order.index(change.kind), change.id))
-    return Comparison(old, new, tuple(found), tuple(_obstacles(old, new)))
+    return Comparison(old, new, tuple(found), tuple(_obstacles(old, new)), tuple(objections))
 
 
 def _change(name: str, old: RequirementRecord | None, new: RequirementRecord | None, run: Run) -> Change | None:
@@ -163,7 +177,7 @@ def _why(entry: RequirementRecord, run: Run) -> str:
         return "; ".join(f"expected {check.expected!r}, observed {check.observed!r}" for check in checks)[:2000]
     if entry.reason:
         return f"{entry.reason.kind}: {entry.reason.detail}"
-    return next((test.message.strip().splitlines()[-1] for test in tests if test.message.strip()), "")
+    return next((text for text in (gist(test.message) for test in tests) if text), "")
 
 
 def _obstacles(old: Run, new: Run) -> Iterable[str]:
@@ -172,5 +186,7 @@ def _obstacles(old: Run, new: Run) -> Iterable[str]:
             yield f"{name} is a run of a part of the suites"
         elif run.interrupted or not run.finished_at:
             yield f"{name} was interrupted"
+    if old.frozen != new.frozen:
+        yield "OLD and NEW are held to different frozen sets"
     if new.verdict == "incomplete" and new.scope == "full":
         yield "NEW's verdict is incomplete"

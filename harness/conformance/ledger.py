@@ -24,6 +24,7 @@ _IDENTIFIER = re.compile(r"[A-Z][A-Z0-9]{1,9}(-[A-Z0-9]{1,16}){1,5}")
 _TEXTS = ("id", "level", "sentence", "source", "profile", "observe")
 _FIELDS = {*_TEXTS, "applies_to"}
 _OPTIONAL = {"untestable"}
+_WITHDRAWAL = {"in", "reason", "superseded_by"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Requirement:
     """How a test sees whether it holds."""
     untestable: str = ""
     """Why no test can decide it; empty when one can."""
+    withdrawn: str = ""
+    """Release and reason; empty while it counts. What is withdrawn stays in the file, so that no ID is used twice."""
 
     @property
     def area(self) -> str:
@@ -85,7 +88,7 @@ def read_ledger(directory: Path) -> Ledger:
         for entry in entries:
             found = [f"{file.name}: {_name(entry)}: {fault}" for fault in _faults(entry)]
             if not found:
-                requirements.append(Requirement(**entry | {"applies_to": tuple(entry["applies_to"])}))
+                requirements.append(_requirement(entry))
             if (identifier := _name(entry)) in seen:
                 found.append(f"{file.name}: {identifier}: also in {seen[identifier]}")
             seen[identifier] = file.name
@@ -109,12 +112,20 @@ def _name(entry: Any) -> str:
     return str(entry.get("id", entry)) if isinstance(entry, dict) else repr(entry)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
+def _requirement(entry: dict[str, Any]) -> Requirement:
+    members: dict[str, Any] = entry | {"applies_to": tuple(entry["applies_to"])}
+    if told := entry.get("withdrawn"):
+        successor = f"; superseded by {told['superseded_by']}" if "superseded_by" in told else ""
+        members["withdrawn"] = f"{told['in']}: {told['reason']}{successor}"
+    return Requirement(**members)
+
+
 def _faults(entry: Any) -> list[str]:
     if not isinstance(entry, dict):
         return ["not a mapping of fields"]
     fields: dict[str, Any] = entry  # pyright: ignore[reportUnknownVariableType]
     faults = [f"missing {name}" for name in sorted(_FIELDS - set(fields))]
-    faults += [f"unknown field {name}" for name in sorted(set(fields) - _FIELDS - _OPTIONAL)]
+    faults += [f"unknown field {name}" for name in sorted(set(fields) - _FIELDS - _OPTIONAL - {"withdrawn"})]
     for name in (*_TEXTS, *_OPTIONAL):
         if name in fields and not (isinstance(fields[name], str) and fields[name].strip()):
             faults.append(f"{name} must be a text, not {fields[name]!r}")
@@ -122,6 +133,9 @@ def _faults(entry: Any) -> list[str]:
         faults.append("not an ID of the form AREA-NAME")
     if "level" in fields and fields["level"] not in get_args(Level):
         faults.append(f"level {fields['level']!r} is none of {', '.join(get_args(Level))}")
+    told: Any = fields.get("withdrawn", {"in": "", "reason": ""})
+    if not isinstance(told, dict) or not {"in", "reason"} <= set(told) <= _WITHDRAWAL:  # pyright: ignore[reportUnknownArgumentType]
+        faults.append(f"withdrawn must have in, reason and maybe superseded_by, not {told!r}")
     kinds = fields.get("applies_to", ["ours"])
     if not isinstance(kinds, list) or not kinds or not set(kinds) <= set(get_args(Kind)):  # pyright: ignore[reportUnknownArgumentType]
         faults.append(f"applies_to {kinds!r} is no list of {' or '.join(get_args(Kind))}")

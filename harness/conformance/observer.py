@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,6 +30,8 @@ from harness.errors import HarnessFault
 __all__ = ["Observer"]
 
 _LONGEST_MESSAGE = 20_000
+# One broken thing fails many tests; after a few, nothing new is to be seen.
+_MOST_ALIKE = 5
 
 
 class ChecksFailed(pytest.fail.Exception):
@@ -66,6 +70,8 @@ class Observer:
         self._ground = ground
         self._directory = directory
         self._kind = kind
+        self._alike: Counter[tuple[Path, type, str]] = Counter()
+        """Scenario and failure → how often."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -118,6 +124,8 @@ class Observer:
         if call.when == "call" and (lost := self._ground.lost()):
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()
+        if call.when == "call":
+            recorder.has_failed = outcome is Outcome.FAILED or not all(entry.holds for entry in recorder.checks)
         reached = [entry.requirement for entry in recorder.checks]
         written = _checks_of(item) if outcome is not Outcome.PASSED else []
         data = self._redactor.data
@@ -133,12 +141,21 @@ class Observer:
             evidence=data([asdict(entry) for entry in recorder.evidence]),
             unfinished=[name for name in recorder.requirements if written.count(name) > reached.count(name)],
             diagnostics="",
+            resources=recorder.resources,
         )
 
     def _collect(self, item: pytest.Item, call: pytest.CallInfo[None]) -> str:
         """Look into what is alive, while it is; return the directory relative to the run's."""
+        error = call.excinfo.value if call.excinfo else None
+        first_line, _, _ = str(error).partition("\n")
+        alike = (item.path, type(error), first_line)
+        self._alike[alike] += 1
+        if self._alike[alike] > _MOST_ALIKE:
+            return ""
         name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
-        relative = f"diagnostics/{name[:80]}"
+        # An earlier attempt at the test has a directory of its own.
+        names = itertools.chain([name[:80]], (f"{name[:80]}-{number}" for number in itertools.count(2)))
+        relative = next(path for path in map("diagnostics/{}".format, names) if not (self._directory / path).exists())
         found = self._diagnostics.collect(self._directory / relative, datetime.fromtimestamp(call.start, UTC))
         return relative if found else ""
 

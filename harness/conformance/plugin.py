@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,19 +23,25 @@ import pytest
 
 from harness.conformance import canary as canaries
 from harness.conformance import fixtures, store
+from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
+from harness.conformance.history import Durations, note_run, read_durations
 from harness.conformance.ledger import Ledger, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Reason
-from harness.conformance.record import Fault, Run
+from harness.conformance.pace import Pace
+from harness.conformance.record import Fault, FrozenRecord, Run, ShardRecord
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
-from harness.conformance.selection import select
+from harness.conformance.selection import Selection, select, tests_to_rerun
+from harness.conformance.shards import digest, divide
+from harness.conformance.summary import plan, repeated, shortcomings
 from harness.conformance.verdict import ExitCode
-from harness.errors import PodidError
+from harness.errors import PodidError, UsageError
 
 __all__ = ["RESULT_FILE_VARIABLE", "Plugin"]
 
@@ -52,6 +58,10 @@ class Plugin:
         self._suites = suites
         self._ledger = Ledger([])
         self._baseline = Baseline()
+        self._frozen: FrozenSet | None = None
+        self._selection = Selection((), (), ())
+        self._failed_before: set[str] | None = None
+        self._durations = Durations({})
         self._redactor = Redactor()
         self._facts = RunFacts("", 0.0, [], "ours")
         self._environment: dict[str, str] = {}
@@ -80,11 +90,30 @@ class Plugin:
         try:
             self._options = Options.of(config)
             self._ledger = read_ledger(self._suites / "requirements")
-            if file := self._options.baseline:
-                self._baseline = read_baseline(Path(file), self._ledger, datetime.now(UTC).date())
-            select(self._ledger, self._options.only, self._options.level)
+            self._read(config.rootpath)
         except PodidError as error:
             _leave(str(error))
+        if self._options.retries or self._options.repeat > 1:
+            attempts = Attempts(retries=self._options.retries, repeat=self._options.repeat)
+            config.pluginmanager.register(attempts, "podid-attempts")
+        if not hasattr(config, "workerinput") and not self._options.dry_run:
+            workers = len(getattr(config.option, "tx", None) or ["this process"])
+            config.pluginmanager.register(Pace(self._durations, workers / self._options.repeat), "podid-pace")
+
+    def _read(self, root: Path) -> None:
+        """Read the files that the options name."""
+        options = self._options
+        scenarios = {file.stem for file in self._suites.rglob("test_*.py")}
+        self._selection = select(self._ledger, options.only, options.level, scenarios)
+        self._durations = read_durations(root / options.history, options.leg)
+        if options.baseline:
+            self._baseline = read_baseline(Path(options.baseline), self._ledger, datetime.now(UTC).date())
+        if options.frozen:
+            self._frozen = read_frozen(self._suites / "requirements" / "frozen", options.frozen)
+            if complaints := self._frozen.complaints(self._ledger):
+                raise UsageError("the ledger is not what was frozen:\n  " + "\n  ".join(complaints))
+        if options.rerun_failed:
+            self._failed_before = tests_to_rerun(Path(options.rerun_failed))
 
     def _is_suite(self, config: pytest.Config, argument: str) -> bool:
         path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
@@ -107,6 +136,11 @@ class Plugin:
         argv = [self._redactor.text(argument) for argument in config.invocation_params.args]
         self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
         self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
+        self._facts.leg = self._options.leg
+        self._facts.is_repeated = self._options.repeat > 1
+        if self._frozen:
+            self._facts.frozen = FrozenRecord(self._frozen.release, self._frozen.sha256)
+            self._facts.outside = frozenset(self._ledger.keys() - self._frozen.digests.keys())
         observer = Observer(
             self.results.bindings,
             self._ledger,
@@ -135,6 +169,7 @@ class Plugin:
         self.results.behaviours |= told["behaviours"]
         self.results.bound |= set(told["bound"])
         self._facts.partial = self._facts.partial or told["partial"]
+        self._facts.shard = ShardRecord(**told["shard"]) if told["shard"] else None
         self._facts.environment |= told["environment"]
         self._facts.redactions.update(told["redactions"])
         self._facts.faults += [Fault(**fault) for fault in told["faults"]]
@@ -153,8 +188,8 @@ class Plugin:
         self.results.bound = {name for identifiers in bindings.values() for name in identifiers}
         self._facts.partial = self._options.is_narrowed
         yield
-        asked = select(self._ledger, self._options.only, self._options.level)
-        left_out = [item for item in items if item.nodeid in bindings and not asked & set(bindings[item.nodeid])]
+        chosen = self._choose([item.nodeid for item in items if item.nodeid in bindings], bindings)
+        left_out = [item for item in items if item.nodeid in bindings and item.nodeid not in chosen]
         if left_out:
             items[:] = [item for item in items if item not in left_out]
             config.hook.pytest_deselected(items=left_out)
@@ -162,6 +197,23 @@ class Plugin:
             if item.nodeid in bindings:
                 self.results.bindings[item.nodeid] = bindings[item.nodeid]
                 self.results.behaviours[item.nodeid] = _behaviour(item)
+
+    def _choose(self, nodes: list[str], bindings: Mapping[str, tuple[str, ...]]) -> set[str]:
+        """Return the tests that our options leave over."""
+        chosen = {
+            node
+            for node in nodes
+            if any(self._selection.asks(self._ledger[name], node.partition("::")[0]) for name in bindings[node])
+            and (self._failed_before is None or node in self._failed_before)
+        }
+        if shard := self._options.shard:
+            shares = divide(self._durations.expected(chosen), shard.total)
+            of = "partial" if self._facts.partial or len(chosen) < len(nodes) else "full"
+            self._facts.shard = ShardRecord(shard.index, shard.total, digest(shares), of)
+            # A share is a part, also when there is only one.
+            self._facts.partial = True
+            chosen = shares[shard.index - 1]
+        return chosen
 
     def _bind(self, items: Iterable[pytest.Item]) -> dict[str, tuple[str, ...]]:
         """Return node ID → requirement IDs, or end the run with a list of all tests that name none or unknown ones."""
@@ -173,7 +225,11 @@ class Plugin:
             identifiers = tuple(str(name) for mark in item.iter_markers("requirement") for name in mark.args)
             if not identifiers:
                 faults.append(f"{item.nodeid}: decides no requirement; add @requirement(…)")
-            faults += [f"{item.nodeid}: unknown requirement {name}" for name in identifiers if name not in self._ledger]
+            for name in identifiers:
+                if name not in self._ledger:
+                    faults.append(f"{item.nodeid}: unknown requirement {name}")
+                elif self._ledger[name].withdrawn:
+                    faults.append(f"{item.nodeid}: requirement {name} is withdrawn in {self._ledger[name].withdrawn}")
             bindings[item.nodeid] = identifiers
         if faults:
             self._facts.faults += [Fault("collection", fault) for fault in faults]
@@ -216,6 +272,7 @@ class Plugin:
         message = self._redactor.text(report.longreprtext)
         crash = {"when": "call", "outcome": "error", "reason": ["worker-crashed", message], "message": message}
         empty: dict[str, Any] = {"worker": "", "checks": [], "evidence": [], "unfinished": [], "diagnostics": ""}
+        empty["resources"] = {}
         self.results.add(report.nodeid, Phase(**crash, started=time.time(), seconds=0.0, **empty))  # pyright: ignore[reportArgumentType]
 
     # --- The end ----------------------------------------------------------------------------------------------------
@@ -247,6 +304,7 @@ class Plugin:
                 "behaviours": self.results.behaviours,
                 "bound": sorted(self.results.bound),
                 "partial": self._facts.partial,
+                "shard": asdict(self._facts.shard) if self._facts.shard else None,
                 "environment": self._facts.environment,
                 "redactions": dict(self._redactor.counts),
                 "faults": [asdict(fault) for fault in [*self._facts.faults, *self._diagnostic_faults()]],
@@ -258,7 +316,11 @@ class Plugin:
             reports = not self._options.record_only
             self._finished = store.finish(self._directory, self._finish, self._canary, reports=reports)
             session.exitstatus = self._finished.exit_code
-        except PodidError as error:
+            # A mutant's times and failures say nothing about later runs, and shards must not change what they are
+            # divided by while others still run: `podid merge` notes them.
+            if not self._options.subject.startswith("mutant:") and not self._options.shard:
+                note_run(session.config.rootpath / self._options.history, self._finished)
+        except (PodidError, OSError) as error:
             print(f"podid: {error}", file=sys.stderr)
             session.exitstatus = ExitCode.HARNESS_ERROR
 
@@ -274,28 +336,17 @@ class Plugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List the requirements that are not met, or, in a dry run, what would be decided."""
+        lines: Sequence[str] = ()
         if self._active and self._options.dry_run:
-            self._describe(terminalreporter)
-        if self._finished is None:
-            return
-        bad = [entry for entry in self._finished.requirements if entry.outcome not in {"", "passed"}]
-        if bad:
-            terminalreporter.section("requirements that are not met")
-        for entry in bad:
-            why = f"  [{entry.reason.kind}]" if entry.reason else ""
-            terminalreporter.line(f"{entry.outcome:14} {entry.id}  {entry.sentence}{why}")
-        for fault in self._finished.faults:
-            terminalreporter.line(f"{fault.where}: {fault.message.strip().splitlines()[-1][:300]}")
-
-    def _describe(self, terminalreporter: Any) -> None:
-        terminalreporter.section("what would run")
-        for node, identifiers in self.results.bindings.items():
-            terminalreporter.line(f"{node}\n    {' '.join(identifiers)}")
-        decided = {name for identifiers in self.results.bindings.values() for name in identifiers}
-        musts = sum(self._ledger[name].level == "MUST" for name in decided)
-        terminalreporter.line(
-            f"{len(self.results.bindings)} tests decide {len(decided)} requirements, {musts} of them MUST"
-        )
+            terminalreporter.section("what would run")
+            expected = self._durations.expected(self.results.bindings)
+            known = {node: expected[node] for node in expected if node in self._durations.seconds}
+            lines = plan(self.results.bindings, self._ledger, self._facts.kind, known, sum(expected.values()))
+        elif self._finished:
+            terminalreporter.section("what is not met, and what did not run")
+            lines = [*(repeated(self._finished) if self._facts.is_repeated else ()), *shortcomings(self._finished)]
+        for line in lines:
+            terminalreporter.line(line)
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:

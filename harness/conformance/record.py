@@ -1,41 +1,61 @@
 """The run's record: everything that reports and comparisons know about a run, as ``run.json``.
 
 ``run.schema.json`` beside this module describes the file. Its version is ``podid-run/MAJOR.MINOR``: readers accept any
-minor of their major.
+minor of their major, and pass over members that a later minor added.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import jsonschema
 
-from harness.conformance.outcomes import Reason
+from harness.conformance.outcomes import Outcome, Reason
 from harness.errors import HarnessFault, UsageError
 
 __all__ = [
     "FILE_NAME",
     "SCHEMA_VERSION",
+    "WORST_FIRST",
+    "AttemptRecord",
     "CheckRecord",
     "EvidenceRecord",
     "Fault",
+    "FrozenRecord",
+    "PartRecord",
     "RequirementRecord",
     "Run",
+    "ScenarioRecord",
+    "ShardRecord",
     "TestRecord",
+    "Use",
+    "gist",
     "read_run",
     "schema",
     "write_atomically",
 ]
 
 FILE_NAME = "run.json"
-SCHEMA_VERSION = "podid-run/1.0"
+SCHEMA_VERSION = "podid-run/1.1"
+
+_CHAIN = re.compile(
+    r"^(?:The above exception was the direct cause|During handling of the above exception).*$", re.MULTILINE
+)
+
+WORST_FIRST = tuple(outcome.value for outcome in Outcome)
+"""Outcomes as a record has them."""
+
+Use = dict[str, dict[str, float]]
+"""Program (``agent``, ``webhook``) → metric → value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +78,19 @@ class EvidenceRecord:
     kind: str
     title: str
     content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """An attempt at a test that was not the last one."""
+
+    outcome: str
+    started_at: str
+    reason: Reason | None = None
+    message: str = ""
+    checks: list[CheckRecord] = field(default_factory=list[CheckRecord])
+    evidence: list[EvidenceRecord] = field(default_factory=list[EvidenceRecord])
+    diagnostics: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +121,21 @@ class TestRecord:
     evidence: list[EvidenceRecord] = field(default_factory=list[EvidenceRecord])
     diagnostics: str = ""
     """Directory of diagnostics, relative to the record; empty when there is none."""
+    earlier: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
+    """The attempts before the last one, whose members stand above."""
+    resources: Use = field(default_factory=Use)
+    """What agent and webhook used meanwhile."""
 
     @property
     def seconds(self) -> float:
         """How long it took with set-up and clean-up."""
         return sum(self.durations.values())
+
+    @property
+    def again(self) -> str:
+        """The command that runs it alone; scenarios stand on a lab, which that raises and keeps."""
+        needs_lab = self.file.count("/") < 2
+        return f"{'python3 -m nox -s e2e -- --keep' if needs_lab else 'uv run pytest'} {shlex.quote(self.node)}"
 
     @property
     def file(self) -> str:
@@ -119,12 +162,54 @@ class RequirementRecord:
     observe: str
     untestable: str
     status: str
-    """``bound`` to a test, ``provisional`` (no test decides it yet), ``untestable`` or ``foreign`` (other subjects)."""
+    """``bound`` to a test, ``provisional`` (no test decides it yet), ``untestable``, ``foreign`` (other subjects),
+    ``withdrawn``, or ``later`` (not in the frozen set that was asked for)."""
     outcome: str = ""
     """Empty when no selected test decides it."""
     reason: Reason | None = None
     tests: list[str] = field(default_factory=list[str])
     """Node IDs of the selected tests that decide it."""
+    withdrawn: str = ""
+    """Release and reason, when it counts no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRecord:
+    """One file of the suites."""
+
+    name: str
+    seconds: float
+    resources: Use
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """Which share of the scenarios a run took."""
+
+    index: int
+    total: int
+    plan: str
+    """Digest of who takes what: shards of one plan leave nothing out and share nothing."""
+    of: str
+    """Scope of what was divided, ``full`` or ``partial``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """One of the runs that a merged record was made of."""
+
+    id: str
+    argv: list[str]
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRecord:
+    """The release whose requirements the subject was held to."""
+
+    release: str
+    sha256: str
+    """Digest of the set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +250,13 @@ class Run:
     """Class of secret → how many were removed."""
     specimen: Any
     """What became of the canary's specimen."""
+    leg: str = ""
+    """Coordinate of a matrix of runs; durations and flakes are kept apart by it."""
+    scenarios: list[ScenarioRecord] = field(default_factory=list[ScenarioRecord])
+    shard: ShardRecord | None = None
+    parts: list[PartRecord] = field(default_factory=list[PartRecord])
+    """The runs that this record was merged from; empty for a run by itself."""
+    frozen: FrozenRecord | None = None
     schema: str = SCHEMA_VERSION
 
     def as_json(self, *, check: bool = True) -> str:
@@ -184,22 +276,39 @@ class Run:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Run:
         """Build a run from checked data."""
-        members = dict(data)
-        members["requirements"] = [RequirementRecord(**_with_reason(entry)) for entry in data["requirements"]]
-        members["tests"] = [_test(entry) for entry in data["tests"]]
-        members["faults"] = [Fault(**entry) for entry in data["faults"]]
-        return cls(**members)
+        nested: dict[str, Any] = {
+            "requirements": [_of(RequirementRecord, entry) for entry in data["requirements"]],
+            "tests": [_test(entry) for entry in data["tests"]],
+            "faults": [_of(Fault, entry) for entry in data["faults"]],
+            "scenarios": [_of(ScenarioRecord, entry) for entry in data.get("scenarios", [])],
+            "parts": [_of(PartRecord, entry) for entry in data.get("parts", [])],
+            "shard": _of(ShardRecord, data["shard"]) if data.get("shard") else None,
+            "frozen": _of(FrozenRecord, data["frozen"]) if data.get("frozen") else None,
+        }
+        return _of(cls, {**data, **nested})
 
 
-def _with_reason(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {**entry, "reason": Reason(**entry["reason"]) if entry["reason"] else None}
+_T = TypeVar("_T")
+
+
+def _of(kind: type[_T], entry: Mapping[str, Any]) -> _T:
+    """Build a record from the members that it knows."""
+    members = {item.name: entry[item.name] for item in fields(cast("Any", kind)) if item.name in entry}
+    if isinstance(members.get("reason"), dict):
+        members["reason"] = Reason(**members["reason"])
+    return kind(**members)
 
 
 def _test(entry: Mapping[str, Any]) -> TestRecord:
-    members = _with_reason(entry)
-    members["checks"] = [CheckRecord(**check) for check in entry["checks"]]
-    members["evidence"] = [EvidenceRecord(**evidence) for evidence in entry["evidence"]]
-    return TestRecord(**members)
+    earlier = [_of(AttemptRecord, {**attempt, **_seen(attempt)}) for attempt in entry.get("earlier", [])]
+    return _of(TestRecord, {**entry, **_seen(entry), "earlier": earlier})
+
+
+def _seen(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "checks": [_of(CheckRecord, check) for check in entry["checks"]],
+        "evidence": [_of(EvidenceRecord, evidence) for evidence in entry["evidence"]],
+    }
 
 
 @cache
@@ -231,11 +340,26 @@ def read_run(path: Path, *, check: bool = True) -> Run:
     except (OSError, ValueError) as error:
         raise UsageError(f"no run's record at {file}: {error}", hint="a run leaves it in reports/<run>/") from error
     version = str(cast("dict[str, Any]", data).get("schema", "")) if isinstance(data, dict) else ""
-    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+    (major, _, minor), (our_major, _, our_minor) = version.partition("."), SCHEMA_VERSION.partition(".")
+    if major != our_major or not minor.isdecimal():
         raise UsageError(f"{file} is of version {version!r}; this podid reads {SCHEMA_VERSION}")
-    if check and (fault := _fault(data)):
+    # Our schema describes what is older; a later minor may have more, and is taken for what we know of it.
+    if check and int(minor) <= int(our_minor) and (fault := _fault(data)):
         raise UsageError(f"{file} does not follow its schema: {fault}")
-    return Run.from_data(cast("dict[str, Any]", data))
+    try:
+        return Run.from_data(cast("dict[str, Any]", data))
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{file} lacks what a record has: {error}") from error
+
+
+def gist(message: str) -> str:
+    """Return the line of a failure's text that says most: the first that pytest marks as an error's, else the last.
+
+    Of several exceptions, one the cause of the other, the last is the one that ended the test.
+    """
+    lines = _CHAIN.split(message.strip())[-1].splitlines()
+    marked = next((line[1:] for line in lines if line.startswith("E  ")), "")
+    return (marked or (lines[-1] if lines else "")).strip()
 
 
 def write_atomically(file: Path, text: str) -> None:

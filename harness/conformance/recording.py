@@ -20,9 +20,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.conformance.record import Use
 from harness.errors import UsageError
 
-__all__ = ["Check", "Evidence", "EvidenceKind", "Recorder", "attach", "check", "recording"]
+__all__ = ["Check", "Evidence", "EvidenceKind", "Recorder", "attach", "check", "note_use", "recording"]
 
 EvidenceKind = Literal["http", "admission", "token", "iam", "cloudtrail", "aws-calls", "command", "object", "text"]
 _LIMIT_CHARACTERS = 20_000
@@ -61,6 +62,16 @@ class Recorder:
     requirements: tuple[str, ...]
     checks: list[Check] = field(default_factory=list[Check])
     evidence: list[Evidence] = field(default_factory=list[Evidence])
+    resources: Use = field(default_factory=Use)
+    has_failed: bool = False
+    """Whether the subject contradicted a requirement."""
+
+    def restart(self) -> None:
+        """Forget everything: the test begins again."""
+        self.checks.clear()
+        self.evidence.clear()
+        self.resources = {}
+        self.has_failed = False
 
     def failures(self) -> list[str]:
         """Return a text for every check that failed."""
@@ -95,6 +106,12 @@ def attach(evidence: Evidence) -> int | None:
         return None
     recording.current.evidence.append(Evidence(evidence.kind, evidence.title, _plain(evidence.content)))
     return len(recording.current.evidence) - 1
+
+
+def note_use(use: Use) -> None:
+    """Note what agent and webhook used during the running test; outside of a test nothing happens."""
+    if recording.current is not None:
+        recording.current.resources = use
 
 
 def check(

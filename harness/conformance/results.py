@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict, cast
 
 from harness.conformance.baseline import Baseline
-from harness.conformance.ledger import Kind, Ledger
+from harness.conformance.ledger import Kind, Ledger, Level, Requirement
 from harness.conformance.outcomes import Outcome, Reason, worst
-from harness.conformance.record import CheckRecord, EvidenceRecord, Fault, RequirementRecord, Run, TestRecord
+from harness.conformance.record import (
+    AttemptRecord,
+    CheckRecord,
+    EvidenceRecord,
+    Fault,
+    FrozenRecord,
+    PartRecord,
+    RequirementRecord,
+    Run,
+    ScenarioRecord,
+    ShardRecord,
+    TestRecord,
+    Use,
+)
+from harness.conformance.usage import total_use
 from harness.conformance.verdict import Verdict, judge
 
-__all__ = ["Phase", "Results", "RunFacts", "decide", "instant"]
+__all__ = ["Phase", "Results", "RunFacts", "decide", "instant", "ledger_of", "record_of"]
 
 
 class Phase(TypedDict):
@@ -33,8 +47,12 @@ class Phase(TypedDict):
     unfinished: list[str]
     """IDs for which the test's source has more checks than were reached."""
     diagnostics: str
+    resources: Use
+    """What agent and webhook used until now."""
 
 
+# Faults that leave open what the run would have said.
+_BREAKING = frozenset({"collection", "set-up", "canary", "reports"})
 _NOT_STARTED = Reason("not-started", "the run ended before this test began")
 
 
@@ -53,6 +71,14 @@ class RunFacts:
     redactions: Counter[str] = field(default_factory=Counter[str])
     specimen: Any = None
     not_started: Reason = _NOT_STARTED
+    leg: str = ""
+    is_repeated: bool = False
+    """Whether every test runs several times; then one bad attempt counts, whatever the others say."""
+    shard: ShardRecord | None = None
+    parts: list[PartRecord] = field(default_factory=list[PartRecord])
+    frozen: FrozenRecord | None = None
+    outside: frozenset[str] = frozenset()
+    """IDs that the frozen set does not have."""
 
     @property
     def kind(self) -> Kind:
@@ -127,63 +153,18 @@ class Results:
             finished: When the run ended, or None while it goes on.
         """
         tests = [self._test(node, facts, ledger, baseline) for node in self.bindings]
-        verdict, complaints = self.judge(tests, facts, ledger, baseline)
-        faults = [*facts.faults, *(Fault("baseline", text) for text in complaints)]
-        return Run(
-            id=facts.id,
-            started_at=instant(facts.started),
-            finished_at=instant(finished) if finished else "",
-            interrupted=facts.interrupted,
-            argv=facts.argv,
-            subject=facts.subject,
-            environment=dict(sorted(facts.environment.items())),
-            scope="partial" if facts.partial else "full",
-            verdict=verdict.word,
-            exit_code=verdict.exit_code,
-            line=_line(verdict, facts),
-            counts={
-                outcome.value: count for outcome in Outcome if (count := Counter(verdict.outcomes.values())[outcome])
-            },
-            observed_musts=verdict.observed,
-            musts=verdict.musts,
-            requirements=_requirements(ledger, verdict, tests, facts.kind),
-            tests=tests,
-            faults=faults,
-            redactions=dict(sorted(facts.redactions.items())),
-            specimen=facts.specimen,
-        )
-
-    def judge(
-        self, tests: Iterable[TestRecord], facts: RunFacts, ledger: Ledger, baseline: Baseline
-    ) -> tuple[Verdict, list[str]]:
-        """Return the verdict, and what is wrong with the baseline."""
-        pairs = [(name, Outcome(outcome)) for test in tests for name, outcome in test.decisions.items()]
-        said: dict[str, list[Outcome]] = {}
-        for name, outcome in pairs:
-            said.setdefault(name, []).append(outcome)
-        decided = {name: worst(outcomes) for name, outcomes in said.items()}
         today = datetime.fromtimestamp(facts.started, UTC).date()
-        complaints = baseline.complaints(decided, today)
-        broken = any(fault.where in {"collection", "set-up", "canary", "reports"} for fault in facts.faults)
-        verdict = judge(
-            pairs,
-            ledger,
-            partial=facts.partial,
-            interrupted=facts.interrupted,
-            kind=facts.kind,
-            bound=self.bound,
-            faults=broken,
-            stale=bool(complaints),
-        )
-        return verdict, complaints
+        complaints = [Fault("baseline", text) for text in baseline.complaints(_decided(tests), today)]
+        return record_of(replace(facts, faults=[*facts.faults, *complaints]), tests, ledger, self.bound, finished)
 
     def _test(self, node: str, facts: RunFacts, ledger: Ledger, baseline: Baseline) -> TestRecord:
         identifiers = self.bindings[node]
         attempts = [_attempt(identifiers, phases, facts.not_started) for phases in self._attempts.get(node, [])]
         if not attempts:
             attempts = [_Attempt(dict.fromkeys(identifiers, Outcome.NOT_RUN), facts.not_started)]
-        last = attempts[-1]
-        decisions = {name: _retried([attempt.decisions[name] for attempt in attempts]) for name in identifiers}
+        *earlier, last = attempts
+        combined = worst if facts.is_repeated else _retried
+        decisions = {name: combined([attempt.decisions[name] for attempt in attempts]) for name in identifiers}
         decisions = {name: baseline.apply(name, outcome, last.message) for name, outcome in decisions.items()}
         for name in identifiers:
             if facts.kind not in ledger[name].applies_to:
@@ -196,13 +177,15 @@ class Results:
             decisions={name: outcome.value for name, outcome in decisions.items()},
             reason=last.reason,
             message=last.message,
-            attempts=[worst(attempt.decisions.values()).value for attempt in attempts],
-            started_at=instant(last.phases[0]["started"]) if last.phases else "",
+            attempts=[attempt.outcome for attempt in attempts],
+            started_at=last.started_at,
             durations={phase["when"]: round(phase["seconds"], 3) for phase in last.phases},
             worker=last.phases[0]["worker"] if last.phases else "",
             checks=last.checks,
-            evidence=[EvidenceRecord(**entry) for entry in last.final("evidence")],
-            diagnostics=next((phase["diagnostics"] for phase in last.phases if phase["diagnostics"]), ""),
+            evidence=last.evidence,
+            diagnostics=last.diagnostics,
+            earlier=[attempt.record() for attempt in earlier],
+            resources=last.phases[-1]["resources"] if last.phases else {},
         )
 
 
@@ -214,9 +197,30 @@ class _Attempt:
     phases: list[Phase] = field(default_factory=list[Phase])
     checks: list[CheckRecord] = field(default_factory=list[CheckRecord])
 
-    def final(self, member: str) -> list[dict[str, Any]]:
-        """Return a member of the last phase, which has all that the earlier ones had."""
-        return cast("Mapping[str, Any]", self.phases[-1])[member] if self.phases else []
+    @property
+    def outcome(self) -> str:
+        """The worst that it says."""
+        return worst(self.decisions.values()).value
+
+    @property
+    def started_at(self) -> str:
+        """When; empty when it never started."""
+        return instant(self.phases[0]["started"]) if self.phases else ""
+
+    @property
+    def evidence(self) -> list[EvidenceRecord]:
+        """What it saw; the last phase has all that the earlier ones had."""
+        return [EvidenceRecord(**entry) for entry in self.phases[-1]["evidence"]] if self.phases else []
+
+    @property
+    def diagnostics(self) -> str:
+        """Directory of what was collected."""
+        return next((phase["diagnostics"] for phase in self.phases if phase["diagnostics"]), "")
+
+    def record(self) -> AttemptRecord:
+        """Return what is kept of it when another one follows."""
+        seen = (self.checks, self.evidence, self.diagnostics)
+        return AttemptRecord(self.outcome, self.started_at, self.reason, self.message, *seen)
 
 
 def _attempt(identifiers: Sequence[str], phases: list[Phase], not_started: Reason) -> _Attempt:
@@ -233,11 +237,87 @@ def _attempt(identifiers: Sequence[str], phases: list[Phase], not_started: Reaso
 
 
 def _retried(outcomes: Sequence[Outcome]) -> Outcome:
-    *earlier, last = outcomes
-    return Outcome.FLAKY if last is Outcome.PASSED and Outcome.FAILED in earlier else last
+    """Return what a test says that was tried again until it did not fail: a failure never gets lost."""
+    if outcomes[-1] is Outcome.PASSED:
+        return Outcome.FLAKY if Outcome.FAILED in outcomes else Outcome.PASSED
+    return worst(outcomes)
 
 
-def _requirements(ledger: Ledger, verdict: Verdict, tests: Iterable[TestRecord], kind: Kind) -> list[RequirementRecord]:
+def _decided(tests: Iterable[TestRecord]) -> dict[str, Outcome]:
+    """Return requirement ID → the worst that any test says about it."""
+    found: dict[str, list[Outcome]] = {}
+    for test in tests:
+        for name, outcome in test.decisions.items():
+            found.setdefault(name, []).append(Outcome(outcome))
+    return {name: worst(outcomes) for name, outcomes in found.items()}
+
+
+def record_of(
+    facts: RunFacts, tests: list[TestRecord], ledger: Ledger, bound: Collection[str], finished: float | None
+) -> Run:
+    """Return the record of a run, or of several together, from its tests.
+
+    Args:
+        facts: What is known apart from the tests.
+        tests: The tests, selected ones only.
+        ledger: All requirements.
+        bound: IDs that some test decides, selected or not.
+        finished: When the run ended, or None while it goes on.
+    """
+    verdict = judge(
+        _decided(tests).items(),
+        ledger,
+        partial=facts.partial,
+        interrupted=facts.interrupted,
+        kind=facts.kind,
+        bound=bound,
+        outside=facts.outside,
+        faults=any(fault.where in _BREAKING for fault in facts.faults),
+        stale=any(fault.where == "baseline" for fault in facts.faults),
+    )
+    counter = Counter(verdict.outcomes.values())
+    return Run(
+        id=facts.id,
+        started_at=instant(facts.started),
+        finished_at=instant(finished) if finished else "",
+        interrupted=facts.interrupted,
+        argv=facts.argv,
+        subject=facts.subject,
+        environment=dict(sorted(facts.environment.items())),
+        scope="partial" if facts.partial else "full",
+        verdict=verdict.word,
+        exit_code=verdict.exit_code,
+        line=_line(verdict, facts),
+        counts={outcome.value: counter[outcome] for outcome in Outcome if counter[outcome]},
+        observed_musts=verdict.observed,
+        musts=verdict.musts,
+        requirements=_requirements(ledger, verdict, tests, facts),
+        tests=tests,
+        faults=facts.faults,
+        redactions=dict(sorted(facts.redactions.items())),
+        specimen=facts.specimen,
+        leg=facts.leg,
+        scenarios=_scenarios(tests),
+        shard=facts.shard,
+        parts=facts.parts,
+        frozen=facts.frozen,
+    )
+
+
+def _scenarios(tests: Iterable[TestRecord]) -> list[ScenarioRecord]:
+    """Return the files of the suites: how long each took, and the most that agent and webhook used in it."""
+    files: dict[str, list[TestRecord]] = {}
+    for test in tests:
+        files.setdefault(test.file, []).append(test)
+    return [
+        ScenarioRecord(name, round(sum(test.seconds for test in mine), 3), total_use(test.resources for test in mine))
+        for name, mine in sorted(files.items())
+    ]
+
+
+def _requirements(
+    ledger: Ledger, verdict: Verdict, tests: Iterable[TestRecord], facts: RunFacts
+) -> list[RequirementRecord]:
     deciding: dict[str, list[TestRecord]] = {}
     for test in tests:
         for name in test.requirements:
@@ -259,8 +339,10 @@ def _requirements(ledger: Ledger, verdict: Verdict, tests: Iterable[TestRecord],
                 observe=entry.observe,
                 untestable=entry.untestable,
                 status=_status(
+                    (bool(entry.withdrawn), "withdrawn"),
                     (bool(entry.untestable), "untestable"),
-                    (kind not in entry.applies_to, "foreign"),
+                    (facts.kind not in entry.applies_to, "foreign"),
+                    (entry.id in facts.outside, "later"),
                     (entry.id in provisional, "provisional"),
                 ),
                 outcome=outcome.value if outcome else "",
@@ -268,9 +350,28 @@ def _requirements(ledger: Ledger, verdict: Verdict, tests: Iterable[TestRecord],
                     (t.reason for t in mine if t.reason and outcome and t.decisions[entry.id] == outcome.value), None
                 ),
                 tests=[test.node for test in mine],
+                withdrawn=entry.withdrawn,
             )
         )
     return records
+
+
+def ledger_of(run: Run) -> Ledger:
+    """Return the ledger as a record has it."""
+    return Ledger(
+        Requirement(
+            id=entry.id,
+            level=cast("Level", entry.level),
+            sentence=entry.sentence,
+            source=entry.source,
+            applies_to=cast("tuple[Kind, ...]", tuple(entry.applies_to)),
+            profile=entry.profile,
+            observe=entry.observe,
+            untestable=entry.untestable,
+            withdrawn=entry.withdrawn,
+        )
+        for entry in run.requirements
+    )
 
 
 def _status(*cases: tuple[bool, str]) -> str:
@@ -278,8 +379,15 @@ def _status(*cases: tuple[bool, str]) -> str:
 
 
 def _line(verdict: Verdict, facts: RunFacts) -> str:
-    scope = "a part of the suites" if facts.partial else "all suites"
-    observed = f"{verdict.observed} of {verdict.musts} MUST observed"
+    scope = "all suites"
+    if facts.parts:
+        scope = f"{len(facts.parts)} runs{', a part of the suites' if facts.partial else ''}"
+    elif facts.shard:
+        scope = f"shard {facts.shard.index}/{facts.shard.total}, a part of the suites"
+    elif facts.partial:
+        scope = "a part of the suites"
+    release = f" of release {facts.frozen.release}" if facts.frozen else ""
+    observed = f"{verdict.observed} of {verdict.musts} MUST{release} observed"
     return (
         f"verdict: {verdict.word} (exit {verdict.exit_code}) — {observed}, {scope}: {verdict.counts() or 'nothing ran'}"
     )

@@ -52,6 +52,7 @@ def judge(
     partial: bool,
     kind: Kind = "ours",
     bound: Collection[str] | None = None,
+    outside: Collection[str] = (),
     faults: bool = False,
     stale: bool = False,
     interrupted: bool = False,
@@ -64,6 +65,7 @@ def judge(
         partial: Whether only a part of the suites was selected; then the run is never conformant.
         kind: Kind of the subject.
         bound: IDs that some test decides, selected or not; those of the results by default.
+        outside: IDs that the release whose frozen set was asked for does not know.
         faults: Whether the harness broke outside of any test, so that something may be missing.
         stale: Whether the baseline expects a failure that no longer happens, or has expired.
         interrupted: Whether a person or a signal ended the run.
@@ -72,23 +74,29 @@ def judge(
     for identifier, outcome in results:
         outcomes[identifier] = worst((outcome, outcomes.get(identifier, Outcome.NOT_APPLICABLE)))
     bound = set(outcomes) if bound is None else bound
-    testable = [entry for entry in ledger.values() if kind in entry.applies_to and not entry.untestable]
+    testable = [
+        entry
+        for entry in ledger.values()
+        if kind in entry.applies_to and not (entry.untestable or entry.withdrawn or entry.id in outside)
+    ]
     musts = [entry.id for entry in testable if entry.level == "MUST"]
     provisional = tuple(entry.id for entry in testable if entry.id not in bound)
     judged = {
         name: outcome
         for name, outcome in outcomes.items()
-        if ledger[name].level == "MUST" and outcome is not Outcome.NOT_APPLICABLE
+        if ledger[name].level == "MUST" and name not in outside and outcome is not Outcome.NOT_APPLICABLE
     }
     observed = sum(outcome in EXECUTED for outcome in judged.values())
     found = set(judged.values())
     if interrupted:
         found.add(Outcome.NOT_RUN)
-    word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale)
+    # A part may be without a MUST, but not without anything.
+    is_empty = not found and not (partial and EXECUTED & set(outcomes.values()))
+    word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale, is_empty=is_empty)
     return Verdict(word, exit_code, outcomes, observed, len(musts), provisional)
 
 
-def _judge(musts: set[Outcome], *, partial: bool, faults: bool, stale: bool) -> tuple[Word, int]:
+def _judge(musts: set[Outcome], *, partial: bool, faults: bool, stale: bool, is_empty: bool) -> tuple[Word, int]:
     contradicted = bool(musts & {Outcome.FAILED, Outcome.EXPECTED_FAILURE})
     is_whole = not musts & {Outcome.ERROR, Outcome.NOT_RUN} and bool(musts) and not partial and not faults
     word: Word = "non-conformant" if contradicted else "conformant" if is_whole else "incomplete"
@@ -96,7 +104,7 @@ def _judge(musts: set[Outcome], *, partial: bool, faults: bool, stale: bool) -> 
         return word, ExitCode.HARNESS_ERROR
     if Outcome.FAILED in musts or stale:
         return word, ExitCode.NON_CONFORMANT
-    if Outcome.ERROR in musts or not musts:
+    if Outcome.ERROR in musts or is_empty:
         return word, ExitCode.HARNESS_ERROR
     if Outcome.NOT_RUN in musts:
         return word, ExitCode.INCOMPLETE

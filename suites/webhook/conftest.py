@@ -58,7 +58,7 @@ def surroundings(
     run_environment: dict[str, str],
 ) -> Surroundings:
     text = pytestconfig.getoption("--webhook-command") or default_command()
-    run_environment["webhook"] = text
+    run_environment["webhook"] = pytestconfig.getoption("--webhook-command") or "this repository's"
     directory = tmp_path_factory.mktemp("webhooks")
     (directory / "identities.json").write_text(identities(*LISTED))
     return Surroundings(parse_command(text), kube_api, directory)

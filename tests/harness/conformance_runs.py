@@ -25,7 +25,7 @@ def requirement(name: str, level: Level = "MUST", **members: Any) -> Requirement
 
 def phase(when: str, outcome: str = "passed", **members: Any) -> Phase:
     empty: dict[str, Any] = {"reason": None, "message": "", "started": START, "seconds": 0.5, "worker": ""}
-    lists: dict[str, Any] = {"checks": [], "evidence": [], "unfinished": [], "diagnostics": ""}
+    lists: dict[str, Any] = {"checks": [], "evidence": [], "unfinished": [], "diagnostics": "", "resources": {}}
     return Phase(when=when, outcome=outcome, **empty | lists | members)  # type: ignore[typeddict-item]
 
 
@@ -35,12 +35,13 @@ def make_run(outcomes: Mapping[str, str], *, levels: Mapping[str, Level] | None 
     Args:
         outcomes: Requirement ID → outcome; ``""`` for a requirement that no test decides.
         levels: Requirement ID → level; MUST by default.
-        members: Members of the phase that decides, and ``facts`` of the run.
+        members: Members of the phase that decides, ``facts`` of the run, and ``members`` of the requirements.
     """
     facts = RunFacts("run-1", START, ["suites"], "ours")
     for name, value in members.pop("facts", {}).items():
         setattr(facts, name, value)
-    ledger = Ledger(requirement(name, (levels or {}).get(name, "MUST")) for name in outcomes)
+    texts = members.pop("members", {})
+    ledger = Ledger(requirement(name, (levels or {}).get(name, "MUST"), **texts) for name in outcomes)
     results = Results()
     results.bound = {name for name, outcome in outcomes.items() if outcome}
     for name in results.bound:

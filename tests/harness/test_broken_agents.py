@@ -40,6 +40,8 @@ for address in listen + [("127.0.0.1", ports[f"--{name}-port"]) for name in ("pr
 def judge(tmp_path: Path, *arguments: str, chapter: str = "") -> tuple[int, Run]:
     """Run a few tests of the suite, or of one of its files; return pytest's exit code and the record."""
     command = [sys.executable, "-m", "pytest", f"suites/agent/{chapter}", "-q", f"--report-dir={tmp_path}", *arguments]
+    # Half of the time would go into preparing assertions, whose texts nobody reads here.
+    command += [f"--history={tmp_path}/history", "--assert=plain"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PODID_")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     (directory,) = tmp_path.glob("*-*")

@@ -3,77 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, make_suite, record, run, the_test
 
 from harness.conformance.canary import VARIABLE
-from harness.conformance.record import Run, TestRecord, read_run
 from harness.conformance.reports import formats
 
 pytest_plugins = ["pytester"]
 
-FIELDS = "source: u, applies_to: [ours, upstream], profile: core, observe: unit"
-LEDGER = f"""
-requirements:
-- {{id: AGT-1, level: MUST, sentence: The first thing holds., {FIELDS}}}
-- {{id: AGT-2, level: MUST, sentence: The second thing holds., {FIELDS}}}
-- {{id: AGT-3, level: SHOULD, sentence: The third thing holds., {FIELDS}}}
-- {{id: WHK-1, level: MUST, sentence: Theirs holds., {FIELDS.replace("ours, ", "")}}}
-"""
-CONFTEST = """
-import pytest
-from pathlib import Path
-from harness.conformance.options import add_options
-from harness.conformance.plugin import Plugin
-
-def pytest_addoption(parser):
-    add_options(parser.getgroup("podid"))
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "requirement(*ids): x")
-    config.pluginmanager.register(Plugin(Path(__file__).parent / "suites"), "podid-conformance")
-"""
-HEADER = """
-import pytest
-from harness.conformance.marks import requirement
-from harness.conformance.outcomes import could_not_run, not_applicable
-from harness.conformance.recording import Evidence, attach, check
-"""
-BOTH_PASS = '@requirement("AGT-1", "AGT-2")\ndef test_a():\n    "They hold.\\n\\n    Really."\n'
-FIRST_FAILS = '@requirement("AGT-1")\ndef test_a(): assert 1 == 2\n'
-
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.delenv("PODID_RESULT_FILE", raising=False)
-    monkeypatch.setenv(VARIABLE, "")
-    # Other plugins take most of the time of a run this small.
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makeconftest(CONFTEST)
-    (pytester.mkdir("suites") / "requirements").mkdir()
-    (pytester.path / "suites" / "requirements" / "a.yaml").write_text(LEDGER)
-    return pytester
-
-
-def run(suite: pytest.Pytester, body: str, *arguments: str) -> pytest.RunResult:
-    (suite.path / "suites" / "test_it.py").write_text(HEADER + body)
-    return suite.runpytest_inprocess("suites", "-p", "no:cacheprovider", "-Werror", *arguments, no_reraise_ctrlc=True)
-
-
-def directory(suite: pytest.Pytester) -> Path:
-    (found,) = (suite.path / "reports").iterdir()
-    return found
-
-
-def record(suite: pytest.Pytester) -> Run:
-    return read_run(directory(suite))
-
-
-def the_test(suite: pytest.Pytester) -> TestRecord:
-    (test,) = record(suite).tests
-    return test
+    return make_suite(pytester, monkeypatch)
 
 
 # --- The verdict ----------------------------------------------------------------------------------------------------
@@ -291,68 +233,6 @@ def test_a_check_of_a_requirement_that_the_test_does_not_name_is_refused(suite: 
     result.stdout.fnmatch_lines(['*add "AGT-2" to its @requirement*'])
 
 
-# --- Selecting ------------------------------------------------------------------------------------------------------
-
-TWO_TESTS = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-3")\ndef test_b(): pass\n'
-
-
-@pytest.mark.parametrize("arguments", [["-k", "test_a"], ["--only=AGT-1"], ["--only=!AGT-3"], ["--level=MUST"]])
-def test_a_selection_is_never_conformant(suite: pytest.Pytester, arguments: list[str]) -> None:
-    result = run(suite, TWO_TESTS, *arguments)
-
-    assert (result.ret, "a part of the suites" in result.outlines[-1]) == (0, True)
-    assert result.outlines[-1].startswith("verdict: incomplete")
-    assert the_test(suite).name == "test_a"
-
-
-@pytest.mark.parametrize("argument", ["--only=AGT-1", "-k=test_a"])
-def test_what_a_selection_leaves_out_is_not_provisional(suite: pytest.Pytester, argument: str) -> None:
-    run(suite, TWO_TESTS, argument)
-
-    assert [entry.id for entry in record(suite).requirements if entry.status == "provisional"] == ["AGT-2"]
-
-
-def test_an_unknown_requirement_is_refused_with_the_nearest(suite: pytest.Pytester) -> None:
-    result = run(suite, BOTH_PASS, "--only=AGT-22")
-
-    assert result.ret == 3
-    assert "did you mean AGT-2" in result.stdout.str() + result.stderr.str()
-    assert not (suite.path / "reports").exists()
-
-
-def test_an_unknown_subject_is_refused(suite: pytest.Pytester) -> None:
-    result = run(suite, BOTH_PASS, "--subject=upstraem")
-
-    assert result.ret == 3
-    assert "no subject 'upstraem'" in result.stdout.str() + result.stderr.str()
-
-
-def test_an_empty_selection_is_refused(suite: pytest.Pytester) -> None:
-    assert run(suite, TWO_TESTS, "--only=AGT-2").ret == 3
-
-
-def test_a_dry_run_says_what_would_be_decided_and_does_nothing(suite: pytest.Pytester) -> None:
-    result = run(suite, FIRST_FAILS, "--dry-run")
-
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["*test_it.py::test_a", "    AGT-1", "1 tests decide 1 requirements, 1 of them MUST"])
-    assert not (suite.path / "reports").exists()
-
-
-@pytest.mark.parametrize(
-    ("body", "fault"),
-    [
-        ("def test_a(): pass\n", "*test_a: decides no requirement*"),
-        ('@requirement("AGT-9")\ndef test_a(): pass\n', "*test_a: unknown requirement AGT-9*"),
-    ],
-)
-def test_a_test_without_a_known_requirement_is_not_collected(suite: pytest.Pytester, body: str, fault: str) -> None:
-    result = run(suite, body)
-
-    assert result.ret == 3
-    result.stdout.fnmatch_lines([fault])
-
-
 # --- Whatever happens, there is a record ----------------------------------------------------------------------------
 
 
@@ -536,6 +416,25 @@ def test_a(pod): assert False
     assert (directory(suite) / test.diagnostics / "what.txt").read_text() == "alive: ['pod']"
     assert [fault.message for fault in record(suite).faults] == ["looker: OSError: then it broke"]
     assert test.diagnostics in (directory(suite) / "index.html").read_text()
+
+
+def test_failures_alike_are_looked_into_five_times(suite: pytest.Pytester) -> None:
+    body = """
+class Looker:
+    name = "looker"
+    def collect(self, folder, since): folder.text("what.txt", "seen")
+
+@pytest.fixture(scope="module", autouse=True)
+def looked_into(diagnostics): diagnostics.register(Looker())
+
+@pytest.mark.parametrize("number", range(8))
+@requirement("AGT-1")
+def test_a(number): assert number > 99, "other" if number == 7 else "same"
+"""
+
+    run(suite, body)
+
+    assert [bool(test.diagnostics) for test in record(suite).tests] == [True] * 5 + [False] * 2 + [True]
 
 
 BASELINE = """

@@ -13,7 +13,7 @@ from conformance_runs import START, make_run, phase, requirement
 from harness.conformance.baseline import Baseline
 from harness.conformance.ledger import Ledger
 from harness.conformance.outcomes import Outcome
-from harness.conformance.record import CheckRecord, Fault, read_run, schema, write_atomically
+from harness.conformance.record import CheckRecord, Fault, gist, read_run, schema, write_atomically
 from harness.conformance.results import Results, RunFacts, decide
 from harness.conformance.store import rewrite, save
 from harness.errors import HarnessFault, UsageError
@@ -52,7 +52,7 @@ def test_a_record_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.0"),
+        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.1"),
         ({"exit_code": 7}, r"does not follow its schema: \$\.exit_code"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -65,9 +65,24 @@ def test_a_foreign_record_is_refused(tmp_path: Path, change: dict[str, object], 
 
 
 def test_a_later_minor_version_is_read(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(RUN.as_json().replace("podid-run/1.0", "podid-run/1.7"))
+    data = json.loads(RUN.as_json()) | {"schema": "podid-run/1.7", "later": 1}
+    data["tests"][0]["later"] = {"too": 1}
+    (tmp_path / "run.json").write_text(json.dumps(data))
 
-    assert read_run(tmp_path).id == RUN.id
+    assert replace(read_run(tmp_path), schema=RUN.schema) == RUN
+
+
+def test_an_earlier_minor_version_is_read(tmp_path: Path) -> None:
+    data = json.loads(RUN.as_json()) | {"schema": "podid-run/1.0"}
+    for name in ("leg", "scenarios", "shard", "parts", "frozen"):
+        del data[name]
+    for test in data["tests"]:
+        del test["earlier"], test["resources"]
+    for entry in data["requirements"]:
+        del entry["withdrawn"]
+    (tmp_path / "run.json").write_text(json.dumps(data))
+
+    assert read_run(tmp_path).line == RUN.line
 
 
 def test_a_directory_without_a_record_is_refused(tmp_path: Path) -> None:
@@ -85,18 +100,59 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("attempts", "outcome"), [("failed passed", "flaky"), ("failed failed", "failed"), ("error passed", "passed")]
+    ("attempts", "retried", "repeated"),
+    [
+        ("failed passed", "flaky", "failed"),
+        ("failed failed passed", "flaky", "failed"),
+        ("failed failed", "failed", "failed"),
+        ("failed error", "failed", "failed"),
+        ("failed could-not-run", "failed", "failed"),
+        ("passed passed", "passed", "passed"),
+    ],
 )
-def test_a_test_that_passes_when_it_is_tried_again_is_flaky(attempts: str, outcome: str) -> None:
+def test_a_failure_never_gets_lost_in_a_further_attempt(attempts: str, retried: str, repeated: str) -> None:
     results = Results()
     results.bindings["t"] = ("AGT-1",)
     for attempt in attempts.split():
-        for each in (phase("setup"), phase("call", attempt), phase("teardown")):
+        message = "E   assert 1" if attempt == "failed" else ""
+        for each in (phase("setup"), phase("call", attempt, message=message), phase("teardown")):
             results.add("t", each)
 
-    (test,) = results.run(RunFacts("r", START, [], "ours"), Ledger([requirement("AGT-1")]), Baseline(), None).tests
+    for is_repeated, outcome in ((False, retried), (True, repeated)):
+        facts = RunFacts("r", START, [], "ours", is_repeated=is_repeated)
+        (test,) = results.run(facts, Ledger([requirement("AGT-1")]), Baseline(), None).tests
 
-    assert (test.outcome, test.attempts) == (outcome, attempts.split())
+        assert (test.outcome, test.attempts) == (outcome, attempts.split())
+        assert [earlier.outcome for earlier in test.earlier] == attempts.split()[:-1]
+        assert (test.earlier[0].message == "E   assert 1") is ("failed" in attempts)
+
+
+CAUSE = "The above exception was the direct cause of the following exception:"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "def t():\n>   assert a == 2\nE   assert 1 == 2\nE    +  where 1 = f()\n\nt.py:3: AssertionError",
+            "assert 1 == 2",
+        ),
+        ("AGT-1\n  expected: 1\n  observed: 2", "observed: 2"),
+        (f"E   TimeoutExpired: 8 s\n\n{CAUSE}\n\nE   SubjectFault: it hangs", "SubjectFault: it hangs"),
+        (" ", ""),
+    ],
+)
+def test_a_failure_s_text_has_a_gist(message: str, line: str) -> None:
+    assert gist(message) == line
+
+
+def test_a_test_is_run_again_where_it_stands() -> None:
+    on_a_lab, alone = (
+        replace(RUN.tests[0], node=node) for node in ("suites/test_s3.py::t", "suites/agent/t.py::a[x y]")
+    )
+
+    assert on_a_lab.again == "python3 -m nox -s e2e -- --keep suites/test_s3.py::t"
+    assert alone.again == "uv run pytest 'suites/agent/t.py::a[x y]'"
 
 
 def held(name: str, *, holds: bool = True) -> CheckRecord:

@@ -14,6 +14,7 @@ from harness.conformance.baseline import Baseline
 from harness.conformance.ledger import Ledger
 from harness.conformance.record import Fault, Run
 from harness.conformance.reports import html, junit, markdown, write_reports
+from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.results import Results, RunFacts
 
 OUTCOMES = {
@@ -95,7 +96,7 @@ def test_markdown_begins_with_the_verdict_and_names_each_failure() -> None:
     text = markdown.render(RUN)
 
     assert text.startswith("## ❌ non-conformant: 4 of 8 MUST observed\n")
-    assert "| AGT-2 | MUST | AGT-2 holds. | E   assert 500 == 400 |" in text
+    assert "| AGT-2 | MUST | AGT-2 holds. | assert 500 == 400 |" in text
     assert "| AGT-4 | MUST | could-not-run | prerequisite: nothing here |" in text
     assert "<summary>1 provisional: no test decides them yet</summary>\n\n- WHK, 1: WHK-1" in text
     assert "python3 -m nox -s e2e -- --keep suites/test_a.py::test_agt-" in text
@@ -151,6 +152,36 @@ def test_the_page_shows_what_a_subject_printed_as_text(hostile: Run) -> None:
 
 def test_a_run_without_tests_has_a_page_too() -> None:
     assert "No test started." in html.render(make_run({"AGT-1": ""}))
+
+
+def test_many_tests_share_a_line_of_the_timeline_by_file() -> None:
+    few, many = (timeline_of(make_run({f"AGT-{number}": "passed" for number in range(count)})) for count in (3, 200))
+
+    assert [len(lane.bars) for lane in few.lanes] == [1, 1, 1]
+    assert few.lanes[0].name.startswith("test_agt-")
+    assert [(lane.name, len(lane.bars), lane.outcome) for lane in many.lanes] == [("suites/test_a.py", 200, "passed")]
+
+
+def test_the_time_between_merged_runs_is_left_out_of_the_timeline() -> None:
+    run = make_run({"AGT-1": "passed", "AGT-2": "passed"})
+    first, second = run.tests
+    hour_later = replace(second, started_at="2023-11-14T23:13:20.000Z")
+
+    timeline = timeline_of(replace(run, tests=[replace(first, started_at="2023-11-14T22:13:20.000Z"), hour_later]))
+
+    assert (timeline.seconds, [lane.bars[0].left for lane in timeline.lanes]) == (3.0, [0.0, 50.0])
+
+
+def test_the_page_shows_what_agent_and_webhook_used() -> None:
+    run = make_run({"AGT-1": "passed"})
+    use = {"agent": {"rss_peak_mib": 51.8, "rss_mib": 50.0, "cpu_s": 1.5, "threads": 6.0, "fds": 17.0}}
+    run = replace(run, scenarios=[replace(run.scenarios[0], resources=use)])
+
+    page, text = html.render(run), markdown.render(run)
+
+    assert "<tr><td>suites/test_a.py<td>agent<td>51.8 MiB<td>50.0 MiB<td>1.50 s<td>6<td>17</tr>" in page
+    assert "| agent | 51.8 MiB | 1.50 s | 6 | 17 |" in text
+    assert 'id="resources"' not in html.render(RUN)
 
 
 def test_calls_to_aws_are_shown_with_the_statement_that_decided() -> None:

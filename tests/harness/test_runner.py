@@ -53,7 +53,9 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
 
 
 def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.cli.collect_bindings", lambda _: {"suites/test_x.py::test_y": ("AGT-230",)})
+    monkeypatch.setattr(
+        "harness.report_commands.collect_bindings", lambda _, **__: {"suites/test_x.py::test_y": ("AGT-230",)}
+    )
 
     result = CliRunner().invoke(app, ["list", "--only=AGT-230", "--only=AGT-238"])
 
@@ -64,10 +66,65 @@ def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatc
 
 
 def test_list_knows_the_bindings_of_all_suites() -> None:
-    bindings = runner.collect_bindings(runner.CHECKOUT / "suites")
+    bindings = runner.collect_bindings(runner.CHECKOUT / "suites", is_last=True)
 
     folders = {node.rpartition("/")[0] for node in bindings if "::" in node}
     assert {"suites", "suites/agent"} <= folders
+
+
+@pytest.fixture
+def small_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger of two requirements, of which a test decides one."""
+    requirements = tmp_path / "requirements"
+    requirements.mkdir()
+    fields = "level: MUST, sentence: s, source: u, applies_to: [ours], profile: core, observe: unit"
+    file = requirements / "a.yaml"
+    file.write_text(f"requirements:\n- {{id: AGT-1, {fields}}}\n- {{id: AGT-2, {fields}}}\n")
+    monkeypatch.setattr("harness.report_commands.REQUIREMENTS", requirements)
+    monkeypatch.setattr("harness.report_commands.FROZEN", requirements / "frozen")
+    monkeypatch.setattr("harness.report_commands.collect_bindings", lambda _, **__: {"t.py::t": ("AGT-1",)})
+    return file
+
+
+def test_a_release_is_frozen_once_and_then_kept(small_ledger: Path) -> None:
+    invoke = CliRunner().invoke
+
+    frozen, again = invoke(app, ["ledger", "freeze", "0.1.0"]), invoke(app, ["ledger", "freeze", "0.1.0"])
+    assert frozen.stdout.strip().endswith("frozen/0.1.0.yaml: 1 requirements")
+    assert "is frozen already" in str(again.exception)
+    assert "2 requirements, 0 of them withdrawn, 1 frozen releases" in invoke(app, ["ledger", "check"]).stdout
+
+    small_ledger.write_text(small_ledger.read_text().replace("sentence: s", "sentence: t"))
+    assert "AGT-1: level, sentence, profile" in str(invoke(app, ["ledger", "check"]).exception)
+
+
+def test_a_release_is_held_to_what_was_frozen(small_ledger: Path, tmp_path: Path) -> None:
+    assert small_ledger.exists()
+    invoke = CliRunner().invoke
+    invoke(app, ["ledger", "freeze", "0.1.0"])
+    for name, bound in (("good", "AGT-1"), ("bad", "AGT-2")):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, make_run({"AGT-1": "", "AGT-2": ""} | {bound: "passed"}, members={"sentence": "s"}))
+    options = ["--release=0.1.0", f"--history={tmp_path / 'history'}"]
+
+    good = invoke(app, ["compare", str(tmp_path / "good"), str(tmp_path / "good"), *options])
+    bad = invoke(app, ["compare", str(tmp_path / "bad"), str(tmp_path / "bad"), *options])
+    markdown = invoke(app, ["compare", str(tmp_path / "bad"), str(tmp_path / "bad"), *options, "--format=markdown"])
+
+    assert (good.exit_code, bad.exit_code) == (0, 1)
+    assert bad.stdout.startswith("against the release: no test of this run decides 1 of release 0.1.0: AGT-1")
+    assert "### Against the release" in markdown.stdout
+
+
+def test_what_failed_before_runs_again_in_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, make_run({"AGT-1": "passed", "AGT-2": "failed"}))
+    told: list[object] = []
+    monkeypatch.setattr("harness.cli.Lab", LabThatDoesNotComeUp)
+    monkeypatch.setattr("harness.cli.run_suites", lambda *given: told.extend(given) or runner.Result(0, "", ()))
+
+    CliRunner().invoke(app, ["run", f"--rerun-failed={tmp_path}"])
+
+    assert told[2] == [f"--rerun-failed={tmp_path}", "suites/test_a.py"]
 
 
 # --- Running --------------------------------------------------------------------------------------------------------
@@ -133,7 +190,8 @@ class LabThatDoesNotComeUp:
     def __init__(self, name: str) -> None:
         assert name == "podid"
 
-    def up(self, _specs: object, _progress: object, _provider: object) -> None:
+    def up(self, *_arguments: object, is_offline: bool) -> None:
+        assert not is_offline
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
 

@@ -66,6 +66,14 @@ def test_nothing_executed_is_never_fine() -> None:
     assert judge([], ledger(A="MUST"), partial=False).exit_code == 3
 
 
+def test_a_part_may_be_without_a_must() -> None:
+    verdict = judge([("A", PASSED)], ledger(A="SHOULD"), partial=True)
+
+    assert (verdict.word, verdict.exit_code) == ("incomplete", 0)
+    assert judge([("A", NOT_RUN)], ledger(A="SHOULD"), partial=True).exit_code == 3
+    assert judge([("A", PASSED)], ledger(A="SHOULD"), partial=False).exit_code == 3
+
+
 def test_a_fault_outside_of_tests_leaves_the_verdict_open_but_not_a_violation() -> None:
     passed, failed = (judge([("A", o)], ledger(A="MUST"), partial=False, faults=True) for o in (PASSED, FAILED))
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
-from harness.conformance.record import EvidenceRecord, Run
+from harness.conformance.record import EvidenceRecord, Run, gist
 from harness.conformance.reports._flow import flow_of
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.reports._view import AREAS, rows_of
@@ -55,6 +56,7 @@ def style() -> Markup:
     return Markup((_PAGE / "page.css").read_text())  # noqa: S704 - our own file
 
 
+@cache
 def environment(templates: Path) -> jinja2.Environment:
     """Return what renders the templates of a directory, with everything escaped."""
     environment = jinja2.Environment(
@@ -70,6 +72,7 @@ def environment(templates: Path) -> jinja2.Environment:
         "clock": clock,
         "evidence": evidence,
         "linked": linked,
+        "gist": gist,
     }
     return environment
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.conformance.record import CheckRecord, RequirementRecord, Run, TestRecord
+from harness.conformance.record import CheckRecord, RequirementRecord, Run, TestRecord, gist
 
 __all__ = ["FILE_NAME", "cell", "render", "section"]
 
@@ -30,10 +30,12 @@ def _render(run: Run, rows: int) -> str:
     for check in (check for test in run.tests for check in test.checks if not check.holds):
         broken.setdefault(check.requirement, []).append(check)
     failed = [entry for entry in run.requirements if entry.outcome in {"failed", "expected-failure"}]
+    failed.sort(key=lambda entry: (entry.outcome != "failed", entry.level != "MUST"))
     missing = [entry for entry in run.requirements if entry.outcome in {"error", "could-not-run", "not-applicable"}]
     parts = [
         f"## {_SIGNS[run.verdict]} {run.verdict}: {run.observed_musts} of {run.musts} MUST observed",
         f"Run `{run.id}` of subject `{run.subject}`, {run.scope} scope, exit code {run.exit_code}"
+        + (f", held to release {run.frozen.release}" if run.frozen else "")
         + (", **interrupted**" if run.interrupted else ""),
         _table(("outcome", "requirements"), [(name, str(count)) for name, count in run.counts.items()], rows),
         section(
@@ -46,17 +48,21 @@ def _render(run: Run, rows: int) -> str:
         section("Faults of the harness", ("where", "what"), ((f.where, cell(f.message)) for f in run.faults), rows),
         section(
             "Flaky",
-            ("ID", "requirement"),
-            ((e.id, cell(e.sentence)) for e in run.requirements if e.outcome == "flaky"),
+            ("ID", "requirement", "attempts"),
+            (_flake(entry, tests) for entry in run.requirements if entry.outcome == "flaky"),
             rows,
         ),
         section(
             "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
         ),
+        section(
+            "Agent and webhook", ("scenario", "program", "memory, most", "CPU", "threads", "files"), _use(run), rows
+        ),
+        section("Made of", ("run", "verdict"), ((f"`{part.id}`", cell(part.line)) for part in run.parts), rows),
         _provisional(run),
     ]
     if again := next((test for test in run.tests if test.outcome in {"failed", "error"}), None):
-        parts.append(f"Run one again: `python3 -m nox -s e2e -- --keep {again.node}`")
+        parts.append(f"Run one again: `{again.again}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -65,9 +71,14 @@ def _failure(
 ) -> tuple[str, ...]:
     mine = [tests[node] for node in requirement.tests]
     said = [f"expected {c.expected!r}, observed {c.observed!r}" for c in checks]
-    said = said or [test.message.strip().splitlines()[-1] for test in mine if test.message.strip()]
+    said = said or [text for text in (gist(test.message) for test in mine) if text]
     known = " (known)" if requirement.outcome == "expected-failure" else ""
     return requirement.id, requirement.level, cell(requirement.sentence), cell("; ".join(said)) + known
+
+
+def _flake(requirement: RequirementRecord, tests: dict[str, TestRecord]) -> tuple[str, ...]:
+    attempts = "; ".join(", ".join(tests[node].attempts) for node in requirement.tests)
+    return requirement.id, cell(requirement.sentence), attempts
 
 
 def _absence(requirement: RequirementRecord) -> tuple[str, ...]:
@@ -77,6 +88,21 @@ def _absence(requirement: RequirementRecord) -> tuple[str, ...]:
 
 def _slowest(run: Run) -> list[TestRecord]:
     return sorted((test for test in run.tests if test.seconds >= 1), key=lambda test: -test.seconds)[:10]
+
+
+def _use(run: Run) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{cell(scenario.name)}`",
+            program,
+            f"{use['rss_peak_mib']:.1f} MiB",
+            f"{use['cpu_s']:.2f} s",
+            f"{use['threads']:.0f}",
+            f"{use['fds']:.0f}",
+        )
+        for scenario in run.scenarios
+        for program, use in sorted(scenario.resources.items())
+    ]
 
 
 def _provisional(run: Run) -> str:

@@ -1,0 +1,160 @@
+"""What earlier runs leave for later ones: how long each test takes, and which requirements are not steady.
+
+Two files in one directory (``.podid/history``; CI keeps it between runs): ``durations.json`` with the last twenty
+durations of each test, and ``flakes.jsonl`` with a line for each run. Both keep legs of a matrix apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.conformance.outcomes import EXECUTED
+from harness.conformance.record import Run, TestRecord, gist, write_atomically
+from harness.errors import UsageError
+
+__all__ = ["DEFAULT", "Durations", "Steadiness", "note_run", "read_durations", "read_flakes"]
+
+DEFAULT = ".podid/history"
+_DURATIONS, _FLAKES = "durations.json", "flakes.jsonl"
+_SCHEMA = "podid-durations/1"
+_LAST = 20
+_EXECUTED = frozenset(outcome.value for outcome in EXECUTED)
+_UNKNOWN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long the tests of one leg took in earlier runs."""
+
+    seconds: Mapping[str, Sequence[float]]
+    """Node ID → durations, oldest first."""
+
+    def expected(self, nodes: Iterable[str]) -> dict[str, float]:
+        """Return how long each test will probably take; one that nobody measured takes as long as the median one."""
+        known = {node: median(seconds) for node, seconds in self.seconds.items() if seconds}
+        usual = median(known.values()) if known else _UNKNOWN_SECONDS
+        return {node: known.get(node, usual) for node in nodes}
+
+
+def read_durations(directory: Path, leg: str) -> Durations:
+    """Read how long the tests of a leg take; nothing is known before its first run.
+
+    Raises:
+        UsageError: The file is damaged.
+    """
+    return Durations(_read_durations(directory / _DURATIONS).get(leg, {}))
+
+
+def _read_durations(file: Path) -> dict[str, dict[str, list[float]]]:
+    try:
+        data: Any = json.loads(file.read_text())
+        if data["schema"] != _SCHEMA:
+            raise UsageError(f"{file} is of version {data['schema']!r}; this podid reads {_SCHEMA}", hint=f"rm {file}")
+        legs: dict[str, dict[str, list[float]]] = data["legs"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is damaged: {error}", hint=f"rm {file}") from error
+    return legs
+
+
+def note_run(directory: Path, run: Run) -> None:
+    """Add a run to both files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    legs = _read_durations(directory / _DURATIONS)
+    mine = legs.setdefault(run.leg, {})
+    for test in run.tests:
+        if test.outcome in _EXECUTED:
+            mine[test.node] = [*mine.get(test.node, []), round(test.seconds, 3)][-_LAST:]
+    data = {"schema": _SCHEMA, "legs": legs}
+    write_atomically(directory / _DURATIONS, json.dumps(data, indent=1, sort_keys=True) + "\n")
+    with (directory / _FLAKES).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(_line(run), ensure_ascii=False) + "\n")
+
+
+def _line(run: Run) -> dict[str, Any]:
+    executed = [entry.id for entry in run.requirements if entry.outcome in _EXECUTED | {"error"}]
+    unsteady = [test for test in run.tests if set(test.attempts) & {"failed", "error"}]
+    series = [
+        {"id": name, "test": test.node, "outcome": outcome, "attempts": test.attempts, "signatures": _signatures(test)}
+        for test in unsteady
+        for name, outcome in test.decisions.items()
+        if outcome in {"flaky", "failed", "error"}
+    ]
+    facts = {"run": run.id, "time": run.started_at, "leg": run.leg, "commit": run.environment.get("commit", "")}
+    return {**facts, "executed": executed, "series": series}
+
+
+def _signatures(test: TestRecord) -> list[str]:
+    """Return what each bad attempt said, in one line."""
+    messages = [*(attempt.message for attempt in test.earlier), test.message]
+    return [text[:200] for text in map(gist, messages) if text]
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """How one requirement came out in its last runs on one leg."""
+
+    id: str
+    leg: str
+    runs: int
+    flaky: int
+    failed: int
+    errors: int
+    """Runs in which the harness broke: no flakes, and counted apart from them."""
+    last: str
+    """When it was unsteady last."""
+    signature: str
+
+    @property
+    def exceeds_budget(self) -> bool:
+        """Whether it was flaky more often than a release may have it."""
+        return self.flaky >= 2
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of a table."""
+        counts = (f"{count}/{self.runs}" for count in (self.flaky, self.failed, self.errors))
+        return self.id, self.leg, *counts, self.last[:10], self.signature
+
+
+def read_flakes(directory: Path, legs: Collection[str] = ()) -> list[Steadiness]:
+    """Return the requirements that were not steady in their last twenty runs, the flakiest first.
+
+    Args:
+        directory: The history.
+        legs: Legs to look at; all by default.
+
+    Raises:
+        UsageError: The file is damaged.
+    """
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in _lines(directory / _FLAKES):
+        for name in line["executed"] if not legs or line["leg"] in legs else ():
+            runs.setdefault((line["leg"], name), []).append(line)
+    found = [_steadiness(name, leg, lines[-_LAST:]) for (leg, name), lines in runs.items()]
+    unsteady = [entry for entry in found if entry.last]
+    return sorted(unsteady, key=lambda entry: (-entry.flaky, -entry.failed, -entry.errors, entry.id, entry.leg))
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged: {error}", hint=f"rm {file}") from error
+
+
+def _steadiness(name: str, leg: str, lines: Sequence[dict[str, Any]]) -> Steadiness:
+    counts = {"flaky": 0, "failed": 0, "error": 0}
+    last, signature = "", ""
+    for line in lines:
+        mine = [series for series in line["series"] if series["id"] == name]
+        for outcome in {series["outcome"] for series in mine}:
+            counts[outcome] += 1
+        if mine:
+            last, signature = line["time"], next((text for series in mine for text in series["signatures"]), "")
+    return Steadiness(name, leg, len(lines), counts["flaky"], counts["failed"], counts["error"], last, signature)

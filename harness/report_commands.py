@@ -1,0 +1,179 @@
+"""The verbs of ``podid`` about runs that are over and about the ledger: nothing here runs a test or needs a lab."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from harness.conformance.compare import compare
+from harness.conformance.frozen import freeze, read_all, read_frozen
+from harness.conformance.history import DEFAULT, note_run, read_flakes
+from harness.conformance.ledger import Level, read_ledger
+from harness.conformance.merge import bring_diagnostics, merge
+from harness.conformance.record import read_run
+from harness.conformance.release import objections
+from harness.conformance.reports import write_reports
+from harness.conformance.selection import select
+from harness.conformance.store import rewrite, save
+from harness.errors import HarnessFault, UsageError
+from harness.lab.paths import CHECKOUT
+from harness.runner import collect_bindings
+
+__all__ = ["Only", "app"]
+
+SUITES = CHECKOUT / "suites"
+REQUIREMENTS = SUITES / "requirements"
+FROZEN = REQUIREMENTS / "frozen"
+
+app = typer.Typer(add_completion=False)
+ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check the requirements; freeze a release's.")
+app.add_typer(ledger_app, name="ledger")
+
+Only = Annotated[
+    list[str],
+    typer.Option(
+        "--only",
+        metavar="EXPR",
+        help="ID or glob; scenario:, profile: or level: with one; ! for the opposite, blanks for and, repeat for or.",
+    ),
+]
+History = Annotated[Path, typer.Option("--history", help="Where durations and flakes are.")]
+HISTORY = CHECKOUT / DEFAULT
+
+
+class Form(Enum):
+    """How to print a comparison."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+@app.command("compare")
+def compare_runs(
+    old: Annotated[Path, typer.Argument(help="A run's directory or its run.json.")],
+    new: Annotated[Path, typer.Argument(help="Another.")],
+    form: Annotated[Form, typer.Option("--format", help="How to print it.")] = Form.TEXT,
+    release: Annotated[str, typer.Option("--release", help="Also say what stands against this frozen release.")] = "",
+    history: History = HISTORY,
+) -> None:
+    """Say what changed between two runs. Exit code 1: a MUST was lost; 2: the runs do not allow an all-clear."""
+    run = read_run(new)
+    against = objections(run, read_frozen(FROZEN, release), read_flakes(history)) if release else ()
+    comparison = compare(read_run(old), run, against)
+    match form:
+        case Form.TEXT:
+            print(comparison.text())
+        case Form.MARKDOWN:
+            print(comparison.markdown(), end="")
+        case Form.JSON:
+            print(json.dumps(comparison.data(), indent=1, ensure_ascii=False))
+    raise typer.Exit(comparison.exit_code)
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="A run's directory.")]) -> None:
+    """Write a run's reports again from its record; nothing is run."""
+    _complain(rewrite(directory))
+    print(directory / "index.html")
+
+
+@app.command("merge")
+def merge_runs(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of runs.")],
+    report_dir: Annotated[Path, typer.Option("--report-dir", help="Where the directory is made.")] = Path("reports"),
+    history: History = HISTORY,
+) -> None:
+    """Make one report of several runs: suites of one subject, or all shards. The exit code is that of the verdict."""
+    runs = [read_run(directory) for directory in directories]
+    identifier = f"merged-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = merge(identifier, runs)
+    directory = report_dir / identifier
+    directory.mkdir(mode=0o700, parents=True)
+    bring_diagnostics({part.id: source for source, part in zip(directories, runs, strict=True)}, directory)
+    save(directory, run)
+    _complain(write_reports(directory, run))
+    if shards := [part for part in runs if part.shard]:
+        note_run(history, merge(identifier, shards))
+    print(f"{run.line} — {directory / 'index.html'}")
+    raise typer.Exit(run.exit_code)
+
+
+def _complain(faults: list[str]) -> None:
+    if faults:
+        raise HarnessFault("not every report could be written:\n  " + "\n  ".join(faults))
+
+
+@app.command("list")
+def list_requirements(
+    only: Only = [],  # noqa: B006 - typer copies it
+    level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the requirements and the tests that decide them."""
+    ledger = read_ledger(REQUIREMENTS)
+    asked = select(ledger, only, cast("list[Level]", level), {file.stem for file in SUITES.rglob("test_*.py")})
+    tests: dict[str, list[str]] = {}
+    for node, identifiers in collect_bindings(SUITES, is_last=True).items():
+        for name in identifiers:
+            tests.setdefault(name, []).append(node)
+    chosen = [
+        entry
+        for entry in ledger.values()
+        if any(asked.asks(entry, node.partition("::")[0]) for node in tests.get(entry.id, [""]))
+    ]
+    if as_json:
+        print(json.dumps([asdict(entry) | {"tests": tests.get(entry.id, [])} for entry in chosen], indent=1))
+        return
+    for entry in chosen:
+        print(f"{entry.id:16} {entry.level:6} {entry.sentence}")
+        why = f"untestable: {entry.untestable}" if entry.untestable else "provisional: no test decides it"
+        why = f"withdrawn in {entry.withdrawn}" if entry.withdrawn else why
+        print("\n".join(f"{'':24}{line}" for line in tests.get(entry.id, [why])))
+    decided = sum(entry.id in tests for entry in chosen)
+    print(f"{len(chosen)} requirements, {decided} decided by tests", file=sys.stderr)
+
+
+@app.command()
+def flakes(
+    leg: Annotated[list[str], typer.Option("--leg", help="Legs to look at; all by default.")] = [],  # noqa: B006
+    history: History = HISTORY,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say which requirements were not steady in the last twenty runs, and how often."""
+    found = read_flakes(history, leg)
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in found], indent=1, ensure_ascii=False))
+        return
+    rows = [("requirement", "leg", "flaky", "failed", "errors", "last", "said"), *(entry.row() for entry in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows if found else ():
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"{len(found)} unsteady requirements in {history}", file=sys.stderr)
+
+
+@ledger_app.command()
+def check() -> None:
+    """Check the ledger, and that nothing that a release froze has changed. Exit code 3 when something is wrong."""
+    ledger = read_ledger(REQUIREMENTS)
+    releases = read_all(FROZEN)
+    if complaints := [complaint for frozen in releases for complaint in frozen.complaints(ledger)]:
+        raise UsageError("the ledger is not what was frozen:\n  " + "\n  ".join(complaints))
+    withdrawn = sum(bool(entry.withdrawn) for entry in ledger.values())
+    print(f"{len(ledger)} requirements, {withdrawn} of them withdrawn, {len(releases)} frozen releases: all is well")
+
+
+@ledger_app.command("freeze")
+def freeze_release(release: Annotated[str, typer.Argument(help="Such as 0.1.0.")]) -> None:
+    """Write down what a release is held to: every requirement that a test decides now. Once for each release."""
+    bound = {name for identifiers in collect_bindings(SUITES, is_last=True).values() for name in identifiers}
+    file = freeze(FROZEN, release, read_ledger(REQUIREMENTS), bound)
+    print(f"{file}: {len(bound)} requirements")
