@@ -24,7 +24,6 @@ from harness.conformance.ground import Ground
 from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
-from harness.conformance.usage import use_between
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.lab.paths import cache_directory
@@ -224,8 +223,10 @@ def calls_as_evidence(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def meter(cluster: Cluster, kube: Kube) -> PodMeter:
-    """What agent and webhook use on the nodes."""
-    return PodMeter(cluster, kube)
+    """What agent and webhook use on the nodes, from here on."""
+    meter = PodMeter(cluster, kube)
+    meter.lap()
+    return meter
 
 
 @pytest.fixture(autouse=True)
@@ -235,9 +236,8 @@ def resource_use(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     meter: PodMeter = request.getfixturevalue("meter")
-    before = meter.begin()
     yield
-    note_use(use_between(before, meter.read()))
+    note_use(meter.lap())
 
 
 @pytest.fixture(scope="session")

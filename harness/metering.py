@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.cluster.base import Cluster
-from harness.conformance.usage import Reading
+from harness.conformance.record import Use
+from harness.conformance.usage import Reading, Readings, use_between
 from harness.kube import Kube
 
 __all__ = ["PodMeter", "parse_readings"]
@@ -23,14 +24,14 @@ _NAMESPACE = "kube-system"
 _SECONDS = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
-# Writing 5 to clear_refs starts VmHWM afresh, so that the peak is that of the test. A process may end at any moment.
+# Writing 5 to clear_refs starts VmHWM afresh: the next peak is of what follows. A process may end at any moment.
 _SCRIPT = r"""
-grep -HoE "$2" /proc/[0-9]*/cgroup 2>/dev/null | sort -u | while IFS=: read -r file id; do
+grep -HoE "$1" /proc/[0-9]*/cgroup 2>/dev/null | sort -u | while IFS=: read -r file id; do
   process=${file%/cgroup}
-  if [ "$1" = begin ]; then { echo 5 > "$process/clear_refs"; } 2>/dev/null; fi
   echo "container $id files $(ls "$process/fd" 2>/dev/null | wc -l)"
   cat "$process/stat" 2>/dev/null
   grep -E "^(VmRSS|VmHWM|Threads):" "$process/status" 2>/dev/null
+  { echo 5 > "$process/clear_refs"; } 2>/dev/null
 done
 """
 
@@ -42,21 +43,22 @@ class PodMeter:
         """Keep the cluster and an administrator of it."""
         self._cluster = cluster
         self._core: Any = kube.core
+        self._last: Readings = {}
 
-    def begin(self) -> Mapping[str, Reading]:
-        """Start peaks afresh, and read."""
-        return self._ask("begin")
+    def lap(self) -> Use:
+        """Return what each program used since the last lap; since its start, if there was none."""
+        now = self.read()
+        use = use_between(self._last, now)
+        self._last = now
+        return use
 
     def read(self) -> Mapping[str, Reading]:
-        """Read."""
-        return self._ask("read")
-
-    def _ask(self, what: str) -> dict[str, Reading]:
+        """Read, and start peaks afresh."""
         readings: dict[str, Reading] = {}
         try:
             containers = self._containers()
             for node in self._cluster.nodes if containers else ():
-                command = ["sh", "-c", _SCRIPT, "meter", what, "|".join(containers)]
+                command = ["sh", "-c", _SCRIPT, "meter", "|".join(containers)]
                 done = self._cluster.run_on_node(node.name, command, timeout=_SECONDS)
                 readings |= parse_readings(done.stdout, containers, node.name)
         except Exception:  # noqa: BLE001 - what cannot be read is not reported, and never decides about a test

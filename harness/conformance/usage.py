@@ -1,17 +1,16 @@
 """What agent and webhook use of a machine: readings of their processes, and what these come to over a scenario.
 
-A :class:`Meter` is asked before and after a test. It reads processes wherever they run; this module only counts.
+Whoever can reach the processes reads them (:mod:`harness.metering`); this module only counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from harness.conformance.record import Use
 
-__all__ = ["Meter", "Reading", "total_use", "use_between"]
+__all__ = ["Reading", "Readings", "total_use", "use_between"]
 
 _SUMS = frozenset({"cpu_s"})
 
@@ -24,7 +23,7 @@ class Reading:
     """``agent`` or ``webhook``."""
     rss_mib: float
     rss_peak_mib: float
-    """The most since the meter was last told to begin, or since the process started."""
+    """The most since the last reading, or since the process started."""
     cpu_s: float
     """Seconds of CPU since the process started."""
     threads: int
@@ -33,18 +32,6 @@ class Reading:
 
 Readings = Mapping[str, Reading]
 """Process → reading; a process that was restarted is another one."""
-
-
-class Meter(Protocol):
-    """Reads the processes of the subject."""
-
-    def begin(self) -> Readings:
-        """Start peaks afresh where the system can, and read."""
-        ...
-
-    def read(self) -> Readings:
-        """Read."""
-        ...
 
 
 def use_between(before: Readings, after: Readings) -> Use:

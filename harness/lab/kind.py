@@ -206,7 +206,7 @@ class KindProvider:
         ours.join_lab(aws_address=self._aws_address, trust_bundle=trust)
         wiring.apply_wiring(kube, trust_bundle_path=ours.trust_bundle)
         wiring.apply_pull_rule(kube)
-        # A CoreDNS that starts before services have addresses that lead somewhere waits up to half a minute to try again.
+        # A CoreDNS that starts before services can be reached waits up to half a minute to try again.
         kube.wait_until_deployed("DaemonSet", "kube-proxy", "kube-system")
         corefile = kube.read("v1", "ConfigMap", "coredns", "kube-system")["data"]["Corefile"]
         wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self._aws_address))

@@ -7,8 +7,6 @@ import subprocess
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from harness.cluster.base import Completed, Node
 from harness.conformance.usage import Reading, total_use, use_between
 from harness.metering import PodMeter, parse_readings
@@ -67,7 +65,7 @@ class HereCluster:
             raise subprocess.TimeoutExpired(command, timeout)
         assert (node, command[-1]) == ("here", "0123abcd|4567cdef")
         # No process here is in a container of that name: this one stands in.
-        script = command[2].replace('grep -HoE "$2" /proc/[0-9]*/cgroup', f"echo /proc/{os.getpid()}/cgroup:0123abcd")
+        script = command[2].replace('grep -HoE "$1" /proc/[0-9]*/cgroup', f"echo /proc/{os.getpid()}/cgroup:0123abcd")
         done = subprocess.run([*command[:2], script, *command[3:]], capture_output=True, text=True, check=False)
         return Completed(done.returncode, done.stdout, done.stderr)
 
@@ -87,11 +85,20 @@ def pods(**containers: str) -> Any:
 KUBE = pods(eks_pod_identity_agent="0123abcd", pod_identity_webhook="4567cdef", coredns="89")
 
 
-@pytest.mark.parametrize("ask", ["begin", "read"])
-def test_processes_are_read_where_the_pods_run(ask: str) -> None:
+def test_a_lap_counts_from_the_one_before() -> None:
+    cluster: Any = HereCluster()
+    meter = PodMeter(cluster, KUBE)
+
+    first, second = meter.lap(), meter.lap()
+
+    assert second["agent"]["cpu_s"] < first["agent"]["cpu_s"]
+    assert second["agent"]["rss_mib"] > 0
+
+
+def test_processes_are_read_where_the_pods_run() -> None:
     cluster: Any = HereCluster()
 
-    (found,) = getattr(PodMeter(cluster, KUBE), ask)().values()
+    (found,) = PodMeter(cluster, KUBE).read().values()
 
     assert found.program == "agent"
     assert 0 < found.rss_mib <= found.rss_peak_mib
