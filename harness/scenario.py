@@ -24,6 +24,8 @@ from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 
 __all__ = [
     "AGENT_ADDON",
+    "NOT_ASSUMED",
+    "UUID4",
     "AwsAccount",
     "CredentialsResponse",
     "Event",
@@ -39,6 +41,13 @@ __all__ = [
     "without_agent",
 ]
 
+UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+"""Pattern of the random end of a session's name."""
+NOT_ASSUMED = (
+    r"\[[0-9a-f-]{36}\]: \(AccessDeniedException\): "
+    r"Unauthorized Exception! EKS does not have permissions to assume the associated role\., fault: client\n"
+)
+"""Pattern of what a pod is told when EKS Auth may not assume the association's role."""
 _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"  # noqa: S105 - a path
 _PAUSE = ("sleep", "3600")
 

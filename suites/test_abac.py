@@ -18,6 +18,8 @@ from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.kube import Kube, Pod, load_manifests
 from harness.scenario import (
+    NOT_ASSUMED,
+    UUID4,
     AwsAccount,
     assume_role_records,
     caller_identity,
@@ -37,12 +39,7 @@ IMAGE = "amazon/aws-cli:latest"
 SLEEP = ("sleep", "3600")
 TEAMS = ("team-a", "team-b")
 EACH_TEAM = pytest.mark.parametrize(("team", "other"), [("team-a", "team-b"), ("team-b", "team-a")], ids=TEAMS)
-UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 SESSION_ARN = rf"arn:aws:sts::123456789012:assumed-role/{ROLE}/eks-[a-z0-9-]{{10}}-[a-z0-9-]{{1,10}}-{UUID4}"
-NOT_ASSUMED = (
-    r"\[[0-9a-f-]{36}\]: \(AccessDeniedException\): "
-    r"Unauthorized Exception! EKS does not have permissions to assume the associated role\., fault: client\n"
-)
 
 
 # --- The section's set-up, in the article's order -------------------------------------------------------------------

@@ -25,6 +25,7 @@ from harness.kube import Kube, Pod, load_manifests
 from harness.lab import Lab
 from harness.scenario import (
     AGENT_ADDON,
+    UUID4,
     AwsAccount,
     LogReader,
     caller_identity,
@@ -41,7 +42,6 @@ IRSA_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-irsa-role"
 NEW_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-podidentity-role"
 ANNOTATION = "eks.amazonaws.com/role-arn"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 IRSA_VARIABLES = {
     "AWS_STS_REGIONAL_ENDPOINTS": "regional",
     "AWS_DEFAULT_REGION": "eu-west-1",

@@ -21,6 +21,7 @@ from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.kube import Kube, Pod
 from harness.scenario import (
+    UUID4,
     AwsAccount,
     assume_role_records,
     credentials_response,
@@ -39,7 +40,6 @@ IMAGE = "amazon/aws-cli:latest"
 SLEEP = ("sleep", "3600")
 TOKEN_DIRECTORY = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"
 TOKEN_FILE = f"{TOKEN_DIRECTORY}/eks-pod-identity-token"
-UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 SESSION_TAGS = [
     "eks-cluster-arn",
     "eks-cluster-name",
