@@ -27,7 +27,7 @@ from harness.subject.aws import ACCOUNT, Aws
 from harness.subject.cloud_ports import SettableClock
 from harness.subject.iam_requests import ALLOW_ALL, policy
 from harness.subject.running_aws import running_aws
-from suites.aws.test_signatures import SESSION, V1, authorization, store_of, with_headers
+from harness.subject.signed_requests import SESSION, V1, authorization, store_of, with_headers
 
 
 @requirement("IAM-PERF-05")
