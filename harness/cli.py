@@ -23,6 +23,7 @@ from harness.cluster.base import ClusterSpec
 from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
+from harness.diagnose_commands import app as diagnose_app
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(iam_app, name="iam")
 app.add_typer(report_app)
 app.add_typer(images_app, name="images")
+app.add_typer(diagnose_app)
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -61,6 +63,9 @@ ProviderOption = Annotated[
         envvar="PODID_PROVIDER",
         help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
     ),
+]
+Nodes = Annotated[
+    int, typer.Option("--nodes", envvar="PODID_NODES", min=1, max=9, help="Nodes of each cluster, at least.")
 ]
 OfflineOption = Annotated[
     bool,
@@ -78,6 +83,7 @@ def up(
     *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
+    nodes: Nodes = 1,
     provider: ProviderOption = "auto",
     offline: OfflineOption = False,
 ) -> None:
@@ -85,7 +91,8 @@ def up(
     the_lab = Lab(lab)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
-        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider), is_offline=offline)
+        specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+        the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
@@ -189,6 +196,7 @@ def run(
     *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
+    nodes: Nodes = 1,
     provider: ProviderOption = "auto",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
     only: Only = [],  # noqa: B006
@@ -232,7 +240,7 @@ def run(
     with Progress() as progress:
         try:
             try:
-                specs = [ClusterSpec.named(name) for name in cluster]
+                specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
                 the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.

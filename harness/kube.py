@@ -18,6 +18,7 @@ import yaml
 
 from harness import wait
 from harness.cluster.base import Completed
+from harness.errors import HarnessFault
 
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests"]
 
@@ -43,9 +44,14 @@ def load_manifests(path: Path, replacements: Mapping[str, str] | None = None) ->
 class Kube:
     """A client for one cluster, by its kubeconfig."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        """Read the kubeconfig; the API server is not asked yet."""
-        self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig))
+    def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
+        """Read the kubeconfig; the API server is not asked yet.
+
+        Args:
+            kubeconfig: The file.
+            context: Its context; None for the current one.
+        """
+        self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig), context)
         self._discovery_cache = kubeconfig.with_name("discovery.json")
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
@@ -62,6 +68,43 @@ class Kube:
         except (OSError, urllib3.exceptions.HTTPError):
             return False
         return response.status == 200
+
+    def get(self, path: str, **query: str) -> Manifest | None:
+        """Return what the API has at a path, field names as in the API; None if there is nothing.
+
+        Args:
+            path: Such as ``/api/v1/namespaces/demo/pods/s3-test``.
+            query: Parameters such as ``labelSelector``.
+
+        Raises:
+            HarnessFault: The API server does not answer, or does not allow it.
+        """
+        serialized = self._api.param_serialize(
+            "GET",
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = self._api.call_api(*serialized, _request_timeout=30)
+        except (OSError, urllib3.exceptions.HTTPError, ApiException) as error:
+            raise HarnessFault(
+                f"the API server at {self._api.configuration.host} did not answer GET {path}: {error}"
+            ) from error
+        content = response.read()
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise HarnessFault(
+                f"the API server refused GET {path}: {response.status} {content.decode(errors='replace')[:500]}",
+                hint="whoever looks needs to be allowed to get and list; see: kubectl auth can-i --list",
+            )
+        return json.loads(content)
+
+    def items(self, path: str, **query: str) -> list[Manifest]:
+        """Return what the API lists at a path; nothing where there is no such API."""
+        return (self.get(path, **query) or {"items": []})["items"]
 
     def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
         """Apply objects server-side, in order.
@@ -170,6 +213,16 @@ class Kube:
             hint=f"see: kubectl --namespace {namespace} describe {kind.lower()},pod",
         )
 
+    def wait_until_nodes_are_ready(self, names: Sequence[str], timeout: float = 120) -> None:
+        """Wait until these nodes are there and take pods."""
+        wait.until(
+            lambda: sorted(set(names) - {node.metadata.name for node in self.core.list_node().items if _takes(node)}),
+            lambda missing: not missing,
+            what=f"nodes {', '.join(names)} to be ready",
+            timeout=timeout,
+            hint="see: kubectl describe node",
+        )
+
     def pods(self, namespace: str, label_selector: str) -> list[Pod]:
         """Return the pods with these labels that are not being deleted, newest first."""
         found = self.core.list_namespaced_pod(namespace, label_selector=label_selector).items
@@ -276,6 +329,10 @@ class Pod:
         """Delete the pod and wait until it is gone."""
         self.kube.core.delete_namespaced_pod(self.name, self.namespace, grace_period_seconds=0)
         wait.until(lambda: not _exists(self.read), what=f"pod {self.namespace}/{self.name} to go", timeout=60)
+
+
+def _takes(node: Any) -> bool:
+    return any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or ())
 
 
 def _exists(call: Callable[[], object]) -> bool:

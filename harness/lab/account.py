@@ -44,15 +44,15 @@ class AwsAccount:
             secret_access_key: Its secret.
             region: Region for regional services.
         """
-        self._endpoint = endpoint
-        self._session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
+        self.endpoint = endpoint
+        self.session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
         """Return the boto3 client of a service."""
         if service not in self._clients:
             configuration = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
-            self._clients[service] = self._session.client(service, endpoint_url=self._endpoint, config=configuration)
+            self._clients[service] = self.session.client(service, endpoint_url=self.endpoint, config=configuration)
         return self._clients[service]
 
     @contextlib.contextmanager

@@ -140,6 +140,17 @@ class LabAws:
                 addon_manifests=agent_manifests,
             )
         )
+        self.register_nodes(cluster, endpoint)
+
+    def register_nodes(self, cluster: Cluster, endpoint: str, *, hop_limit: int = 1) -> None:
+        """Make IMDS know a cluster's nodes.
+
+        Args:
+            cluster: The cluster.
+            endpoint: URL of AWS.
+            hop_limit: How far tokens of the metadata service travel: 1 keeps pods out, 2 lets them in.
+        """
+        control, spec = self.control(endpoint), cluster.spec
         for node in cluster.nodes:
             control.register_node(
                 NodeBinding(
@@ -151,5 +162,6 @@ class LabAws:
                     account=spec.account,
                     region=spec.region,
                     availability_zone=f"{spec.region}a",
+                    hop_limit=hop_limit,
                 )
             )

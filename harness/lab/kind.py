@@ -21,7 +21,7 @@ from harness.cluster.kind.cluster import KindCluster, Tool
 from harness.cluster.kind.engine import LabEngine, connect, explained
 from harness.cluster.kind.node_image import ensure_node_image, find_node_image, read_traits, wanted
 from harness.docker_images import Archive, DockerImages
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
 from harness.images import ImageSpec
 from harness.kube import Kube
@@ -187,6 +187,13 @@ class KindProvider:
             }
             self.engine.put_files(self._aws_container, files)
             client.api.start(self._aws_container)
+
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Refuse: kind makes all nodes when it makes the cluster."""
+        raise UsageError(
+            f"kind cluster {cluster.spec.name!r} has {len(cluster.nodes)} nodes and cannot get {nodes}",
+            hint=f"raise it with them: podid down; podid up --nodes {nodes}",
+        )
 
     def interrupt(self) -> None:
         """End builds in the engine, and an AWS that is starting: it would be waited for."""

@@ -186,12 +186,14 @@ class Lab:
                 require_all_parts(self.provider(name))
             if is_new:
                 self._remove()
-            present = {cluster.spec.name for cluster in self.provider(name).clusters()}
+            present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
-            if not added:
-                return
             try:
-                self._raise(added, self.provider(name), progress, is_new=is_new)
+                if added:
+                    self._raise(added, self.provider(name), progress, is_new=is_new)
+                for spec in specs:
+                    if spec.name in present and len(present[spec.name].nodes) < spec.nodes:
+                        self._add_nodes(present[spec.name], spec.nodes, progress)
             except BaseException as error:
                 full = full_disk()
                 with progress.phase("clean-up"), _without_interruption():
@@ -228,6 +230,18 @@ class Lab:
             for cluster in started.clusters:
                 self._complete(cluster, provider, aws, progress)
             self._write_profiles()
+
+    def _add_nodes(self, cluster: LabCluster, nodes: int, progress: Progress) -> None:
+        """Let a running cluster grow, and wait until the new nodes take pods."""
+        name = cluster.spec.name
+        with progress.phase(f"{name} nodes"), contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            self._provider.add_nodes(cluster, nodes)
+            self.aws.register_nodes(cluster, self._provider.aws_endpoint)
+            kube.wait_until_nodes_are_ready([node.name for node in cluster.nodes])
+
+    def set_hop_limit(self, cluster: Cluster, hop_limit: int) -> None:
+        """Let tokens of the nodes' metadata service travel so far: 1 keeps pods out, 2 lets them in."""
+        self.aws.register_nodes(cluster, self._provider.aws_endpoint, hop_limit=hop_limit)
 
     def _wait_for_aws(self, started: Future[None], progress: Progress) -> None:
         started.result()

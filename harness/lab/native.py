@@ -142,23 +142,45 @@ class NativeProvider:
                 network.wire_aws(pid)
 
     def _start_cluster(self, spec: ClusterSpec, programs: Mapping[str, Path], cache: Path) -> NativeCluster:
-        taken = {cluster.index for cluster in self.clusters()}
         cluster = NativeCluster(self._paths.cluster(spec.name))
-        aws_pid = self._sandbox.pid
-        if aws_pid is None:
-            raise HarnessFault(
-                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
-            )
         cluster.start(
             spec,
-            index=min(set(range(len(taken) + 1)) - taken),
+            index=self._free_index(),
             lab=self._network,
-            aws_pid=aws_pid,
+            aws_pid=self._aws_pid,
             binaries=programs,
             trust_bundle=wiring.trust_bundle(self._aws.authority_file.read_text()),
             keep=[cache],
         )
+        self._add_nodes(cluster, spec.nodes, programs)
         return cluster
+
+    def _free_index(self) -> int:
+        taken = {index for cluster in self.clusters() for index in cluster.node_indexes}
+        return min(set(range(len(taken) + 1)) - taken)
+
+    @property
+    def _aws_pid(self) -> int:
+        pid = self._sandbox.pid
+        if pid is None:
+            raise HarnessFault(
+                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
+            )
+        return pid
+
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Start further nodes."""
+        self._add_nodes(cast("NativeCluster", cluster), nodes, binaries.paths(cache_directory()))
+
+    def _add_nodes(self, cluster: NativeCluster, nodes: int, programs: Mapping[str, Path]) -> None:
+        while len(cluster.nodes) < nodes:
+            cluster.add_node(
+                index=self._free_index(),
+                lab=self._network,
+                aws_pid=self._aws_pid,
+                binaries=programs,
+                keep=[cache_directory()],
+            )
 
     def interrupt(self) -> None:
         """End an AWS that is starting: it would be waited for. All other work has processes with the lab's mark."""

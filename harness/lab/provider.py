@@ -125,6 +125,14 @@ class Provider(Protocol):
         """
         ...
 
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Start nodes until a running cluster has so many; does not wait for them to be ready.
+
+        Raises:
+            UsageError: Its clusters cannot grow.
+        """
+        ...
+
     def interrupt(self) -> None:
         """Make work in ``builds`` that has no process of its own end soon."""
         ...

@@ -28,7 +28,7 @@ __all__ = [
     "trust_bundle",
 ]
 
-LAB_IMAGES = tuple(built(name) for name in ("webhook", "agent", "aws-cli"))
+LAB_IMAGES = tuple(built(name) for name in ("webhook", "agent", "aws-cli", "old-sdk"))
 """Images that every cluster of a lab can use."""
 
 _LAB = CHECKOUT / "fixtures" / "lab"

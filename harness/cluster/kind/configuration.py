@@ -36,7 +36,7 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
 
     Args:
         base: Text of ``kind-config.yaml``.
-        spec: The cluster; its issuer takes the place of ``@ISSUER@``.
+        spec: The cluster; its issuer takes the place of ``@ISSUER@``, and it has workers if it has several nodes.
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
     """
@@ -50,6 +50,12 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
     if kubelet:
         patch = yaml.safe_dump({"kind": "KubeletConfiguration", **kubelet})
         configuration.setdefault("kubeadmConfigPatches", []).append(patch)
+    if spec.nodes > 1:
+        first, *_ = configuration["nodes"]
+        # kind keeps pods off the control plane as soon as there is a worker; here it is a node like the others.
+        patch = yaml.safe_dump({"kind": "InitConfiguration", "nodeRegistration": {"taints": []}})
+        first.setdefault("kubeadmConfigPatches", []).append(patch)
+        configuration["nodes"] += [{"role": "worker"}] * (spec.nodes - 1)
     if traits.brings_network:
         configuration.setdefault("networking", {})["disableDefaultCNI"] = True
     return yaml.safe_dump(configuration, sort_keys=False)
