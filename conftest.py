@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import binaries, checkout
-from harness.cluster.base import Cluster, ClusterSpec, Completed
+from harness.cluster.base import Cluster, ClusterSpec, Completed, Node
 from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.canary import VARIABLE as CANARY
@@ -22,8 +22,10 @@ from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
 from harness.conformance.options import add_options
+from harness.conformance.outcomes import could_not_run
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
+from harness.errors import UsageError
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.lab.paths import cache_directory
@@ -121,10 +123,10 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
         the_lab.down()
 
 
-def _raise_clusters(lab: Lab, names: Sequence[str], config: pytest.Config) -> None:
+def _raise_clusters(lab: Lab, names: Sequence[str], config: pytest.Config, *, nodes: int = 1) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), Progress() as progress:
-        specs = [ClusterSpec.named(name) for name in names]
+        specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         lab.up(specs, progress, parse_request(config.getoption("--provider")))
 
 
@@ -149,6 +151,18 @@ def second_cluster(
     run_environment["clusters"] = f"{cluster.name}, {name}"
     ground.watch(lab.look_for_losses())
     return lab.cluster(name)
+
+
+@pytest.fixture(scope="session")
+def second_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: Ground) -> Node:
+    """Another node of the cluster, added for the first scenario that needs two where the provider can; it stays."""
+    if len(cluster.nodes) < 2:
+        try:
+            _raise_clusters(lab, [cluster.name], pytestconfig, nodes=2)
+        except UsageError as error:
+            could_not_run("environment", str(error))
+        ground.watch(lab.look_for_losses())
+    return cluster.nodes[1]
 
 
 @pytest.fixture(scope="session")

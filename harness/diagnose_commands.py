@@ -58,4 +58,3 @@ def diagnose(
         if not causes:
             print(f"pod {namespace}/{pod}: nothing found between it and its credentials")
     raise typer.Exit(1 if causes else 0)
-

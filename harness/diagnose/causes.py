@@ -371,8 +371,8 @@ def _path_blocked(picture: Picture) -> Finding | None:
         [f"no NetworkPolicy of namespace {picture.namespace} explains it", *_reached(picture)],
         [
             (
-                f"look for packet filters on node {picture.node_name} and for policies of its CNI that are not Kubernetes' "
-                f"NetworkPolicy: nft list ruleset; ip route get {AGENT_ADDRESS}"
+                f"look for packet filters on node {picture.node_name} and for other policies of its CNI: "
+                f"nft list ruleset; ip route get {AGENT_ADDRESS}"
             )
         ],
     )
