@@ -19,6 +19,7 @@ import typer
 
 from harness import binaries
 from harness import doctor as doctor_checks
+from harness.audit_commands import app as audit_app
 from harness.cluster.base import ClusterSpec
 from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
@@ -50,6 +51,7 @@ app.add_typer(iam_app, name="iam")
 app.add_typer(report_app)
 app.add_typer(images_app, name="images")
 app.add_typer(diagnose_app)
+app.add_typer(audit_app)
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
