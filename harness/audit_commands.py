@@ -13,8 +13,6 @@ import typer
 
 from harness.audit import Check, Inventory, as_sarif, association_table, drift, gather, run_checks, snapshot
 from harness.audit.inventory import read_snapshot
-from harness.diagnose.gather import agent_argument
-from harness.diagnose.picture import AGENT
 from harness.errors import UsageError
 from harness.progress import Progress
 from harness.target import AwsProfile, AwsRegion, ClusterName, KubeconfigFile, KubeContext, LabName, find_target
@@ -50,10 +48,7 @@ def audit(
     old = _read(diff) if diff else None
     target = find_target(lab, kubeconfig=kubeconfig, context=context, profile=profile, region=region, cluster=cluster)
     with Progress() as progress, progress.phase("audit"), contextlib.closing(target.kube()) as kube:
-        agent = kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}")
-        name = target.cluster or agent_argument(agent, "--cluster-name")
-        if not name:
-            raise UsageError("which cluster of EKS is this?", hint="name it with --cluster")
+        name = target.name_in(kube)
         inventory = gather(kube, target.client, name)
     if table:
         if inventory.associations is None:

@@ -32,6 +32,7 @@ from harness.image_commands import print_images
 from harness.lab import Lab
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
+from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
@@ -52,6 +53,7 @@ app.add_typer(report_app)
 app.add_typer(images_app, name="images")
 app.add_typer(diagnose_app)
 app.add_typer(audit_app)
+app.add_typer(migrate_app, name="migrate")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[

@@ -40,7 +40,9 @@ def diagnose(
     """
     target = find_target(lab, kubeconfig=kubeconfig, context=context, profile=profile, region=region, cluster=cluster)
     with Progress() as progress, progress.phase(f"pod {namespace}/{pod}"), contextlib.closing(target.kube()) as kube:
-        picture = gather(kube, target.client("eks"), target.cluster, pod, namespace, ask=not no_exec)
+        # Without AWS most causes can be told all the same.
+        eks = target.client("eks") if target.session.region_name else None
+        picture = gather(kube, eks, target.cluster, pod, namespace, ask=not no_exec)
     causes = find_causes(picture)
     if as_json:
         data: dict[str, Any] = {

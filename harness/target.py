@@ -12,6 +12,7 @@ import typer
 from botocore.exceptions import BotoCoreError
 
 from harness.cluster.base import ClusterSpec
+from harness.diagnose.picture import AGENT, agent_argument
 from harness.errors import UsageError
 from harness.kube import Kube
 from harness.lab import Lab
@@ -66,12 +67,27 @@ class Target:
                 hint="name a file with --kubeconfig and a context with --context; or raise a lab: podid up",
             ) from error
 
+    def name_in(self, kube: Kube) -> str:
+        """Return the name that EKS knows the cluster by: as given, else as its agent was told.
+
+        Raises:
+            UsageError: It was not given, and there is no agent.
+        """
+        agent = None if self.cluster else kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}")
+        if name := self.cluster or agent_argument(agent, "--cluster-name"):
+            return name
+        raise UsageError("which cluster of EKS is this? It has no agent that knows", hint="name it with --cluster")
+
     def client(self, service: str) -> Any:
-        """Return a boto3 client, None when no region is configured to have one in."""
+        """Return a boto3 client.
+
+        Raises:
+            UsageError: There is no region to have one in.
+        """
         try:
             return self.session.client(service, endpoint_url=self.endpoint)
-        except BotoCoreError:
-            return None
+        except BotoCoreError as error:
+            raise UsageError(f"no client of {service}: {error}", hint="name --profile and --region") from error
 
 
 def find_target(lab: str, *, kubeconfig: Path | None, context: str, profile: str, region: str, cluster: str) -> Target:

@@ -77,7 +77,7 @@ def _one_role_each(inventory: Inventory) -> tuple[Status, Sequence[str]]:
         pairs.setdefault(one.role_arn, []).append(one.pair)
     shared = {arn: found for arn, found in pairs.items() if len(found) > 1}
     faults = [
-        f"{arn.rpartition('/')[2]} serves {', '.join(found)}, and its policies do not tell them apart by tags"
+        f"{arn.rpartition('/')[2]} serves {', '.join(sorted(found))}, and its policies do not tell them apart by tags"
         for arn, found in shared.items()
         if not _is_abac((inventory.roles or {}).get(arn))
     ]

@@ -15,7 +15,7 @@ from harness.diagnose.picture import AGENT
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest
 
-__all__ = ["gather"]
+__all__ = ["associations_of", "gather", "role_of"]
 
 T = TypeVar("T")
 Client = Callable[[str], Any]
@@ -45,7 +45,7 @@ def gather(kube: Kube, client: Client, cluster: str) -> Inventory:
     """
     reader = _Reader()
     eks, iam = client("eks"), client("iam")
-    associations = reader.read("associations", lambda: _associations(eks, cluster))
+    associations = reader.read("associations", lambda: associations_of(eks, cluster))
     accounts = reader.read("ServiceAccounts", lambda: kube.items("/api/v1/serviceaccounts"))
     namespaces = reader.read("ServiceAccounts", lambda: kube.items("/api/v1/namespaces"))
     daemon_set = reader.read("agent", lambda: kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}"))
@@ -57,7 +57,7 @@ def gather(kube: Kube, client: Client, cluster: str) -> Inventory:
     return Inventory(
         cluster=cluster,
         associations=associations,
-        roles=reader.read("roles", lambda: {arn: _role(iam, arn.rpartition("/")[2]) for arn in sorted(arns)}),
+        roles=reader.read("roles", lambda: {arn: role_of(iam, arn.rpartition("/")[2]) for arn in sorted(arns)}),
         service_accounts=None if accounts is None else {_pair(one): _annotations(one) for one in accounts},
         namespaces=None if namespaces is None else frozenset(one["metadata"]["name"] for one in namespaces),
         nodes=[node for node, _ in instances] if instances is not None else None,
@@ -79,7 +79,8 @@ def _annotations(manifest: Manifest) -> Mapping[str, str]:
     return manifest["metadata"].get("annotations") or {}
 
 
-def _associations(eks: Any, cluster: str) -> Sequence[Association]:
+def associations_of(eks: Any, cluster: str) -> Sequence[Association]:
+    """Return all associations of a cluster in the order in which EKS lists them."""
     pages = eks.get_paginator("list_pod_identity_associations").paginate(clusterName=cluster)
     return [_association(eks, cluster, entry["associationId"]) for page in pages for entry in page["associations"]]
 
@@ -113,7 +114,7 @@ def _latest(eks: Any, cluster: str) -> str:
     return max(versions, key=lambda version: [int(part) for part in re.findall(r"\d+", version)], default="")
 
 
-def _role(iam: Any, name: str) -> Role | None:
+def role_of(iam: Any, name: str) -> Role | None:
     """Return a role with all its policies; None if it is gone."""
     try:
         told = iam.get_role(RoleName=name)["Role"]
@@ -124,6 +125,7 @@ def _role(iam: Any, name: str) -> Role | None:
         boundary=(told.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn", ""),
         tags={tag["Key"]: tag["Value"] for tag in told.get("Tags") or ()},
         policies={**_attached(iam, name), **_inline(iam, name)},
+        trust=_document(told["AssumeRolePolicyDocument"]),
     )
 
 
@@ -180,7 +182,7 @@ def _node_roles(iam: Any, instances: Sequence[tuple[Node, str]] | None, why: str
     if not profiles:
         raise HarnessFault("EC2 tells no instance profile of the nodes")
     roles = [role for profile in profiles for role in _roles_of_profile(iam, profile)]
-    return [found for name in dict.fromkeys(roles) if (found := _role(iam, name))]
+    return [found for name in dict.fromkeys(roles) if (found := role_of(iam, name))]
 
 
 def _roles_of_profile(iam: Any, profile: str) -> Sequence[str]:

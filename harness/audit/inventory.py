@@ -56,6 +56,8 @@ class Role:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     policies: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """ARN or name → document."""
+    trust: Any = None
+    """Its trust policy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import wait
 from harness.cluster.base import Completed
-from harness.diagnose.picture import AGENT, Association, Picture, Reach, Sdk
+from harness.diagnose.picture import AGENT, Association, Picture, Reach, Sdk, agent_argument
 from harness.errors import UsageError
 from harness.kube import ApiException, Kube, Manifest, Pod
 
-__all__ = ["agent_argument", "gather"]
+__all__ = ["gather"]
 
 _EXEC_SECONDS = 40
 
@@ -97,20 +97,6 @@ def gather(kube: Kube, eks: Any, cluster: str, name: str, namespace: str, *, ask
         sdk=Sdk() if reach.outcome in {"timeout", "refused"} else _sdk(kube.pod(name, namespace), pod, ask=ask),
         gaps=gaps,
     )
-
-
-def agent_argument(daemon_set: Manifest | None, option: str) -> str:
-    """Return the value of an option of the agent's command line; empty without the agent or the option."""
-    if daemon_set is None:
-        return ""
-    for container in daemon_set["spec"]["template"]["spec"]["containers"]:
-        words: list[str] = [*(container.get("command") or ()), *(container.get("args") or ())]
-        if option in words[:-1]:
-            return words[words.index(option) + 1]
-        for word in words:
-            if word.startswith(f"{option}="):
-                return word.partition("=")[2]
-    return ""
 
 
 def _agent_pods(kube: Kube, daemon_set: Manifest | None) -> Sequence[Manifest]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk"]
+__all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk", "agent_argument"]
 
 Manifest = Mapping[str, Any]
 
@@ -119,3 +119,17 @@ class Picture:
     def agent_pod(self) -> Manifest | None:
         """The agent on the pod's node."""
         return next((pod for pod in self.agent_pods if pod["spec"].get("nodeName") == self.node_name), None)
+
+
+def agent_argument(daemon_set: Manifest | None, option: str) -> str:
+    """Return the value of an option of the agent's command line; empty without the agent or the option."""
+    if daemon_set is None:
+        return ""
+    for container in daemon_set["spec"]["template"]["spec"]["containers"]:
+        words: list[str] = [*(container.get("command") or ()), *(container.get("args") or ())]
+        if option in words[:-1]:
+            return words[words.index(option) + 1]
+        for word in words:
+            if word.startswith(f"{option}="):
+                return word.partition("=")[2]
+    return ""
