@@ -117,6 +117,8 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
     was_up = the_lab.exists
     _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
+    for role, image in the_lab.given.items():
+        run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
     ground.watch(the_lab.look_for_losses())
     yield the_lab
     if not was_up:

@@ -102,6 +102,14 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """Check the GitHub workflows and the action: actionlint, built at first use, and zizmor."""
+    sync(session)
+    session.run("python", "-m", "harness.workflow_lint")
+    session.run("zizmor", "--offline", "--no-progress", ".github")
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure the policy engine, what the gate adds to LocalStack, and 5,000 associations (-- --rounds N)."""
     sync(session)

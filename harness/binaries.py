@@ -30,7 +30,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
+__all__ = ["ACTIONLINT", "GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -110,6 +110,9 @@ GROUPS: Sequence[Group] = (
 
 KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 """kind itself, for machines that have none."""
+
+ACTIONLINT = Group("actionlint", "1.7.12", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"})
+"""Checks our workflows; no lab needs it."""
 
 KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
 """For people whose machine has none; no test needs it."""

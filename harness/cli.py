@@ -30,6 +30,7 @@ from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
 from harness.image_commands import print_images
 from harness.lab import Lab
+from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.migrate_commands import app as migrate_app
@@ -75,6 +76,24 @@ OfflineOption = Annotated[
     bool,
     typer.Option("--offline", envvar="PODID_OFFLINE", help="Refuse at once if something would have to be fetched."),
 ]
+AgentImage = Annotated[
+    str,
+    typer.Option(
+        "--agent-image",
+        metavar="IMAGE",
+        envvar="PODID_AGENT_IMAGE",
+        help="Agent to deploy instead of ours: a file of docker save, or on kind a reference.",
+    ),
+]
+WebhookImage = Annotated[
+    str,
+    typer.Option(
+        "--webhook-image",
+        metavar="IMAGE",
+        envvar="PODID_WEBHOOK_IMAGE",
+        help="Webhook to deploy instead of ours, likewise.",
+    ),
+]
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C, and shells for a program that it ended."""
 DEFAULT_LAB = "podid"
@@ -89,6 +108,8 @@ def up(
     cluster: Clusters = DEFAULT_CLUSTERS,
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    agent_image: AgentImage = "",
+    webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
 ) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
@@ -96,11 +117,18 @@ def up(
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
         specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
-        the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
+        given = _given(agent_image, webhook_image)
+        the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline)
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
     print(f"# Remove it with: {podid_command(lab)} down")
+
+
+def _given(agent_image: str, webhook_image: str) -> dict[Role, str]:
+    """Return what is to run instead of ours."""
+    sources: dict[Role, str] = {"agent": agent_image, "webhook": webhook_image}
+    return {role: source for role, source in sources.items() if source}
 
 
 @app.command()
@@ -202,6 +230,8 @@ def run(
     cluster: Clusters = DEFAULT_CLUSTERS,
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    agent_image: AgentImage = "",
+    webhook_image: WebhookImage = "",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
     only: Only = [],  # noqa: B006
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
@@ -220,7 +250,7 @@ def run(
     """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest.
 
     Among them: --report-dir DIR, --baseline FILE, --frozen RELEASE, --subject NAME, --retries N, --repeat N, and paths
-    below suites/.
+    below suites/. Another agent or webhook than ours is held to what AWS's does, unless --subject says otherwise.
     """
     if list_images:
         print_images(provider, as_json=False)
@@ -238,14 +268,16 @@ def run(
         result = run_suites(lab, cluster, ["--dry-run", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
-    the_lab = Lab(lab)
+    the_lab, given = Lab(lab), _given(agent_image, webhook_image)
+    if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
+        arguments.append("--subject=upstream")
     keep = keep or the_lab.exists
     fault: PodidError | None = None
     with Progress() as progress:
         try:
             try:
                 specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
-                the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
+                the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline)
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error

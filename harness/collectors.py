@@ -95,7 +95,8 @@ class ClusterState:
     def _collect_pod(self, folder: Folder, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
-        for status in pod.get("status", {}).get("containerStatuses", []):
+        state = pod.get("status", {})
+        for status in state.get("initContainerStatuses", []) + state.get("containerStatuses", []):
             container = status["name"]
             for previous in (False, True) if status.get("restartCount") else (False,):
                 suffix = ".previous" if previous else ""

@@ -54,7 +54,7 @@ _PAUSE = ("sleep", "3600")
 
 @contextlib.contextmanager
 def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[None]:
-    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end."""
+    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put all of it back at the end."""
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
     aws.delete_agent_addon(cluster.name)
@@ -67,9 +67,11 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
         )
         for node in cluster.nodes:
             # The agent leaves its link behind; without it the address is routed away and nobody answers.
-            cluster.run_on_node(node.name, ["ip", "link", "delete", "pod-id-link0"])
+            cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-link0", "down", "name", "pod-id-away"])
         yield
     finally:
+        for node in cluster.nodes:
+            cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-away", "name", "pod-id-link0"])
         aws.create_agent_addon(cluster.name)
         aws.wait_until_agent_is_active(cluster.name)
 

@@ -64,7 +64,8 @@ class Fleet:
         """Return account → the session that its workload has; the CronJob runs once for this."""
         done = self._kubectl("--namespace", NAMESPACE, "create", "job", run, "--from=cronjob/report")
         assert done.returncode == 0, done.stderr
-        found = {app: caller_identity(self.kube.pods(NAMESPACE, f"app={app}")[0])["Arn"] for app in LONG_RUNNING}
+        pods = {app: self.kube.pods(NAMESPACE, f"app={app}")[0].wait_until_ready() for app in LONG_RUNNING}
+        found = {app: caller_identity(pod)["Arn"] for app, pod in pods.items()}
         return {**found, "report": self._printed(run)}
 
     def _printed(self, run: str) -> str:

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from docker.errors import APIError, ImageNotFound
+
 from harness import binaries, doctor
 from harness.cloud.localstack import process
 from harness.cluster.base import ClusterSpec
@@ -27,6 +29,7 @@ from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
+from harness.lab.given import lab_images
 from harness.lab.native import kill_marked
 from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
 from harness.lab.provider import LabCluster, Parts, Started
@@ -92,13 +95,15 @@ class KindProvider:
         cache, engine = cache_directory(), self.engine.engine
         node = [] if find_node_image(engine) else [f"the node image {wanted()}"]
         kind = [] if find_kind() or not binaries.missing(cache, [binaries.KIND]) else ["the program kind"]
-        images = DockerImages(engine, cache, self._cancelled).missing(wiring.LAB_IMAGES, [_aws_image()])
+        common = list(lab_images({}).values())
+        images = DockerImages(engine, cache, self._cancelled).missing(common, [_aws_image()])
         return [*node, *kind, *images]
 
     def parts(self) -> Parts:
         """Return the node image, ours, and kind if it is ours."""
         cache, engine = cache_directory(), self.engine.engine
-        files, names = DockerImages(engine, cache, self._cancelled).stored(wiring.LAB_IMAGES, [_aws_image()])
+        common = list(lab_images({}).values())
+        files, names = DockerImages(engine, cache, self._cancelled).stored(common, [_aws_image()])
         kind = [] if find_kind() else binaries.entries(cache, [binaries.KIND])
         images = {name: str(engine.client.images.get(name).id) for name in names}
         if node := find_node_image(engine):
@@ -118,15 +123,36 @@ class KindProvider:
             client.images.load(archive)
             client.images.get(identifier).tag(*name.split(":"))
 
+    def export_image(self, reference: str, file: Path) -> None:
+        """Write an image that the engine has or can pull to an archive."""
+        client = self.engine.engine.client
+        try:
+            image = client.images.get(reference)
+        except ImageNotFound:
+            try:
+                image = client.images.pull(reference)
+            except APIError as error:
+                raise UsageError(
+                    f"the engine neither has {reference} nor can it pull it: {error.explanation or error}",
+                    hint="name an image of `docker images`, log in to its registry, or give a file of docker save",
+                ) from error
+        self.save_image(reference, str(image.id), file)
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
-        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
     ) -> Started:
         """Build what is missing and start AWS and the clusters."""
         engine, cache = self.engine, cache_directory()
         builder = DockerImages(engine.engine, cache, self._cancelled)
-        archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
+        archive = builds.submit(builder.ensure_archive, images, progress)
         kind = builds.submit(ensure_kind, cache, progress)
         started: Future[None] | None = None
         self._is_starting_aws = is_new

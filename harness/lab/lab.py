@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,10 +23,12 @@ from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
+from harness.lab.given import GivenImage, Role, lab_images, read_given, take_in
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
@@ -99,6 +101,11 @@ class Lab:
         return self._providers[name]
 
     @property
+    def given(self) -> Mapping[Role, GivenImage]:
+        """Agent and webhook that run instead of ours."""
+        return read_given(self.paths.given)
+
+    @property
     def is_up(self) -> bool:
         """Whether AWS and every cluster of the lab run."""
         if self.provider_name is None:
@@ -160,6 +167,7 @@ class Lab:
         progress: Progress,
         provider: ProviderName | Literal["auto"] = "auto",
         *,
+        given: Mapping[Role, str] | None = None,
         is_offline: bool = False,
     ) -> None:
         """Make sure that the lab runs with these clusters; what runs already stays as it is.
@@ -171,10 +179,12 @@ class Lab:
             progress: Where to report.
             provider: What the lab shall stand on; ``auto`` takes what an existing lab stands on, else kind where it can
                 work, else native.
+            given: Agent or webhook to run instead of ours: an archive, or a reference in the engine's reach.
             is_offline: Refuse before anything is begun if something would have to be fetched.
 
         Raises:
-            UsageError: Another command is changing the lab, or it stands on another provider.
+            UsageError: Another command is changing the lab, it stands on another provider or runs another agent or
+                webhook, or what is given is no image.
             MissingPrerequisite: The machine lacks something.
             HarnessFault: Something did not start.
         """
@@ -186,11 +196,13 @@ class Lab:
                 require_all_parts(self.provider(name))
             if is_new:
                 self._remove()
+            else:
+                self._require_given(given or {})
             present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
             try:
                 if added:
-                    self._raise(added, self.provider(name), progress, is_new=is_new)
+                    self._raise(added, self.provider(name), progress, given or {}, is_new=is_new)
                 for spec in specs:
                     if spec.name in present and len(present[spec.name].nodes) < spec.nodes:
                         self._add_nodes(present[spec.name], spec.nodes, progress)
@@ -220,15 +232,36 @@ class Lab:
             )
         return name
 
-    def _raise(self, specs: Sequence[ClusterSpec], provider: Provider, progress: Progress, *, is_new: bool) -> None:
+    def _require_given(self, given: Mapping[Role, str]) -> None:
+        for role, source in given.items():
+            running = self.given.get(role)
+            if running is None or not running.is_from(source):
+                there = f"the {role} of {running.source}" if running else f"our own {role}"
+                raise UsageError(
+                    f"lab {self.name!r} is up with {there}, not with that of {source}",
+                    hint="remove it with: podid down; or use another lab: set PODID_LAB",
+                )
+
+    def _raise(
+        self,
+        specs: Sequence[ClusterSpec],
+        provider: Provider,
+        progress: Progress,
+        given: Mapping[Role, str],
+        *,
+        is_new: bool,
+    ) -> None:
         self.paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # First of all: from here on down knows where to look.
         self.paths.description.write_text(json.dumps({"provider": provider.name}))
+        if is_new:
+            take_in(self.paths.given, given, provider.export_image)
+        images = lab_images(self.given)
         with _builds(self.paths.builds, provider.interrupt) as pool:
-            started = provider.start(specs, pool, progress, is_new=is_new)
+            started = provider.start(specs, list(images.values()), pool, progress, is_new=is_new)
             aws = pool.submit(self._wait_for_aws, started.aws, progress) if started.aws else None
             for cluster in started.clusters:
-                self._complete(cluster, provider, aws, progress)
+                self._complete(cluster, provider, images, aws, progress)
             self._write_profiles()
 
     def _add_nodes(self, cluster: LabCluster, nodes: int, progress: Progress) -> None:
@@ -249,7 +282,14 @@ class Lab:
             self.aws.wait_until_ready(self._provider.aws_endpoint, self._provider.aws_stopped)
             self.aws.create_service_roles(self.administrator())
 
-    def _complete(self, cluster: LabCluster, provider: Provider, aws: Future[None] | None, progress: Progress) -> None:
+    def _complete(
+        self,
+        cluster: LabCluster,
+        provider: Provider,
+        images: Mapping[str, ImageSpec],
+        aws: Future[None] | None,
+        progress: Progress,
+    ) -> None:
         """Wait for a started cluster, install what EKS has in its control plane, and make AWS know it."""
         name = cluster.spec.name
         with progress.phase(name, total=5) as phase, contextlib.ExitStack() as stack:
@@ -267,12 +307,15 @@ class Lab:
             provider.wire(cluster, kube)
             phase.step("waiting for images")
             provider.deliver_images(cluster)
-            wiring.install_webhook(kube, cluster.spec)
+            wiring.install_webhook(kube, cluster.spec, images["webhook"].reference)
             phase.step("waiting for AWS")
             if aws:
                 aws.result()
             provider.hand_over_keys(cluster)
-            self.aws.attach_cluster(cluster, wiring.agent_manifests(cluster.spec), provider.aws_endpoint)
+            if "agent" in self.given:
+                wiring.provide_agent_link(cluster)
+            agent = wiring.agent_manifests(cluster.spec, images["agent"].reference)
+            self.aws.attach_cluster(cluster, agent, provider.aws_endpoint)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness import binaries, doctor, images, packages, wait
+from harness import binaries, doctor, packages, wait
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cloud.localstack.environment import Environment
@@ -21,12 +21,20 @@ from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
 from harness.cluster.native.node import REGISTRY_PORT
 from harness.cluster.native.sandbox import Program, Sandbox, marked_processes
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
-from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration, registry_storage
+from harness.images import (
+    REGISTRY_ENVIRONMENT,
+    ImageSpec,
+    ensure,
+    missing,
+    registry_configuration,
+    registry_storage,
+)
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
+from harness.lab.given import lab_images
 from harness.lab.paths import LabPaths, cache_directory
 from harness.lab.provider import LabCluster, Parts, Started
 from harness.progress import Progress
@@ -76,7 +84,7 @@ class NativeProvider:
         if groups := binaries.missing(cache):
             # What images are made of is not known without them.
             return [*found, *(f"the programs of {group.name} {group.version}" for group in groups), "the images"]
-        lacking = images.missing(_image_specs(binaries.paths(cache)), cache)
+        lacking = missing(_image_specs(binaries.paths(cache), lab_images({}).values()), cache)
         return [*found, *(f"the image {spec.reference}" for spec in lacking)]
 
     def parts(self) -> Parts:
@@ -95,10 +103,24 @@ class NativeProvider:
         """Refuse: :meth:`parts` has no images."""
         raise NotImplementedError
 
+    def export_image(self, reference: str, file: Path) -> None:
+        """Refuse: there is no engine."""
+        del file
+        raise UsageError(
+            f"{reference} is no file, and a native lab has no engine that could pull it",
+            hint=f"write it into a file where there is one: docker save --output FILE.tar {reference}",
+        )
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
-        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
     ) -> Started:
         """Build what is missing and start AWS and the clusters."""
         cache = cache_directory()
@@ -107,7 +129,8 @@ class NativeProvider:
         # Images wait for the network where Go waits for the processor: begin them before the big builds.
         first = [group for group in binaries.GROUPS if group.name in _FOR_IMAGES]
         programs = binaries.ensure(cache, progress, first)
-        self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
+        wanted = _image_specs(programs, images)
+        self._images = builds.submit(ensure, wanted, cache, programs["registry"], progress)
         programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
         self._is_starting_aws = is_new
@@ -255,9 +278,9 @@ def kill_marked(directory: Path) -> None:
     )
 
 
-def _image_specs(programs: Mapping[str, Path]) -> list[ImageSpec]:
+def _image_specs(programs: Mapping[str, Path], common: Iterable[ImageSpec]) -> list[ImageSpec]:
     return [
         built("pause", {"pause": programs["pause"]}),
         built("coredns", {"coredns": programs["coredns"]}),
-        *wiring.LAB_IMAGES,
+        *common,
     ]

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.errors import MissingPrerequisite, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.progress import Progress
 
@@ -112,13 +113,28 @@ class Provider(Protocol):
         """Load such an archive."""
         ...
 
+    def export_image(self, reference: str, file: Path) -> None:
+        """Write an image that somebody else built to an archive, pulling it if it is not here.
+
+        Raises:
+            UsageError: There is no engine that knows or pulls it.
+        """
+        ...
+
     def start(
-        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
     ) -> Started:
         """Begin to build what is missing and to start everything; does not wait for clusters or AWS to be ready.
 
         Args:
             specs: Clusters to add.
+            images: What every cluster can use.
             builds: Runs what can overlap.
             progress: Where to report.
             is_new: Whether AWS must be started too.
