@@ -37,6 +37,8 @@ from harness.scenario import AwsAccount
 
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
+NODES = 2
+"""As many as any scenario needs of its first cluster."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -115,7 +117,7 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
-    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig)
+    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     for role, image in the_lab.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
@@ -125,11 +127,14 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
         the_lab.down()
 
 
-def _raise_clusters(lab: Lab, names: Sequence[str], config: pytest.Config, *, nodes: int = 1) -> None:
+def _raise_clusters(
+    lab: Lab, names: Sequence[str], config: pytest.Config, *, nodes: int = 1, nodes_from_start: int = 1
+) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), Progress() as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
-        lab.up(specs, progress, parse_request(config.getoption("--provider")))
+        provider = parse_request(config.getoption("--provider"))
+        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start)
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +163,9 @@ def second_cluster(
 @pytest.fixture(scope="session")
 def second_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: Ground) -> Node:
     """Another node of the cluster, added for the first scenario that needs two where the provider can; it stays."""
-    if len(cluster.nodes) < 2:
+    if len(cluster.nodes) < NODES:
         try:
-            _raise_clusters(lab, [cluster.name], pytestconfig, nodes=2)
+            _raise_clusters(lab, [cluster.name], pytestconfig, nodes=NODES)
         except UsageError as error:
             could_not_run("environment", str(error))
         ground.watch(lab.look_for_losses())

@@ -277,7 +277,15 @@ def run(
         try:
             try:
                 specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
-                the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline)
+                the_lab.up(
+                    specs,
+                    progress,
+                    parse_request(provider),
+                    given=given,
+                    # Scenarios need two, and some providers cannot add one later.
+                    nodes_from_start=2,
+                    is_offline=offline,
+                )
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error

@@ -214,8 +214,13 @@ class KindProvider:
             self.engine.put_files(self._aws_container, files)
             client.api.start(self._aws_container)
 
+    @property
+    def can_add_nodes(self) -> bool:
+        """No: kind makes all nodes when it makes the cluster."""
+        return False
+
     def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
-        """Refuse: kind makes all nodes when it makes the cluster."""
+        """Refuse."""
         raise UsageError(
             f"kind cluster {cluster.spec.name!r} has {len(cluster.nodes)} nodes and cannot get {nodes}",
             hint=f"raise it with them: podid down; podid up --nodes {nodes}",

@@ -15,6 +15,7 @@ import shutil
 import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -168,6 +169,7 @@ class Lab:
         provider: ProviderName | Literal["auto"] = "auto",
         *,
         given: Mapping[Role, str] | None = None,
+        nodes_from_start: int = 1,
         is_offline: bool = False,
     ) -> None:
         """Make sure that the lab runs with these clusters; what runs already stays as it is.
@@ -180,6 +182,7 @@ class Lab:
             provider: What the lab shall stand on; ``auto`` takes what an existing lab stands on, else kind where it can
                 work, else native.
             given: Agent or webhook to run instead of ours: an archive, or a reference in the engine's reach.
+            nodes_from_start: Nodes that new clusters get, at least, where a running one cannot get more later.
             is_offline: Refuse before anything is begun if something would have to be fetched.
 
         Raises:
@@ -200,6 +203,8 @@ class Lab:
                 self._require_given(given or {})
             present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
+            if not self.provider(name).can_add_nodes:
+                added = [replace(spec, nodes=max(spec.nodes, nodes_from_start)) for spec in added]
             try:
                 if added:
                     self._raise(added, self.provider(name), progress, given or {}, is_new=is_new)
@@ -269,6 +274,8 @@ class Lab:
         name = cluster.spec.name
         with progress.phase(f"{name} nodes"), contextlib.closing(Kube(cluster.kubeconfig)) as kube:
             self._provider.add_nodes(cluster, nodes)
+            if "agent" in self.given:
+                wiring.provide_agent_link(cluster)
             self.aws.register_nodes(cluster, self._provider.aws_endpoint)
             kube.wait_until_nodes_are_ready([node.name for node in cluster.nodes])
 

@@ -191,6 +191,11 @@ class NativeProvider:
             )
         return pid
 
+    @property
+    def can_add_nodes(self) -> bool:
+        """Yes: a node is a sandbox of its own."""
+        return True
+
     def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
         """Start further nodes."""
         self._add_nodes(cast("NativeCluster", cluster), nodes, binaries.paths(cache_directory()))

@@ -141,6 +141,11 @@ class Provider(Protocol):
         """
         ...
 
+    @property
+    def can_add_nodes(self) -> bool:
+        """Whether a running cluster can get more nodes."""
+        ...
+
     def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
         """Start nodes until a running cluster has so many; does not wait for them to be ready.
 
