@@ -106,7 +106,7 @@ def install_webhook(kube: Kube, spec: ClusterSpec, image: str, deploy: Path = CH
 
 
 def webhook_manifests(spec: ClusterSpec, image: str, authority: str, pair: KeyPair, deploy: Path) -> list[Manifest]:
-    """Return the webhook's manifests for a cluster of one node.
+    """Return the webhook's manifests with one replica.
 
     Args:
         spec: The cluster.

@@ -44,9 +44,23 @@ COREFILE = """\
 """
 
 
-def rendered(traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", name: str = "two") -> dict[str, Any]:
-    text = render(BASE_CONFIGURATION.read_text(), ClusterSpec.named(name), traits, cgroup_version=cgroup_version)
+def rendered(traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", nodes: int = 1) -> dict[str, Any]:
+    spec = ClusterSpec.named("two", nodes=nodes)
+    text = render(BASE_CONFIGURATION.read_text(), spec, traits, cgroup_version=cgroup_version)
     return yaml.safe_load(text)
+
+
+def test_one_node_is_the_control_plane_without_a_patch() -> None:
+    assert rendered()["nodes"] == [{"role": "control-plane"}]
+
+
+def test_with_workers_the_control_plane_takes_pods_too() -> None:
+    first, *others = rendered(nodes=3)["nodes"]
+
+    assert [yaml.safe_load(patch) for patch in first["kubeadmConfigPatches"]] == [
+        {"kind": "InitConfiguration", "nodeRegistration": {"taints": []}}
+    ]
+    assert others == [{"role": "worker"}, {"role": "worker"}]
 
 
 def test_both_forms_of_kubeadm_s_configuration_get_the_cluster_s_issuer() -> None:

@@ -1,4 +1,4 @@
-"""A kind cluster of one node; implements :class:`harness.cluster.base.Cluster`."""
+"""A kind cluster; implements :class:`harness.cluster.base.Cluster`."""
 
 from __future__ import annotations
 
