@@ -73,6 +73,11 @@ class LabAws:
         """Return a client of the emulator's control route."""
         return Control(endpoint, Bootstrap.read(self.bootstrap_file).control_token)
 
+    @property
+    def data_plane_token(self) -> str:
+        """Secret with which the load balancers' data plane asks for its state."""
+        return Bootstrap.read(self.bootstrap_file).data_plane_token
+
     def prepare(self, addresses: Sequence[str], *, region: str = REGION) -> None:
         """Make CA, certificate and first keys; after that AWS can be started.
 

@@ -23,6 +23,7 @@ from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
@@ -138,6 +139,21 @@ class Lab:
     def control(self) -> Control:
         """Return a client of the emulator's control route: journal, clock, reset."""
         return self.aws.control(self._provider.aws_endpoint)
+
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        return self._provider.aws_address
+
+    @property
+    def data_plane_token(self) -> str:
+        """Secret with which the load balancers' data plane asks AWS for its state."""
+        return self.aws.data_plane_token
+
+    def add_images(self, cluster: str, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build further images and make them usable in a running cluster."""
+        found = next(one for one in self._provider.clusters() if one.spec.name == cluster)
+        self._provider.add_images(found, specs, progress)
 
     def exports(self, kubectl: Path | None) -> list[str]:
         """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab.

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.errors import MissingPrerequisite, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.progress import Progress
 
@@ -127,6 +128,15 @@ class Provider(Protocol):
 
     def interrupt(self) -> None:
         """Make work in ``builds`` that has no process of its own end soon."""
+        ...
+
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        ...
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build further images and make them usable in a running cluster."""
         ...
 
     def wait_until_created(self, cluster: LabCluster) -> None:
