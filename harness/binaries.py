@@ -69,12 +69,13 @@ class Group:
     """Go variables that the linker sets, such as the version a program prints."""
     tags: str = ""
     cgo: bool = False
-    files: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]], repr=False)
-    """What else of a module is wanted, as it is there: name → (module, path in it); a directory becomes a ``.tgz``."""
+    files: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Name of a file kept beside the programs → module and path in it (``module:path``): what belongs to a program and
+    may not be committed here, such as its CRDs. A directory becomes an archive."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """Everything that an entry of the cache holds."""
+    def products(self) -> Sequence[str]:
+        """Names of everything that the group's entry of the cache has."""
         return [*self.programs, *self.files]
 
 
@@ -136,8 +137,8 @@ LOAD_BALANCER_CONTROLLER = Group(
     {"aws-load-balancer-controller": _CONTROLLER},
     {f"{_CONTROLLER}/pkg/version.GitVersion": "v3.2.2"},
     files={
-        "aws-load-balancer-controller.tgz": (_CONTROLLER, "helm/aws-load-balancer-controller"),
-        "iam_policy.json": (_CONTROLLER, "docs/install/iam_policy.json"),
+        "aws-load-balancer-controller.tgz": f"{_CONTROLLER}:helm/aws-load-balancer-controller",
+        "iam_policy.json": f"{_CONTROLLER}:docs/install/iam_policy.json",
     },
 )
 """The AWS Load Balancer Controller with its chart and its IAM policy, for the scenario that installs it."""
@@ -186,7 +187,9 @@ def missing(cache: Path, groups: Sequence[Group] = GROUPS) -> list[Group]:
 def paths(cache: Path, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
     """Return the path of every program and file of the groups; whether it is there is not looked at."""
     return {
-        name: entry / name for group, entry in zip(groups, entries(cache, groups), strict=True) for name in group.names
+        name: entry / name
+        for group, entry in zip(groups, entries(cache, groups), strict=True)
+        for name in group.products
     }
 
 
@@ -277,8 +280,8 @@ def _is_intact(store: Path, group: Group) -> bool:
 
 
 def _digests(directory: Path, group: Group) -> dict[str, str]:
-    """Return the SHA-256 of every program and file; one with several names is read once."""
-    files = {name: (directory / name).resolve(strict=True) for name in group.names}
+    """Return the SHA-256 of every program and file; a file with several names is read once."""
+    files = {name: (directory / name).resolve(strict=True) for name in group.products}
     digests = {file: _sha256(file) for file in set(files.values())}
     return {name: digests[file] for name, file in files.items()}
 
@@ -314,7 +317,8 @@ def _build(cache: Path, group: Group, phase: Phase, call: _Call) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{group.name}-", dir=store))
         try:
             _go_build(go, group, temporary, cache / "logs", call)
-            for name, (module, path) in group.files.items():
+            for name, place in group.files.items():
+                module, _, path = place.partition(":")
                 _copy(_module_directory(go, group, module) / path, temporary / name)
             manifest = {"go": _go_version(go), "sha256": _digests(temporary, group)}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))

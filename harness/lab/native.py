@@ -177,7 +177,7 @@ class NativeProvider:
         """Apply DNS and trust."""
         trust_bundle = cast("NativeCluster", cluster).trust_bundle
         wiring.apply_wiring(kube, trust_bundle_path=str(trust_bundle))
-        wiring.apply_dns(kube, aws_address=self._network.aws_address, elb_address=cluster.nodes[0].address)
+        wiring.apply_dns(kube, aws_address=self.aws_address, elb_address=cluster.nodes[0].address)
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait for the images; nodes pull them from the lab's registry."""
@@ -186,7 +186,7 @@ class NativeProvider:
             self._images.result()
 
     def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
-        """Build images into the storage that the lab's registry serves."""
+        """Build the images into the storage that the lab's registry serves."""
         del cluster
         cache = cache_directory()
         images.ensure(specs, cache, binaries.paths(cache)["registry"], progress)

@@ -89,6 +89,11 @@ class Provider(Protocol):
         """URL at which AWS answers for all services on this machine."""
         ...
 
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        ...
+
     def require(self) -> None:
         """Refuse where a lab cannot work.
 
@@ -130,15 +135,6 @@ class Provider(Protocol):
         """Make work in ``builds`` that has no process of its own end soon."""
         ...
 
-    @property
-    def aws_address(self) -> str:
-        """Address at which AWS answers inside the lab."""
-        ...
-
-    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
-        """Build further images and make them usable in a running cluster."""
-        ...
-
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Wait until the cluster's kubeconfig is there."""
         ...
@@ -149,6 +145,10 @@ class Provider(Protocol):
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the lab's images are built, and until the cluster can use them."""
+        ...
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that a lab does not start with, and make a running cluster able to use them."""
         ...
 
     def hand_over_keys(self, cluster: LabCluster) -> None:

@@ -138,7 +138,7 @@ def test_texts_of_rules_cannot_leave_their_quotes() -> None:
     }
     text = rendered([balancer(rule, forward(2, "a", '/";}x'))], [group("a", "1")])
 
-    assert 'return 200 "a\\";} host \\\\";' in text
+    assert 'return 200 "a\\";} ${podid_dollar}host \\\\";' in text
     assert "/\\x22;\\}x" in text
 
 

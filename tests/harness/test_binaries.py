@@ -318,7 +318,7 @@ def test_files_of_a_module_are_kept_beside_its_programs(cache: Path) -> None:
     (module / "chart" / "templates" / "one.yaml").write_text("kind: One\n")
     (module / "policy.json").write_text("{}")
     write_go(cache.parent, f'[ "$1" = list ] && echo "{module}" && exit\n{BUILDS}')
-    files = {"chart.tgz": ("example.test", "chart"), "policy.json": ("example.test", "policy.json")}
+    files = {"chart.tgz": "example.test:chart", "policy.json": "example.test:policy.json"}
     group = replace(TINY, files=files)
 
     found = ensure(cache, group)[0]

@@ -43,6 +43,7 @@ http {
     server_names_hash_bucket_size 256;
     map_hash_bucket_size 256;
     client_max_body_size 0;
+    geo $podid_dollar { default "$"; }
     map "" $podid_nothing { default ""; }
     map $http_upgrade $podid_connection { default upgrade; "" ""; }
     map $request_uri $podid_path { "~^(?<podid_p>[^?]*)" $podid_p; }
@@ -196,8 +197,8 @@ def _quotable(text: str) -> str:
 def _text(value: str) -> str:
     """Return a text as an argument, without a meaning of its own."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    # There is no escape for a dollar: a variable that holds one would need a map of its own.
-    return '"' + escaped.replace("$", "") + '"'
+    # There is no escape for a dollar.
+    return '"' + escaped.replace("$", "${podid_dollar}") + '"'
 
 
 def _fixed(fixed: Mapping[str, str]) -> list[str]:
