@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from harness import wait
-from harness.alb import Controller, Load, get, release_ingresses, send
+from harness.alb import Controller, Load, get, release_ingresses, send, strip_finalizers
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
@@ -48,10 +48,10 @@ REQUESTS = 10_000
 
 
 @pytest.fixture(scope="module")
-def files(pytestconfig: pytest.Config) -> ControllerFiles:
+def files(pytestconfig: pytest.Config, lab: Lab) -> ControllerFiles:
     """The controller's chart and policy, from its own module, and Helm."""
     with _shown(pytestconfig) as progress:
-        return load_balancing.controller_files(progress)
+        return load_balancing.controller_files(lab, progress)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,7 @@ def demo(kube: Kube, controller: Controller) -> Iterator[str]:
     with kube.namespace("demo") as namespace:
         kube.apply(load_manifests(FILES / "nginx-alb.yaml"))
         yield namespace
-        # While the controller can: it alone takes the finalizers off.
-        release_ingresses(kube, namespace)
+        strip_finalizers(kube, namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -634,13 +633,17 @@ def test_policy_protects_what_is_not_the_controller_s(
     texts = {
         "delete": (
             deleted,
-            rf"\(UnauthorizedOperation\).*You are not authorized to perform this operation\. {who}: "
-            rf"ec2:DeleteSecurityGroup on resource: arn:aws:ec2:eu-west-1:123456789012:security-group/{group}",
+            (
+                rf"\(UnauthorizedOperation\).*You are not authorized to perform this operation\. {who}: "
+                rf"ec2:DeleteSecurityGroup on resource: arn:aws:ec2:eu-west-1:123456789012:security-group/{group}"
+            ),
         ),
         "create": (
             created,
-            rf"\(AccessDenied\).*{who}: elasticloadbalancing:CreateLoadBalancer on resource: "
-            r"arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/untagged/\*",
+            (
+                rf"\(AccessDenied\).*{who}: elasticloadbalancing:CreateLoadBalancer on resource: "
+                r"arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/untagged/\*"
+            ),
         ),
         "tag": (tagged, rf"\(UnauthorizedOperation\).*{who}: ec2:CreateTags"),
     }

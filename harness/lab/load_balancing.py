@@ -6,6 +6,7 @@ Brought up when somebody wants them: a lab without load balancers has none of it
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,19 @@ class ControllerFiles:
     """The IAM policy of its documentation."""
 
 
-def controller_files(progress: Progress) -> ControllerFiles:
-    """Return the controller's chart and policy from its pinned module, and Helm; built when they are not there."""
+def controller_files(lab: Lab, progress: Progress) -> ControllerFiles:
+    """Return the controller's chart and policy from its pinned module, and Helm; built when they are not there.
+
+    The chart is a directory: Helm leaves out what ``.helmignore`` names when it reads one, not from an archive.
+    """
     cache = cache_directory()
     found = binaries.ensure(cache, progress, [binaries.LOAD_BALANCER_CONTROLLER])
     own = shutil.which("helm")
     helm = Path(own) if own else binaries.ensure(cache, progress, [binaries.HELM])["helm"]
-    return ControllerFiles(helm, found["aws-load-balancer-controller.tgz"], found["iam_policy.json"])
+    charts = lab.paths.directory / "charts"
+    with tarfile.open(found["aws-load-balancer-controller.tgz"]) as archive:
+        archive.extractall(charts, filter="data")
+    return ControllerFiles(helm, charts / "aws-load-balancer-controller", found["iam_policy.json"])
 
 
 def bring_up(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> None:
