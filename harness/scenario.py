@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness import wait
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, SubjectFault
 from harness.kube import Kube, Manifest, Pod
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
+from harness.progress import Progress
 
 __all__ = [
     "AGENT_ADDON",
@@ -36,6 +39,7 @@ __all__ = [
     "decode_token",
     "read_document",
     "session_of",
+    "shown_progress",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
     "without_agent",
@@ -50,6 +54,14 @@ NOT_ASSUMED = (
 """Pattern of what a pod is told when EKS Auth may not assume the association's role."""
 _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"  # noqa: S105 - a path
 _PAUSE = ("sleep", "3600")
+
+
+@contextlib.contextmanager
+def shown_progress(config: pytest.Config) -> Generator[Progress]:
+    """Report what takes long to the person who waits, although pytest keeps what tests print."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), Progress() as progress:
+        yield progress
 
 
 @contextlib.contextmanager
