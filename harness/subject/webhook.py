@@ -337,6 +337,11 @@ class Webhook:
         return self._log.read_text(errors="replace")
 
     @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None

@@ -193,14 +193,16 @@ def _skipped_containers(pod: Pod, settings: Settings) -> frozenset[str]:
 
 
 def _bool_annotation(annotations: dict[str, str], key: str) -> bool | None:
+    text = annotations.get(key)
     try:
-        return parse_bool(annotations.get(key, ""))
+        return None if text is None else parse_bool(text)
     except ValueError:
         return None
 
 
 def _expiration_annotation(annotations: dict[str, str], key: str) -> int | None:
+    text = annotations.get(key)
     try:
-        return max(parse_int64(annotations.get(key, "")), MIN_TOKEN_EXPIRATION)
+        return None if text is None else max(parse_int64(text), MIN_TOKEN_EXPIRATION)
     except ValueError:
         return None

@@ -4,6 +4,7 @@ Pod Identity and IRSA differ in values only, so both are an `Injection` and shar
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from podid_webhook.goparse import clean_join
@@ -42,11 +43,6 @@ class Injection:
     """Empty: no region is injected."""
     labelled: bool
     """Whether the pod gets the Pod Identity label."""
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """Names of the two variables of which a container has both or neither."""
-        return self.source[0], self.token_variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +113,36 @@ class _Group:
     """Variables that a container gets together, and only if it has none of their names."""
 
     names: frozenset[str]
-    variables: tuple[tuple[str, str], ...]
-    """Empty when the flags switch the group off; the names still count (WHK-506)."""
+    variables: tuple[JsonObject, ...]
+    """Entries of ``env``, shared by all containers; none when the flags switch the group off, but the names still count
+    (WHK-506)."""
+
+
+def _group(*variables: tuple[str, str]) -> _Group:
+    return _Group(
+        frozenset(name for name, _ in variables), tuple({"name": name, "value": value} for name, value in variables)
+    )
+
+
+_STS_GROUP = _group((_STS, "regional"))
+_NO_STS_GROUP = _Group(_STS_GROUP.names, ())
+
+
+@cache
+def _region_group(region: str) -> _Group:
+    group = _group(*((name, region) for name in _REGIONS))
+    return group if region else _Group(group.names, ())
 
 
 def _variables(pod: Pod, injection: Injection) -> tuple[_Group, ...]:
     token_file = clean_join(injection.mount_path, injection.token_path)
     if any(pod.node_selector.get(label) == "windows" for label in _OS_LABELS):
         token_file = "C:" + token_file.replace("/", "\\")
+    regional_sts = _STS_GROUP if injection.regional_sts else _NO_STS_GROUP
     return (
-        _Group(frozenset({_STS}), ((_STS, "regional"),) if injection.regional_sts else ()),
-        _Group(frozenset(_REGIONS), tuple((name, injection.region) for name in _REGIONS if injection.region)),
-        _Group(frozenset(injection.pair), (injection.source, (injection.token_variable, token_file))),
+        regional_sts,
+        _region_group(injection.region),
+        _group(injection.source, (injection.token_variable, token_file)),
     )
 
 
@@ -145,10 +159,10 @@ def _completed(
 
 def _complete(container: Container, injection: Injection, groups: tuple[_Group, ...]) -> JsonObject:
     # Presence is by name only: an empty value, or one from elsewhere, is the user's choice (WHK-504).
-    missing = [group for group in groups if not group.names & container.env_names]
+    missing = [group for group in groups if group.names.isdisjoint(container.env_names)]
     if not missing:
         return container.json  # entirely untouched, without a mount even (WHK-506)
-    additions: list[Json] = [{"name": name, "value": value} for group in missing for name, value in group.variables]
+    additions = [variable for group in missing for variable in group.variables]
     mounted = injection.volume_name in container.mounted_volumes  # at whatever path (WHK-507)
     if mounted and not additions:
         return container.json

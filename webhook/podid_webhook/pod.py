@@ -82,7 +82,7 @@ def decode_pod(value: Json) -> Pod:
         service_account=_string(member(spec, "serviceAccountName")[1]),
         node_selector=_string_map(member(spec, "nodeSelector")[1]),
         volumes_key=volumes_key,
-        volume_names=None if volumes is None else _names(_list(volumes), "name"),
+        volume_names=None if volumes is None else _names(_list(volumes)),
         containers=_containers(spec, "containers"),
         init_containers=_containers(spec, "initContainers"),
     )
@@ -100,11 +100,11 @@ def _container(container: JsonObject) -> Container:
         json=container,
         name=_string(member(container, "name")[1]),
         env_key=env_key,
-        env=_list(env),
-        env_names=_names(_list(env), "name"),
+        env=(variables := _list(env)),
+        env_names=_names(variables),
         mounts_key=mounts_key,
-        mounts=_list(mounts),
-        mounted_volumes=_names(_list(mounts), "name"),
+        mounts=(mounted := _list(mounts)),
+        mounted_volumes=_names(mounted),
     )
 
 
@@ -127,5 +127,5 @@ def _string_map(value: Json) -> dict[str, str]:
     return {key: _string(item) for key, item in _object(value).items()}
 
 
-def _names(items: list[Json], key: str) -> frozenset[str]:
-    return frozenset(_string(member(_object(item), key)[1]) for item in items)
+def _names(items: list[Json]) -> frozenset[str]:
+    return frozenset([_string(member(_object(item), "name")[1]) for item in items])
