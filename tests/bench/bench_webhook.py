@@ -126,6 +126,7 @@ def bench_serving(subjects: Sequence[Subject], rounds: int, seconds: float) -> N
     with ExitStack() as stack:
         webhooks = [stack.enter_context(subject.running()) for subject in subjects]
         for subject, webhook in zip(subjects, webhooks, strict=True):
+            subject.surroundings.settle(webhook)
             check_answers(webhook)
             for request in requests.values():  # warm caches and branch predictors
                 run(Load(webhook.port, webhook.tls, request, CONNECTIONS), answers_per_second, 0.5)
@@ -229,6 +230,7 @@ def main() -> None:
     commands = {"ours": default_command()} | ({"peer": arguments.peer_command} if arguments.peer_command else {})
     with tempfile.TemporaryDirectory(prefix="podid-bench-") as name, serve_kube_api() as api:
         api.page_size = 500
+        api.put_service_account("demo", "s3-reader")
         subjects: list[Subject] = []
         for subject, command in commands.items():
             directory = Path(name) / subject

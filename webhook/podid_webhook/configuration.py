@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from podid_webhook.goparse import first_csv_record, parse_bool, parse_int64
 from podid_webhook.mutation import Injection, Mutation, mutate
@@ -62,8 +62,7 @@ UNCONFIGURED = Account()
 """Shared by all the accounts without annotations of ours: most of a cluster's."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamespacedName:
+class NamespacedName(NamedTuple):
     """Namespace and name of a service account."""
 
     namespace: str

@@ -4,7 +4,7 @@ Pod Identity and IRSA differ in values only, so both are an `Injection` and shar
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 from podid_webhook.goparse import clean_join
@@ -75,25 +75,29 @@ def mutate(pod: Pod, injection: Injection, skipped: frozenset[str]) -> Mutation:
     for containers in (pod.containers, pod.init_containers):
         items = _completed(containers, injection, variables, skipped)
         if items is not None:
-            patch.append(_add([pod.spec_key, containers.key], [*items]))
+            patch.append(_add([*items], pod.spec_key, containers.key))
             # Untouched containers come back as the very same objects.
             completed |= any(new is not old.json for new, old in zip(items, containers.items or (), strict=True))
     return Mutation(injection.method, patch, changes_spec=volume_missing or completed)
 
 
-def _add(path: list[str], value: Json) -> JsonObject:
-    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
-    return {"op": "add", "path": pointer, "value": value}
+def _add(value: Json, *path: str) -> JsonObject:
+    return {"op": "add", "path": _pointer(path), "value": value}
+
+
+@lru_cache(maxsize=64)
+def _pointer(path: tuple[str, ...]) -> str:
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _label_operation(pod: Pod) -> JsonObject:
     if pod.has_labels:
-        return _add([pod.metadata_key, pod.labels_key, LABEL], _LABEL_VALUE)
+        return _add(_LABEL_VALUE, pod.metadata_key, pod.labels_key, LABEL)
     labels: JsonObject = {LABEL: _LABEL_VALUE}
     if pod.has_metadata:
-        return _add([pod.metadata_key, pod.labels_key], labels)
+        return _add(labels, pod.metadata_key, pod.labels_key)
     # Without its parent the path above would not apply, and the API server would answer 500 (WHK-513).
-    return _add([pod.metadata_key], {pod.labels_key: labels})
+    return _add({pod.labels_key: labels}, pod.metadata_key)
 
 
 def _volume_operation(pod: Pod, injection: Injection) -> JsonObject:
@@ -104,8 +108,8 @@ def _volume_operation(pod: Pod, injection: Injection) -> JsonObject:
         "projected": {"sources": [{"serviceAccountToken": token}]},
     }
     if pod.volume_names is None:
-        return _add([pod.spec_key, pod.volumes_key], [volume])
-    return _add([pod.spec_key, pod.volumes_key, "0"], volume)
+        return _add([volume], pod.spec_key, pod.volumes_key)
+    return _add(volume, pod.spec_key, pod.volumes_key, "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +118,10 @@ class _Group:
 
     names: frozenset[str]
     variables: tuple[JsonObject, ...]
-    """Entries of ``env``, shared by all containers; none when the flags switch the group off, but the names still count
-    (WHK-506)."""
+    """Entries of ``env``, shared by all pods. None when flags switch the group off; its names still count (WHK-506)."""
 
 
+@lru_cache(maxsize=1024)  # the roles that pods are given most
 def _group(*variables: tuple[str, str]) -> _Group:
     return _Group(
         frozenset(name for name, _ in variables), tuple({"name": name, "value": value} for name, value in variables)
@@ -128,7 +132,7 @@ _STS_GROUP = _group((_STS, "regional"))
 _NO_STS_GROUP = _Group(_STS_GROUP.names, ())
 
 
-@cache
+@lru_cache(maxsize=1)
 def _region_group(region: str) -> _Group:
     group = _group(*((name, region) for name in _REGIONS))
     return group if region else _Group(group.names, ())

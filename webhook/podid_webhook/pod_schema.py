@@ -186,8 +186,11 @@ class WrongTypeError(ValueError):
     """A field has a JSON type that its Kubernetes type does not take. The message names the field, not its value."""
 
 
-def check_pod(value: Json) -> None:
+def check_pod(value: Json) -> bool:
     """Check every known field of a Pod.
+
+    Returns:
+        Whether every field is known and spelled as in the table; otherwise some may be in another case.
 
     Raises:
         WrongTypeError: At the first field with a wrong type. JSON null is right for every type.
@@ -197,6 +200,8 @@ def check_pod(value: Json) -> None:
     except (msgspec.ValidationError, RecursionError):
         # It also refuses what Go passes over or folds: unknown fields, and names in other cases.
         _check(value, "Pod", "Pod")
+        return False
+    return True
 
 
 def _check(value: Json, kind: str, where: str) -> None:

@@ -13,6 +13,7 @@ from podid_webhook.cluster import ClusterView, Readiness
 from podid_webhook.configuration import Draw, NamespacedName, Settings, irsa_account, mutate_pod
 from podid_webhook.http1 import Handler, Request, Response
 from podid_webhook.jsontext import Json, encode
+from podid_webhook.logs import log_decision
 from podid_webhook.metrics import Metrics
 from podid_webhook.mutation import Mutation
 from podid_webhook.review import RefusedReviewError, Review, decode_review
@@ -135,13 +136,12 @@ def _log_outcome(review: Review, mutation: Mutation | None, *, timed_out: bool) 
         outcome = f"mutated ({mutation.method})"
     else:
         outcome = f"already complete ({mutation.method})"
-    # %r: names in a direct review are whatever the sender likes, line breaks included.
-    _log.info(
-        "review: namespace=%r pod=%r serviceAccount=%r outcome=%r",
-        review.namespace,
-        review.pod.display_name,
-        review.pod.service_account,
-        outcome,
+    # !r: names in a direct review are whatever the sender likes, line breaks included.
+    pod = review.pod
+    log_decision(
+        _log,
+        f"review: namespace={review.namespace!r} pod={pod.display_name!r} "
+        f"serviceAccount={pod.service_account!r} outcome={outcome!r}",
     )
 
 
