@@ -216,8 +216,11 @@ class Kube:
         Raises:
             ApiException: It answers with an error.
         """
-        url = f"{self._api.configuration.host}{path}"
-        return self._api.rest_client.request("GET", url, _preload_content=False).data.decode()
+        response = self._api.rest_client.request("GET", f"{self._api.configuration.host}{path}")
+        text: str = response.read().decode()
+        if response.status != 200:
+            raise ApiException(status=response.status, reason=text)
+        return text
 
 
 def pod_manifest(
