@@ -7,6 +7,7 @@ server-side dry runs: admission is the same as for any pod, and nothing has to r
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -26,8 +27,10 @@ from harness import wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
+from harness.doctor_webhook import passed_over, webhook_checks
 from harness.kube import ApiException, Kube, Manifest, Pod, pod_manifest
 from harness.lab import Lab
+from harness.pki import Authority
 from harness.scenario import AwsAccount, caller_identity, wait_until_admission_injects
 
 pytestmark = pytest.mark.usefixtures("agent_addon")
@@ -62,14 +65,6 @@ class Admission:
         return self.kube.run(
             name, namespace, image=IMAGE, service_account=account, command=["sleep", "3600"], overrides=NOWHERE
         )
-
-    def passed_over(self) -> int:
-        """Return how many pods the API server has admitted without the webhook's answer (failurePolicy Ignore)."""
-        metric = "apiserver_admission_webhook_fail_open_count"
-        found = re.findall(
-            rf'^{metric}{{name="{WEBHOOK}\S*",type="admit"}} (\S+)$', self.kube.raw("/metrics"), re.MULTILINE
-        )
-        return sum(int(float(value)) for value in found)
 
     def pods(self) -> list[Pod]:
         """Return the webhook's pods."""
@@ -160,7 +155,7 @@ def teams(kube: Kube, cluster: Cluster, aws: AwsAccount, admission: Admission, r
 @requirement("WHK-113", "WHK-802", "WHK-207")
 def test_burst_loses_no_pod_while_a_replica_dies(admission: Admission, teams: list[str], lab: Lab) -> None:
     """Of 500 pods at once none is refused; what a dying replica did not answer is admitted without it, and counted."""
-    before, asked = admission.passed_over(), lab.control().journal()[-1]["number"] + 1
+    before, asked = passed_over(admission.kube), lab.control().journal()[-1]["number"] + 1
     victim = admission.pods()[0]
 
     def create(number: int) -> str:
@@ -184,7 +179,7 @@ def test_burst_loses_no_pod_while_a_replica_dies(admission: Admission, teams: li
     check(
         "WHK-802",
         what="pods without variables, of which each is counted",
-        expected=admission.passed_over() - before,
+        expected=passed_over(admission.kube) - before,
         observed=outcomes.count("none"),
     )
     check("WHK-113", what="all others", expected=PODS, observed=outcomes.count("Pod Identity") + outcomes.count("none"))
@@ -343,7 +338,7 @@ def test_certificate_is_renewed_without_losing_a_pod(
         patch = f'[{{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": "{value}"}}]'
         kubectl("patch", "mutatingwebhookconfiguration", WEBHOOK, "--type=json", f"--patch={patch}")
 
-    before = admission.passed_over()
+    before = passed_over(admission.kube)
     with steady_pods(admission, demo) as outcomes:
         trust(old + files["ca.crt"])
         data = {name: base64.b64encode(files[name]).decode() for name in ("tls.crt", "tls.key")}
@@ -372,7 +367,50 @@ def test_certificate_is_renewed_without_losing_a_pod(
         observed=names.value.get_values_for_type(x509.DNSName),
     )
     check("WHK-827", what=f"{len(outcomes)} pods meanwhile", expected={"Pod Identity"}, observed=set(outcomes))
-    check("WHK-827", what="reviews that failed", expected=0, observed=admission.passed_over() - before)
+    check("WHK-827", what="reviews that failed", expected=0, observed=passed_over(admission.kube) - before)
+
+
+# --- Its health -----------------------------------------------------------------------------------------------------
+
+
+@requirement("WHK-811")
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [
+        ('{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}', ["registration"]),
+        ('{"op": "remove", "path": "/webhooks/0/objectSelector/matchExpressions"}', ["registration"]),
+        ('{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": "gone"}', ["service", "answer"]),
+        ('{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": "OTHER"}', ["caBundle", "answer"]),
+    ],
+    ids=["policy", "selector", "Service", "CA"],
+)
+def test_doctor_finds_what_keeps_the_webhook_from_its_work(
+    admission: Admission, kubectl: Callable[..., object], change: str, failing: list[str]
+) -> None:
+    """``podid doctor --webhook``: all is well; after one change it says what is wrong."""
+    registration = admission.kube.read("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", WEBHOOK)
+    other = base64.b64encode(Authority("another CA").certificate.encode()).decode()
+    well = {check.name: check.status for check in webhook_checks(admission.kube)}
+
+    patch = f"--patch=[{change.replace('OTHER', other)}]"
+    kubectl("patch", "mutatingwebhookconfiguration", WEBHOOK, "--type=json", patch)
+    try:
+        found = wait.until(
+            lambda: [check.name for check in webhook_checks(admission.kube) if check.status == "fail"],
+            lambda names: set(failing) <= set(names),
+            what=f"the doctor to find {failing}",
+            timeout=20,
+        )
+    finally:
+        kubectl("patch", "mutatingwebhookconfiguration", WEBHOOK, "--type=json", f"--patch={whole(registration)}")
+
+    check("WHK-811", what="before", expected={"ok"}, observed=set(well.values()))
+    check("WHK-811", what="after", expected=failing, observed=[name for name in found if name in failing])
+
+
+def whole(registration: Manifest) -> str:
+    """Return the patch that puts the registration's webhooks back."""
+    return json.dumps([{"op": "replace", "path": "/webhooks", "value": registration["webhooks"]}])
 
 
 # --- Its absence ----------------------------------------------------------------------------------------------------
@@ -381,10 +419,10 @@ def test_certificate_is_renewed_without_losing_a_pod(
 @requirement("WHK-908", "WHK-802")
 def test_pod_from_an_outage_stays_without_credentials(admission: Admission, demo: str) -> None:
     """A pod is created while no webhook runs, and counted; the webhook's return does not change it, only the next."""
-    before = admission.passed_over()
+    before = passed_over(admission.kube)
     admission.scale(0)
     pod = admission.create("orphan", demo)
-    missed = admission.passed_over() - before
+    missed = passed_over(admission.kube) - before
     admission.scale(2)
     wait_until_admission_injects(admission.kube, demo, "app")
 

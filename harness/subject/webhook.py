@@ -342,6 +342,11 @@ class Webhook:
         return self._process.pid
 
     @property
+    def resident_mib(self) -> float:
+        """Its resident memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024**2
+
+    @property
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None

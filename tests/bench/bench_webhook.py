@@ -23,6 +23,9 @@ from typing import Any
 
 from tls_load import Load, answers_per_second, latencies_ms, run
 
+from harness.cluster.base import ClusterSpec
+from harness.kube import Kube, pod_manifest
+from harness.lab import Lab
 from harness.subject.kube_api import KubeApi, serve_kube_api
 from harness.subject.reviews import pod, review
 from harness.subject.webhook import Surroundings, Webhook, default_command, identities, parse_command
@@ -39,6 +42,9 @@ TARGETS = {
 }
 """Ratios to the other webhook that ours is to keep."""
 MAX_RSS_MIB = 60.0
+ADMISSIONS = 200
+"""Pods with the webhook, and as many without."""
+MAX_ADDED_MS = 3.0
 
 
 def bench_pod(count: int) -> dict[str, Any]:
@@ -108,12 +114,6 @@ class Subject:
             yield webhook
 
 
-def rss_mib(pid: int) -> float:
-    """Return the resident memory of a process."""
-    fields = Path(f"/proc/{pid}/statm").read_text().split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1024**2
-
-
 def processor_seconds(pid: int) -> float:
     """Return the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -130,7 +130,7 @@ def bench_serving(subjects: Sequence[Subject], rounds: int, seconds: float) -> N
             check_answers(webhook)
             for request in requests.values():  # warm caches and branch predictors
                 run(Load(webhook.port, webhook.tls, request, CONNECTIONS), answers_per_second, 0.5)
-            subject.add("RSS MiB, idle", rss_mib(webhook.pid))
+            subject.add("RSS MiB, idle", webhook.resident_mib)
         for turn in range(rounds):
             for subject, webhook in zip(subjects, webhooks, strict=True):
                 for size, request in requests.items():
@@ -179,7 +179,34 @@ def bench_start(subjects: Sequence[Subject], api: KubeApi, rounds: int) -> None:
                         time.sleep(0.001)
                     subject.add(f"ms to warm, {accounts:,} ServiceAccounts", (time.perf_counter() - started) * 1e3)
                     if accounts:
-                        subject.add(f"RSS MiB, {accounts:,} ServiceAccounts", rss_mib(webhook.pid))
+                        subject.add(f"RSS MiB, {accounts:,} ServiceAccounts", webhook.resident_mib)
+
+
+def bench_admission(lab: str, rounds: int) -> dict[str, list[float]]:
+    """Measure how long a pod's creation takes in a lab with the webhook and, by the skip label, without it.
+
+    The pods are server-side dry runs: everything happens but the write to etcd.
+    """
+    kube = Kube(Lab(lab).cluster(ClusterSpec().name).kubeconfig)
+    times: dict[str, list[float]] = {"with": [], "without": []}
+    command = ["sleep", "3600"]
+    with kube.namespace("bench-webhook") as namespace:
+        kube.create_service_account("app", namespace, {"eks.amazonaws.com/role-arn": ROLE})
+        manifests = {name: pod_manifest("bench", "amazon/aws-cli:latest", "app", command) for name in times}
+        manifests["without"]["metadata"]["labels"]["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
+        for turn in range(rounds + 20):
+            for name, manifest in manifests.items():
+                started = time.perf_counter()
+                admitted = kube.admit(manifest, namespace)
+                took = time.perf_counter() - started
+                if turn < 20:  # connections, caches
+                    continue
+                names = [entry["name"] for entry in admitted["spec"]["containers"][0].get("env", [])]
+                if ("AWS_ROLE_ARN" in names) != (name == "with"):
+                    raise AssertionError(f"a pod {name} the webhook has {names}")
+                times[name].append(took * 1e3)
+    kube.close()
+    return times
 
 
 def table(subjects: Sequence[Subject]) -> str:
@@ -198,7 +225,7 @@ def table(subjects: Sequence[Subject]) -> str:
     return "\n".join(lines)
 
 
-def write_report(subjects: Sequence[Subject], directory: Path) -> Path:
+def write_report(subjects: Sequence[Subject], admission: Mapping[str, Sequence[float]], directory: Path) -> Path:
     """Write every measurement as JSON."""
     directory.mkdir(parents=True, exist_ok=True)
     at = datetime.now(UTC)
@@ -207,6 +234,7 @@ def write_report(subjects: Sequence[Subject], directory: Path) -> Path:
         "at": at.isoformat(timespec="seconds"),
         "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()},
         "settings": {"connections": CONNECTIONS, "pace": PACE},
+        "admission_ms": admission,
         "subjects": {
             subject.name: {row: {"median": subject.median(row), "all": values} for row, values in subject.rows.items()}
             for subject in subjects
@@ -225,6 +253,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind; the median counts")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
+    parser.add_argument(
+        "--lab", default="", metavar="NAME", help="also: what ours adds to a pod in this lab, which is up"
+    )
     parser.add_argument("--report-dir", type=Path, default=Path("reports"))
     arguments = parser.parse_args()
     commands = {"ours": default_command()} | ({"peer": arguments.peer_command} if arguments.peer_command else {})
@@ -243,7 +274,12 @@ def main() -> None:
         for bench in benches:
             bench()
     print(table(subjects))
-    print(write_report(subjects, arguments.report_dir))
+    admission = bench_admission(arguments.lab, ADMISSIONS) if arguments.lab else {}
+    if admission:
+        medians = {name: statistics.median(times) for name, times in admission.items()}
+        print(f"a pod's creation in lab {arguments.lab}, median ms: " + json.dumps(medians), end="; ")
+        print(f"added {medians['with'] - medians['without']:.2f} (target: at most {MAX_ADDED_MS:.0f})")
+    print(write_report(subjects, admission, arguments.report_dir))
 
 
 if __name__ == "__main__":
