@@ -153,3 +153,24 @@ def test_idle_connection_is_closed_at_the_end_and_a_running_request_is_answered(
 
     assert b"Connection: close\r\n" in answer
     assert answer.endswith(b"done")
+
+
+def test_client_that_does_not_read_is_not_answered_on_and_on() -> None:
+    """Answers wait for their reader, not in our memory; when he reads, all come."""
+    count = 0
+
+    def handler(_request: Request) -> Response:
+        nonlocal count
+        count += 1
+        return Response(200, b"x" * 100_000)
+
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _server: HttpServer) -> bytes:
+        writer.write(GET * 500)
+        seen = -1
+        while seen != count:  # until nothing more is answered
+            seen = count
+            await asyncio.sleep(0.1)
+        assert 0 < seen < 250
+        return str(len([await body(reader) for _ in range(500)])).encode()
+
+    assert talk(conversation, handler) == b"500"

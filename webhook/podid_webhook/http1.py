@@ -123,6 +123,8 @@ class _Connection(asyncio.Protocol):
         self._requests: deque[Request] = deque()
         """Read, and not answered yet."""
         self._answering: asyncio.Task[None] | None = None
+        self._writable = True
+        """Whether the client takes its answers; else they are not made."""
         self._ended = False
         """Whether nothing that comes is looked at any more."""
         self._deadline = self._loop.time() + _READ_TIMEOUT
@@ -161,6 +163,14 @@ class _Connection(asyncio.Protocol):
         if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse(431)
             return
+        self._answer_next()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writable = True
         self._answer_next()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -238,14 +248,15 @@ class _Connection(asyncio.Protocol):
     # --- Answers ----------------------------------------------------------------------------------------------------
 
     def _answer_next(self) -> None:
-        while self._requests and self._answering is None and not self._transport.is_closing():
+        while self._requests and self._answering is None and self._writable and not self._transport.is_closing():
             request = self._requests.popleft()
             answer = self._server.handler(request)
             if isinstance(answer, Response):
                 self._write(request, answer)
             else:
                 self._answering = self._loop.create_task(self._answer_later(request, answer))
-        if not self._requests and not self._transport.is_reading() and not self._transport.is_closing():
+        takes_more = not self._requests and self._writable and not self._transport.is_closing()
+        if takes_more and not self._transport.is_reading():
             self._transport.resume_reading()
 
     async def _answer_later(self, request: Request, answer: Coroutine[Any, Any, Response]) -> None:
