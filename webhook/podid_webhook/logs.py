@@ -4,6 +4,7 @@ A write to the container's log is a system call, as expensive as half a review; 
 """
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -20,7 +21,7 @@ def configure_logging(level: int) -> None:
 
 def log_decision(logger: logging.Logger, text: str) -> None:
     """Log a review's line as ``logger.info`` does, without a record: that alone would be a fifth of an answer."""
-    (handler, *_) = logging.root.handlers or [None]
+    handler = logging.root.handlers[0] if logging.root.handlers else None
     if isinstance(handler, _TurnHandler) and logger.isEnabledFor(logging.INFO):
         handler.add(f"{_timestamp(time.time())} INFO {logger.name}: {text}")
     else:
@@ -76,6 +77,9 @@ class _TurnHandler(logging.Handler):
     def flush(self) -> None:
         """Write what has been logged; also called when the process ends."""
         lines, self._lines = self._lines, []
-        if lines:
+        if not lines:
+            return
+        # Where nobody reads the log there is nobody to tell, and reviews go on.
+        with contextlib.suppress(OSError):
             self._stream.write("\n".join([*lines, ""]))
             self._stream.flush()
