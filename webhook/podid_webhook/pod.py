@@ -137,4 +137,8 @@ def _string_map(value: Json) -> dict[str, str]:
 
 
 def _names(find: _Find, items: list[Json]) -> frozenset[str]:
-    return frozenset([_string(find(_object(item), "name")[1]) for item in items])
+    try:
+        # Nearly always every entry has its name; a null among them is no name that anybody asks for.
+        return frozenset([item["name"] for item in cast("list[dict[str, str]]", items)])
+    except (KeyError, TypeError):
+        return frozenset([_string(find(_object(item), "name")[1]) for item in items])

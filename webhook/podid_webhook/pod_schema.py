@@ -298,7 +298,8 @@ def _compiled(kind: str) -> Any:
         (f"field_{number}", _compiled(field), msgspec.field(name=name, default=None))
         for number, (name, field) in enumerate(_TYPES[kind].items())
     ]
-    return msgspec.defstruct(kind, fields, forbid_unknown_fields=True) | None
+    # Not for the garbage collector: they are thrown away at once, and have no cycles.
+    return msgspec.defstruct(kind, fields, forbid_unknown_fields=True, gc=False) | None
 
 
 _compiled("Pod")  # while the process starts rather than at its first review
