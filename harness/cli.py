@@ -27,6 +27,7 @@ from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
 from harness.diagnose_commands import app as diagnose_app
+from harness.doctor_webhook import webhook_checks
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
@@ -234,13 +235,22 @@ def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFA
 def doctor(
     provider: ProviderOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    webhook: Annotated[
+        Path | None,
+        typer.Option("--webhook", metavar="KUBECONFIG", help="Instead: can the webhook of this cluster do its work?"),
+    ] = None,
 ) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
-    requested = parse_request(provider)
-    choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
-    checks = doctor_checks.run_checks(choice.name)
-    if not as_json:
-        print(choice.line)
+    if webhook is not None:
+        kube = Kube(webhook)
+        checks = webhook_checks(kube)
+        kube.close()
+    else:
+        requested = parse_request(provider)
+        choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
+        checks = doctor_checks.run_checks(choice.name)
+        if not as_json:
+            print(choice.line)
     if as_json:
         print(json.dumps([check.as_data() for check in checks], indent=1))
     else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 
-from aiohttp import web
 from podid_webhook import configuration, goparse, main, mutation, review, server
 from podid_webhook.accounts import AccountStore
 from podid_webhook.cluster import ClusterView
@@ -39,14 +38,11 @@ def _injected(change):
 @mutant("webhook-wrong-type-200", "WHK-102")
 def wrong_type_200() -> None:
     """Content-Type is not looked at."""
-
-    def handle(_original):
-        async def any_type(self, request):
-            return web.Response(body=await self.review(await request.read()), content_type="application/json")
-
-        return any_type
-
-    override(ReviewServer, "_handle", handle)
+    override(
+        ReviewServer,
+        "_handle",
+        lambda original: lambda self, request: original(self, replace(request, content_type="application/json")),
+    )
 
 
 @mutant(
@@ -157,7 +153,7 @@ def both_mechanisms() -> None:
     def variables(original):
         def of_both(pod, injection):
             role = (("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/both"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"))
-            return (*original(pod, injection), mutation._Group(frozenset(dict(role)), role))
+            return (*original(pod, injection), mutation._group(*role))
 
         return of_both
 
