@@ -30,7 +30,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
+__all__ = ["GROUPS", "HELM", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -107,6 +107,9 @@ GROUPS: Sequence[Group] = (
         _KUBERNETES_VARIABLES,
     ),
 )
+
+HELM = Group("helm", "3.19.0", {"helm": "helm.sh/helm/v3/cmd/helm"})
+"""For people and scenarios whose machine has none."""
 
 KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 """kind itself, for machines that have none."""
