@@ -13,6 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
+from harness.conformance.artifacts import PUBLISH
 from harness.conformance.compare import compare
 from harness.conformance.frozen import freeze, read_all, read_frozen
 from harness.conformance.history import DEFAULT, note_run, read_flakes
@@ -22,7 +23,7 @@ from harness.conformance.record import read_run
 from harness.conformance.release import objections
 from harness.conformance.reports import write_reports
 from harness.conformance.selection import select
-from harness.conformance.store import rewrite, save
+from harness.conformance.store import rewrite, save, seal
 from harness.errors import HarnessFault, UsageError
 from harness.lab.paths import CHECKOUT
 from harness.runner import collect_bindings
@@ -99,8 +100,9 @@ def merge_runs(
     directory = report_dir / identifier
     directory.mkdir(mode=0o700, parents=True)
     bring_diagnostics({part.id: source for source, part in zip(directories, runs, strict=True)}, directory)
-    save(directory, run)
-    _complain(write_reports(directory, run))
+    complaints = write_reports(directory, save(directory, run))
+    seal(directory, may_leave=all((source / PUBLISH).is_dir() for source in directories))
+    _complain(complaints)
     if shards := [part for part in runs if part.shard]:
         note_run(history, merge(identifier, shards))
     print(f"{run.line} — {directory / 'index.html'}")

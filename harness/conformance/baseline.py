@@ -6,7 +6,7 @@ count. Either makes the run red until somebody looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from pathlib import Path
@@ -35,6 +35,11 @@ class Expectation:
     """URL."""
     expires: date
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Expectation:
+        """Build one of JSON data, in which a date is a text."""
+        return cls(**{**data, "expires": date.fromisoformat(data["expires"])})
+
 
 class Baseline:
     """The known failures of one subject."""
@@ -42,6 +47,9 @@ class Baseline:
     def __init__(self, expectations: Iterable[Expectation] = ()) -> None:
         """Index entries by ID; the caller made sure that IDs are unique."""
         self._by_id = {entry.id: entry for entry in expectations}
+
+    def __iter__(self) -> Iterator[Expectation]:
+        return iter(self._by_id.values())
 
     def apply(self, identifier: str, outcome: Outcome, message: str) -> Outcome:
         """Return the outcome of one test for a requirement, with the baseline in mind.

@@ -38,7 +38,7 @@ class Folder:
             redactor: Takes secrets out of all that is written.
             limit_bytes: Most that may be written.
         """
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._redactor = redactor
         self._limit = limit_bytes
@@ -55,7 +55,8 @@ class Folder:
         if self.written + len(content) > self._limit:
             content = f"left out: the diagnostics of this failure have reached {self._limit} bytes\n".encode()
         file = self._directory / name
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
         file.write_bytes(content)
         self.written += len(content)
 

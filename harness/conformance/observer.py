@@ -131,6 +131,7 @@ class Observer:
         data = self._redactor.data
         return Phase(
             when=str(call.when),
+            requirements=list(recorder.requirements),
             outcome=outcome.value,
             reason=[reason.kind, self._redactor.text(reason.detail)] if reason else None,
             message=self._redactor.text(report.longreprtext)[-_LONGEST_MESSAGE:] if report.failed else "",

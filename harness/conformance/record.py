@@ -35,6 +35,7 @@ __all__ = [
     "RequirementRecord",
     "Run",
     "ScenarioRecord",
+    "Setting",
     "ShardRecord",
     "TestRecord",
     "Use",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 FILE_NAME = "run.json"
-SCHEMA_VERSION = "podid-run/1.1"
+SCHEMA_VERSION = "podid-run/1.2"
 
 _CHAIN = re.compile(
     r"^(?:The above exception was the direct cause|During handling of the above exception).*$", re.MULTILINE
@@ -213,6 +214,15 @@ class FrozenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """An option's value."""
+
+    value: str
+    source: str
+    """``cli``, ``env`` or ``default``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that went wrong in the harness itself."""
 
@@ -257,6 +267,10 @@ class Run:
     parts: list[PartRecord] = field(default_factory=list[PartRecord])
     """The runs that this record was merged from; empty for a run by itself."""
     frozen: FrozenRecord | None = None
+    settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
+    """Option → value and where it comes from."""
+    searched: list[str] = field(default_factory=list[str])
+    """Forms in which the canary was looked for, each of which the search found when it stood there on purpose."""
     schema: str = SCHEMA_VERSION
 
     def as_json(self, *, check: bool = True) -> str:
@@ -283,6 +297,7 @@ class Run:
             "scenarios": [_of(ScenarioRecord, entry) for entry in data.get("scenarios", [])],
             "parts": [_of(PartRecord, entry) for entry in data.get("parts", [])],
             "shard": _of(ShardRecord, data["shard"]) if data.get("shard") else None,
+            "settings": {name: _of(Setting, entry) for name, entry in data.get("settings", {}).items()},
             "frozen": _of(FrozenRecord, data["frozen"]) if data.get("frozen") else None,
         }
         return _of(cls, {**data, **nested})

@@ -50,6 +50,7 @@ def judge(
     ledger: Ledger,
     *,
     partial: bool,
+    accepts_part: bool = False,
     kind: Kind = "ours",
     bound: Collection[str] | None = None,
     outside: Collection[str] = (),
@@ -63,6 +64,7 @@ def judge(
         results: (requirement ID, outcome) of every selected test and requirement it decides.
         ledger: Levels: only a MUST makes the verdict worse.
         partial: Whether only a part of the suites was selected; then the run is never conformant.
+        accepts_part: Whether exit code 0 is right all the same when all of the part is fine.
         kind: Kind of the subject.
         bound: IDs that some test decides, selected or not; those of the results by default.
         outside: IDs that the release whose frozen set was asked for does not know.
@@ -93,6 +95,8 @@ def judge(
     # A part may be without a MUST, but not without anything.
     is_empty = not found and not (partial and EXECUTED & set(outcomes.values()))
     word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale, is_empty=is_empty)
+    if exit_code == ExitCode.CONFORMANT and partial and not accepts_part:
+        exit_code = ExitCode.INCOMPLETE
     return Verdict(word, exit_code, outcomes, observed, len(musts), provisional)
 
 

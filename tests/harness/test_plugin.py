@@ -9,6 +9,7 @@ from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, make_suite, 
 
 from harness.conformance.canary import VARIABLE
 from harness.conformance.reports import formats
+from harness.conformance.store import rewrite
 
 pytest_plugins = ["pytester"]
 
@@ -266,9 +267,14 @@ def test_a_run_that_is_killed_leaves_what_was_decided_until_then(suite: pytest.P
 
     suite.runpytest_subprocess("suites")
 
+    assert [file.name for file in directory(suite).iterdir()] == ["events.jsonl"]
+    rewrite(directory(suite))
     the_run = record(suite)
-    assert (the_run.finished_at, the_run.verdict) == ("", "non-conformant")
+    assert (the_run.finished_at, the_run.verdict, the_run.interrupted) == ("", "non-conformant", True)
     assert [test.outcome for test in the_run.tests] == ["failed", "could-not-run"]
+    assert [test.reason and test.reason.kind for test in the_run.tests] == [None, "interrupted"]
+    assert the_run.environment["python"]
+    assert not (directory(suite) / "publish").exists(), "nobody looked for the canary"
 
 
 def test_after_the_first_failure_the_rest_says_why_it_did_not_run(suite: pytest.Pytester) -> None:
@@ -292,8 +298,11 @@ def test_every_format_is_written_and_only_for_the_owner(suite: pytest.Pytester) 
     run(suite, FIRST_FAILS)
 
     assert formats() == ["html", "junit", "markdown"]
-    assert {file.name for file in directory(suite).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"}
-    assert directory(suite).stat().st_mode & 0o777 == 0o700
+    reports = {"run.json", "index.html", "junit.xml", "summary.md"}
+    others = {"run.schema.json", "events.jsonl", "manifest.json"}
+    assert {file.name for file in directory(suite).iterdir()} == reports | others | {"publish"}
+    modes = {path.stat().st_mode & 0o777 for path in (directory(suite), *directory(suite).rglob("*"))}
+    assert modes == {0o700, 0o600}
 
 
 def test_tests_outside_the_suites_leave_no_record(suite: pytest.Pytester) -> None:
@@ -346,7 +355,8 @@ def test_a():
     result = run(suite, body)
 
     assert result.ret == 1
-    texts = [file.read_text() for file in directory(suite).iterdir()] + [result.stdout.str()]
+    files = [path for path in directory(suite).rglob("*") if path.is_file()]
+    texts = [file.read_text() for file in files] + [result.stdout.str()]
     shown = [text for text in texts if secret in text or token in text]
     # pytest quotes the lines of the test itself, where these two stand.
     assert shown == []
@@ -376,8 +386,9 @@ def test_a(): attach(Evidence("text", "environment", "pod says " + os.environ["{
     result = run(suite, body)
 
     assert result.ret == 3
-    assert [fault.where for fault in record(suite).faults] == ["canary"] * 2
-    assert "PODIDCANARY" not in "".join(file.read_text() for file in directory(suite).iterdir())
+    assert [fault.message.split()[0] for fault in record(suite).faults] == ["events.jsonl", "index.html", "run.json"]
+    assert "PODIDCANARY" not in "".join(path.read_text() for path in directory(suite).iterdir())
+    assert not (directory(suite) / "publish").exists()
 
 
 def test_the_canary_s_specimen_shows_what_became_of_it(suite: pytest.Pytester) -> None:

@@ -49,7 +49,10 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
     result = CliRunner().invoke(app, ["report", runs[0]])
 
     assert result.stdout.strip() == f"{runs[0]}/index.html"
-    assert {file.name for file in Path(runs[0]).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"}
+    assert {file.name for file in Path(runs[0]).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"} | {
+        "run.schema.json",
+        "manifest.json",
+    }
 
 
 def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
