@@ -9,15 +9,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from harness.conformance.artifacts import PUBLISH
 from harness.conformance.compare import compare
 from harness.conformance.frozen import freeze, read_all, read_frozen
-from harness.conformance.history import DEFAULT, note_run, read_flakes
-from harness.conformance.ledger import Level, read_ledger
+from harness.conformance.history import DEFAULT, last_outcomes, note_run, read_flakes
+from harness.conformance.ledger import Level, Requirement, read_ledger
 from harness.conformance.merge import bring_diagnostics, merge
 from harness.conformance.record import read_run
 from harness.conformance.release import objections
@@ -119,8 +119,9 @@ def list_requirements(
     only: Only = [],  # noqa: B006 - typer copies it
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    history: History = HISTORY,
 ) -> None:
-    """List the requirements and the tests that decide them."""
+    """List the requirements: level, feature, tier, status, last outcome, mutants, and the tests that decide them."""
     ledger = read_ledger(REQUIREMENTS)
     asked = select(ledger, only, cast("list[Level]", level), {file.stem for file in SUITES.rglob("test_*.py")})
     tests: dict[str, list[str]] = {}
@@ -132,16 +133,50 @@ def list_requirements(
         for entry in ledger.values()
         if any(asked.asks(entry, node.partition("::")[0]) for node in tests.get(entry.id, [""]))
     ]
+    mutants, last = _killers(), last_outcomes(history)
+    lines = [_listed(entry, tests.get(entry.id, []), mutants.get(entry.id, []), last.get(entry.id)) for entry in chosen]
     if as_json:
-        print(json.dumps([asdict(entry) | {"tests": tests.get(entry.id, [])} for entry in chosen], indent=1))
+        print(json.dumps(lines, indent=1, ensure_ascii=False))
         return
-    for entry in chosen:
-        print(f"{entry.id:16} {entry.level:6} {entry.sentence}")
-        why = f"untestable: {entry.untestable}" if entry.untestable else "provisional: no test decides it"
-        why = f"withdrawn in {entry.withdrawn}" if entry.withdrawn else why
-        print("\n".join(f"{'':24}{line}" for line in tests.get(entry.id, [why])))
+    for line in lines:
+        print(f"{line['id']:16} {line['level']:6} {line['sentence']}")
+        facts = [line["feature"], line["tier"], line["status"], f"last {line['last'] or 'never'}"]
+        facts += [f"mutants {' '.join(line['mutants'])}"] if line["mutants"] else []
+        print(
+            f"{'':24}{' · '.join(fact for fact in facts if fact)} · confirmed on AWS {line['aws_verified'] or 'never'}"
+        )
+        why = f"withdrawn in {line['withdrawn']}" if line["withdrawn"] else f"untestable: {line['untestable']}"
+        why = why if line["status"] != "provisional" else "provisional: no test decides it"
+        print("\n".join(f"{'':24}{text}" for text in line["tests"] or [why]))
     decided = sum(entry.id in tests for entry in chosen)
     print(f"{len(chosen)} requirements, {decided} decided by tests", file=sys.stderr)
+
+
+def _listed(entry: Requirement, tests: list[str], mutants: list[str], last: str | None) -> dict[str, Any]:
+    """Return what a line of the list says; no requirement was confirmed on real AWS so far."""
+    status = (
+        "withdrawn" if entry.withdrawn else "untestable" if entry.untestable else "stable" if tests else "provisional"
+    )
+    # Scenarios lie directly in suites/ and stand on a cluster, the other suites on processes.
+    tiers = sorted({"cluster" if node.count("/") == 1 else "process" for node in tests})
+    facts = {"subject": entry.subject, "feature": entry.profile, "tier": "+".join(tiers), "status": status}
+    known = {"tests": tests, "mutants": mutants, "last": last or "", "aws_verified": ""}
+    return asdict(entry) | facts | known
+
+
+def _killers() -> dict[str, list[str]]:
+    """Return requirement ID → mutants that it must find out; nothing where agent and webhook are not installed."""
+    try:
+        from harness.subject.mutants.catalogue import all_mutants  # noqa: PLC0415 - it imports agent and webhook
+
+        mutants = all_mutants()
+    except ModuleNotFoundError:
+        return {}
+    killers: dict[str, list[str]] = {}
+    for mutant in mutants:
+        for name in mutant.must_kill:
+            killers.setdefault(name, []).append(mutant.name)
+    return killers
 
 
 @app.command()

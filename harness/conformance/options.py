@@ -106,6 +106,9 @@ class Options:
     repeat: int
     leg: str
     history: str
+    paths: tuple[str, ...]
+    """Folders and files that were given as a whole, relative to the checkout or absolute."""
+    ignored: tuple[str, ...]
     is_narrowed: bool
     """Whether pytest's own options or arguments ask for a part of the suites."""
     settings: Mapping[str, Setting]
@@ -143,6 +146,8 @@ class Options:
             repeat=values.repeat,
             leg=values.leg or subject,
             history=values.history,
+            paths=tuple(argument for argument in config.args if "::" not in argument),
+            ignored=tuple(map(str, values.ignore or ())),
             is_narrowed=bool(values.keyword or values.markexpr)
             or any("::" in argument or argument.endswith(".py") for argument in config.args),
             settings=settings(config),

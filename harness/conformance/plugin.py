@@ -28,6 +28,7 @@ from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.binding import bind, case_name, choose, share
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.events import EventLog
+from harness.conformance.floors import asked, read_floors, shortfalls
 from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
 from harness.conformance.history import Durations, note_run, read_durations
@@ -74,6 +75,9 @@ class Plugin:
         self._events: EventLog | None = None
         """In the process that the person started, unless a record alone is wanted."""
         self._noted_environment: dict[str, str] = {}
+        self._floors: dict[str, int] = {}
+        self._narrowed: set[str] = set()
+        """Files of which some tests were left out."""
         self._interruption = Interruption(lambda: f"what was seen until then is in {_short(self._directory)}")
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
@@ -110,6 +114,10 @@ class Plugin:
         scenarios = {file.stem for file in self._suites.rglob("test_*.py")}
         self._selection = select(self._ledger, options.only, options.level, scenarios)
         self._durations = read_durations(root / options.history, options.leg)
+        if options.subject == "ours" and options.repeat == 1:
+            arguments = [root / argument for argument in options.paths]
+            ignored = [root / path for path in options.ignored]
+            self._floors = asked(read_floors(self._suites), arguments, ignored, root)
         if options.baseline:
             self._baseline = read_baseline(Path(options.baseline), self._ledger, datetime.now(UTC).date())
         if options.frozen:
@@ -183,6 +191,7 @@ class Plugin:
         self.results.behaviours |= told["behaviours"]
         self.results.bound |= set(told["bound"])
         self._facts.partial = self._facts.partial or told["partial"]
+        self._narrowed |= set(told["narrowed"])
         self._facts.shard = ShardRecord(**told["shard"]) if told["shard"] else None
         self._facts.environment |= told["environment"]
         self._facts.redactions.update(told["redactions"])
@@ -245,7 +254,8 @@ class Plugin:
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
         """Note that a part was left out."""
-        self._facts.partial = self._facts.partial or any(True for _ in items)
+        self._narrowed |= {item.nodeid.partition("::")[0] for item in items}
+        self._facts.partial = self._facts.partial or bool(self._narrowed)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run nothing in a dry run."""
@@ -325,6 +335,7 @@ class Plugin:
                 "behaviours": self.results.behaviours,
                 "bound": sorted(self.results.bound),
                 "partial": self._facts.partial,
+                "narrowed": sorted(self._narrowed),
                 "shard": asdict(self._facts.shard) if self._facts.shard else None,
                 "environment": self._facts.environment,
                 "redactions": dict(self._redactor.counts),
@@ -351,10 +362,15 @@ class Plugin:
 
     def _finish(self, faults: list[Fault]) -> Run:
         self._facts.faults += faults
-        return self._run(time.time())
-
-    def _run(self, finished: float | None) -> Run:
-        return self.results.run(self._facts, self._ledger, self._baseline, finished)
+        finished = time.time()
+        run = self.results.run(self._facts, self._ledger, self._baseline, finished)
+        # A run that was stopped says so, and not that something is missing.
+        is_whole = not (self._facts.interrupted or self._facts.not_started.kind == "fail-fast")
+        missing = shortfalls(self._floors, self._narrowed, run.tests) if is_whole else []
+        if new := [fault for fault in (Fault("floor", text) for text in missing) if fault not in self._facts.faults]:
+            self._facts.faults += new
+            run = self.results.run(self._facts, self._ledger, self._baseline, finished)
+        return run
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List the requirements that are not met, or, in a dry run, what would be decided."""

@@ -278,7 +278,7 @@ def record_of(
         ledger,
         partial=facts.partial,
         accepts_part=facts.accepts_part,
-        interrupted=facts.interrupted,
+        interrupted=facts.interrupted or any(fault.where == "floor" for fault in facts.faults),
         kind=facts.kind,
         bound=bound,
         outside=facts.outside,

@@ -70,7 +70,7 @@ def judge(
         outside: IDs that the release whose frozen set was asked for does not know.
         faults: Whether the harness broke outside of any test, so that something may be missing.
         stale: Whether the baseline expects a failure that no longer happens, or has expired.
-        interrupted: Whether a person or a signal ended the run.
+        interrupted: Whether a person or a signal ended the run, or less was executed than a floor says.
     """
     outcomes: dict[str, Outcome] = {}
     for identifier, outcome in results:
@@ -79,14 +79,19 @@ def judge(
     testable = [
         entry
         for entry in ledger.values()
-        if kind in entry.applies_to and not (entry.untestable or entry.withdrawn or entry.id in outside)
+        if kind in entry.applies_to
+        and entry.subject != "harness"
+        and not (entry.untestable or entry.withdrawn or entry.id in outside)
     ]
     musts = [entry.id for entry in testable if entry.level == "MUST"]
     provisional = tuple(entry.id for entry in testable if entry.id not in bound)
     judged = {
         name: outcome
         for name, outcome in outcomes.items()
-        if ledger[name].level == "MUST" and name not in outside and outcome is not Outcome.NOT_APPLICABLE
+        if ledger[name].level == "MUST"
+        and ledger[name].subject != "harness"
+        and name not in outside
+        and outcome is not Outcome.NOT_APPLICABLE
     }
     observed = sum(outcome in EXECUTED for outcome in judged.values())
     found = set(judged.values())

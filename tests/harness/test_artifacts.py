@@ -16,6 +16,7 @@ from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, make_suite, 
 
 from harness.conformance import artifacts
 from harness.conformance.events import EventLog, replay
+from harness.conformance.floors import read_floors
 from harness.conformance.record import Run
 from harness.conformance.sizes import fitting
 from harness.conformance.store import rewrite
@@ -230,3 +231,55 @@ def test_the_record_says_where_each_option_comes_from(suite: pytest.Pytester, mo
     assert found["level"] == ("MUST", "cli")
     assert found["retries"] == ("0", "default")
     assert record(suite).leg == "v1.34"
+
+
+# --- Floors ---------------------------------------------------------------------------------------------------------
+
+
+WITH_THIRD = BOTH_PASS + '@requirement("AGT-3")\ndef test_c(): pass\n'
+
+
+@pytest.fixture
+def floors(suite: pytest.Pytester) -> Path:
+    file = suite.path / "suites" / "floors.yaml"
+    file.write_text("floors: {suites/test_it.py: 2, suites/test_gone.py: 1}\n")
+    return file
+
+
+def test_a_suite_that_lost_a_file_is_incomplete(suite: pytest.Pytester, floors: Path) -> None:
+    assert floors.exists()
+
+    result = run(suite, BOTH_PASS)
+
+    assert result.ret == 2
+    assert [(fault.where, fault.message.partition(" (")[0]) for fault in record(suite).faults] == [
+        ("floor", "suites/test_gone.py: 0 requirements executed, at least 1 expected")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments", "code"),
+    [
+        (BOTH_PASS, ["--ignore=suites/test_gone.py"], 0),
+        (WITH_THIRD, ["--only=AGT-1", "--partial", "--ignore=suites/test_gone.py"], 0),
+        (BOTH_PASS.replace(', "AGT-2"', ""), ["--ignore=suites/test_gone.py"], 2),
+        (WITH_THIRD, ["--level=SHOULD", "--partial"], 2),
+        (FIRST_FAILS, [], 1),
+    ],
+    ids=["whole", "a part of the file", "too little", "another file is missing", "a violation counts first"],
+)
+def test_a_floor_counts_for_what_was_asked_for_whole(
+    suite: pytest.Pytester, floors: Path, body: str, arguments: list[str], code: int
+) -> None:
+    assert floors.exists()
+
+    assert run(suite, body, *arguments).ret == code
+
+
+def test_the_floors_of_this_checkout_name_what_there_is() -> None:
+    root = Path(__file__).parents[2]
+
+    floors = read_floors(root / "suites")
+
+    assert [name for name in floors if not (root / name).exists()] == []
+    assert set(map(str, (root / "suites").glob("test_*.py"))) >= {str(root / n) for n in floors if n.endswith(".py")}

@@ -34,6 +34,8 @@ def test_entries_of_all_files_are_found_by_id(tmp_path: Path) -> None:
     ("entry", "fault"),
     [
         (GOOD.replace("sentence: s, ", ""), "missing sentence"),
+        (GOOD.replace("sentence: s, ", "sentence: s, evidence: inferred, "), "what is only inferred cannot be a MUST"),
+        (GOOD.replace("sentence: s, ", "sentence: s, evidence: rumour, "), "evidence 'rumour' is none of documented,"),
         (GOOD.replace("source", "sauce"), "unknown field sauce"),
         (GOOD.replace("MUST", "must"), "level 'must' is none of MUST, SHOULD, MAY"),
         (GOOD.replace("AGT-1", '"AGT[1]"'), "not an ID"),
@@ -49,7 +51,7 @@ def test_entries_of_all_files_are_found_by_id(tmp_path: Path) -> None:
 def test_a_faulty_entry_is_refused_by_name(tmp_path: Path, entry: str, fault: str) -> None:
     write(tmp_path, "a.yaml", entry)
 
-    with pytest.raises(UsageError, match=r"a\.yaml: AGT") as error:
+    with pytest.raises(UsageError, match=r"a\.yaml(:2)?: AGT") as error:
         read_ledger(tmp_path)
 
     assert fault in str(error.value)
@@ -62,7 +64,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         read_ledger(tmp_path)
 
-    for fault in ("level 'must'", "'just words': not a mapping", "missing source", "a.yaml: AGT-1: also in a.yaml"):
+    for fault in ("level 'must'", "'just words': not a mapping", "missing source", "a.yaml:2: AGT-1: also in a.yaml"):
         assert fault in str(error.value)
 
 
@@ -70,7 +72,7 @@ def test_an_id_in_two_files_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", GOOD)
     write(tmp_path, "b.yaml", GOOD)
 
-    with pytest.raises(UsageError, match=r"b\.yaml: AGT-1: also in a\.yaml"):
+    with pytest.raises(UsageError, match=r"b\.yaml:2: AGT-1: also in a\.yaml"):
         read_ledger(tmp_path)
 
 

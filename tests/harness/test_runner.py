@@ -55,17 +55,34 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
     }
 
 
-def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         "harness.report_commands.collect_bindings", lambda _, **__: {"suites/test_x.py::test_y": ("AGT-230",)}
     )
 
-    result = CliRunner().invoke(app, ["list", "--only=AGT-230", "--only=AGT-238"])
+    (tmp_path / "flakes.jsonl").write_text('{"time": "2026-11-25T18:00:00Z", "executed": ["AGT-230"], "series": []}\n')
+    command = ["list", "--only=AGT-230", "--only=AGT-238", f"--history={tmp_path}"]
+
+    result = CliRunner().invoke(app, command)
 
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[::2]] == ["AGT-230", "AGT-238"]
-    assert lines[1].strip() == "suites/test_x.py::test_y"
-    assert lines[3].strip() == "provisional: no test decides it"
+    assert [line.split()[0] for line in lines[::3]] == ["AGT-230", "AGT-238"]
+    assert lines[1].strip().startswith("core · cluster · stable · last passed 2026-11-25")
+    assert lines[1].endswith(" · confirmed on AWS never")
+    assert lines[2].strip() == "suites/test_x.py::test_y"
+    assert lines[5].strip() == "provisional: no test decides it"
+
+
+def test_list_knows_the_mutants_that_a_requirement_finds_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "harness.report_commands.collect_bindings", lambda _, **__: {"suites/agent/t.py::t": ("AGT-453",)}
+    )
+
+    result = CliRunner().invoke(app, ["list", "--only=AGT-453", "--json"])
+
+    (entry,) = json.loads(result.stdout)
+    assert entry["mutants"] == ["agent-no-spread"]
+    assert (entry["tier"], entry["subject"], entry["status"]) == ("process", "agent", "stable")
 
 
 def test_list_knows_the_bindings_of_all_suites() -> None:
