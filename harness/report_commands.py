@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from harness.conformance.artifacts import PUBLISH
-from harness.conformance.compare import compare
+from harness.conformance.compare import compare, since
 from harness.conformance.frozen import freeze, read_all, read_frozen
 from harness.conformance.history import DEFAULT, last_outcomes, note_run, read_flakes
 from harness.conformance.ledger import Level, Requirement, read_ledger
@@ -69,7 +69,8 @@ def compare_runs(
     """Say what changed between two runs. Exit code 1: a MUST was lost; 2: the runs do not allow an all-clear."""
     run = read_run(new)
     against = objections(run, read_frozen(FROZEN, release), read_flakes(history)) if release else ()
-    comparison = compare(read_run(old), run, against)
+    first, second = (str((path if path.is_dir() else path.parent) / "index.html") for path in (old, new))
+    comparison = compare(read_run(old), run, against, (first, second))
     match form:
         case Form.TEXT:
             print(comparison.text())
@@ -91,12 +92,17 @@ def report(directory: Annotated[Path, typer.Argument(help="A run's directory.")]
 def merge_runs(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of runs.")],
     report_dir: Annotated[Path, typer.Option("--report-dir", help="Where the directory is made.")] = Path("reports"),
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="RUN", help="An earlier run; the summary says what changed since."),
+    ] = None,
     history: History = HISTORY,
 ) -> None:
     """Make one report of several runs: suites of one subject, or all shards. The exit code is that of the verdict."""
     runs = [read_run(directory) for directory in directories]
     identifier = f"merged-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = merge(identifier, runs)
+    run = replace(run, since=since(read_run(against), run)) if against else run
     directory = report_dir / identifier
     directory.mkdir(mode=0o700, parents=True)
     bring_diagnostics({part.id: source for source, part in zip(directories, runs, strict=True)}, directory)

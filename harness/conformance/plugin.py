@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.conformance import fixtures, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.binding import bind, case_name, choose, share
+from harness.conformance.compare import since
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.events import EventLog
 from harness.conformance.floors import asked, read_floors, shortfalls
@@ -38,7 +39,7 @@ from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Reason
 from harness.conformance.pace import Pace
-from harness.conformance.record import Fault, FrozenRecord, Run, Setting, ShardRecord
+from harness.conformance.record import Fault, FrozenRecord, Run, Setting, ShardRecord, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
 from harness.conformance.selection import Selection, select, tests_to_rerun
@@ -75,6 +76,8 @@ class Plugin:
         self._events: EventLog | None = None
         """In the process that the person started, unless a record alone is wanted."""
         self._noted_environment: dict[str, str] = {}
+        self._earlier: Run | None = None
+        """What ``--against`` names."""
         self._floors: dict[str, int] = {}
         self._narrowed: set[str] = set()
         """Files of which some tests were left out."""
@@ -124,6 +127,8 @@ class Plugin:
             self._frozen = read_frozen(self._suites / "requirements" / "frozen", options.frozen)
             if complaints := self._frozen.complaints(self._ledger):
                 raise UsageError("the ledger is not what was frozen:\n  " + "\n  ".join(complaints))
+        if options.against:
+            self._earlier = read_run(Path(options.against))
         if options.rerun_failed:
             self._failed_before = tests_to_rerun(Path(options.rerun_failed))
 
@@ -370,7 +375,7 @@ class Plugin:
         if new := [fault for fault in (Fault("floor", text) for text in missing) if fault not in self._facts.faults]:
             self._facts.faults += new
             run = self.results.run(self._facts, self._ledger, self._baseline, finished)
-        return run
+        return replace(run, since=since(self._earlier, run)) if self._earlier else run
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List the requirements that are not met, or, in a dry run, what would be decided."""

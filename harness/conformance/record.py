@@ -27,6 +27,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "WORST_FIRST",
     "AttemptRecord",
+    "ChangeRecord",
     "CheckRecord",
     "EvidenceRecord",
     "Fault",
@@ -37,6 +38,7 @@ __all__ = [
     "ScenarioRecord",
     "Setting",
     "ShardRecord",
+    "SinceRecord",
     "TestRecord",
     "Use",
     "gist",
@@ -223,6 +225,26 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """One requirement that came out in another way than in an earlier run, or that still fails."""
+
+    kind: str
+    id: str
+    level: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinceRecord:
+    """What changed since an earlier run."""
+
+    run: str
+    line: str
+    changes: list[ChangeRecord]
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that went wrong in the harness itself."""
 
@@ -267,6 +289,8 @@ class Run:
     parts: list[PartRecord] = field(default_factory=list[PartRecord])
     """The runs that this record was merged from; empty for a run by itself."""
     frozen: FrozenRecord | None = None
+    since: SinceRecord | None = None
+    """What changed since the run that ``--against`` names."""
     settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
     """Option → value and where it comes from."""
     searched: list[str] = field(default_factory=list[str])
@@ -297,6 +321,7 @@ class Run:
             "scenarios": [_of(ScenarioRecord, entry) for entry in data.get("scenarios", [])],
             "parts": [_of(PartRecord, entry) for entry in data.get("parts", [])],
             "shard": _of(ShardRecord, data["shard"]) if data.get("shard") else None,
+            "since": _since(data["since"]) if data.get("since") else None,
             "settings": {name: _of(Setting, entry) for name, entry in data.get("settings", {}).items()},
             "frozen": _of(FrozenRecord, data["frozen"]) if data.get("frozen") else None,
         }
@@ -312,6 +337,10 @@ def _of(kind: type[_T], entry: Mapping[str, Any]) -> _T:
     if isinstance(members.get("reason"), dict):
         members["reason"] = Reason(**members["reason"])
     return kind(**members)
+
+
+def _since(entry: Mapping[str, Any]) -> SinceRecord:
+    return SinceRecord(entry["run"], entry["line"], [_of(ChangeRecord, change) for change in entry["changes"]])
 
 
 def _test(entry: Mapping[str, Any]) -> TestRecord:

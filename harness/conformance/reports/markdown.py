@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from harness.conformance.record import CheckRecord, RequirementRecord, Run, TestRecord, gist
@@ -44,6 +45,8 @@ def _render(run: Run, rows: int) -> str:
             (_failure(entry, tests, broken.get(entry.id, [])) for entry in failed),
             rows,
         ),
+        _since(run, rows),
+        section("Did not run, by kind", ("outcome", "kind", "requirements"), _absences(missing), rows),
         section("Did not run", ("ID", "", "outcome", "why"), map(_absence, missing), rows),
         section("Faults of the harness", ("where", "what"), ((f.where, cell(f.message)) for f in run.faults), rows),
         section(
@@ -53,10 +56,10 @@ def _render(run: Run, rows: int) -> str:
             rows,
         ),
         section(
-            "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
+            "Agent and webhook", ("scenario", "program", "memory, most", "CPU", "threads", "files"), _use(run), rows
         ),
         section(
-            "Agent and webhook", ("scenario", "program", "memory, most", "CPU", "threads", "files"), _use(run), rows
+            "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
         ),
         section("Made of", ("run", "verdict"), ((f"`{part.id}`", cell(part.line)) for part in run.parts), rows),
         _provisional(run),
@@ -79,6 +82,23 @@ def _failure(
 def _flake(requirement: RequirementRecord, tests: dict[str, TestRecord]) -> tuple[str, ...]:
     attempts = "; ".join(", ".join(tests[node].attempts) for node in requirement.tests)
     return requirement.id, cell(requirement.sentence), attempts
+
+
+def _since(run: Run, rows: int) -> str:
+    if run.since is None:
+        return ""
+    title = f"Since {run.since.run}"
+    changes = [
+        (change.kind, change.id, change.level, f"{change.old or 'absent'} → {change.new or 'absent'}")
+        for change in run.since.changes
+    ]
+    header = ("change", "ID", "", "outcome")
+    return section(title, header, changes, rows) or f"### {title}\n\nNothing changed."
+
+
+def _absences(missing: Iterable[RequirementRecord]) -> list[tuple[str, ...]]:
+    kinds = Counter((entry.outcome, entry.reason.kind if entry.reason else "subject") for entry in missing)
+    return [(outcome, kind, str(count)) for (outcome, kind), count in sorted(kinds.items())]
 
 
 def _absence(requirement: RequirementRecord) -> tuple[str, ...]:
