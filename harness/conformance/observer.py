@@ -22,10 +22,10 @@ from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.ground import Ground
 from harness.conformance.ledger import Kind, Ledger
 from harness.conformance.outcomes import Outcome, Reason, not_applicable, outcome_of
-from harness.conformance.recording import Recorder, recording
+from harness.conformance.recording import Check, Recorder, recording
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, NotReady
 
 __all__ = ["Observer"]
 
@@ -110,8 +110,7 @@ class Observer:
             return report
         directory = ""
         if report.failed:
-            if call.when != "teardown":
-                directory = self._collect(item, call)
+            directory = self._collect(item, call, report)
             self._explain(report, recorder.requirements, directory)
         vars(report)["podid"] = self._phase(item, call, report, recorder) | {"diagnostics": directory}
         return report
@@ -121,6 +120,8 @@ class Observer:
     ) -> Phase:
         error = call.excinfo.value if call.excinfo else None
         outcome, reason = outcome_of(None if isinstance(error, ChecksFailed) else error, in_body=call.when == "call")
+        if isinstance(error, NotReady) and error.requirement in recorder.requirements:
+            recorder.checks.append(Check(error.requirement, "ready", "ready", str(error), holds=False, evidence=()))
         if call.when == "call" and (lost := self._ground.lost()):
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()
@@ -145,7 +146,7 @@ class Observer:
             resources=recorder.resources,
         )
 
-    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
         """Look into what is alive, while it is; return the directory relative to the run's."""
         error = call.excinfo.value if call.excinfo else None
         first_line, _, _ = str(error).partition("\n")
@@ -157,7 +158,10 @@ class Observer:
         # An earlier attempt at the test has a directory of its own.
         names = itertools.chain([name[:80]], (f"{name[:80]}-{number}" for number in itertools.count(2)))
         relative = next(path for path in map("diagnostics/{}".format, names) if not (self._directory / path).exists())
-        found = self._diagnostics.collect(self._directory / relative, datetime.fromtimestamp(call.start, UTC))
+        told = f"{item.nodeid}, {call.when}\n\n{report.longreprtext}\n"
+        began = datetime.fromtimestamp(call.start, UTC)
+        is_clean_up = call.when == "teardown"
+        found = self._diagnostics.collect(self._directory / relative, began, told, events_only=is_clean_up)
         return relative if found else ""
 
     def _explain(self, report: pytest.TestReport, identifiers: tuple[str, ...], directory: str) -> None:
@@ -165,7 +169,8 @@ class Observer:
         lines = [f"{name} ({self._ledger[name].level}): {self._ledger[name].sentence}" for name in identifiers]
         report.sections.insert(0, ("requirements that this test decides", "\n".join(lines)))
         if directory:
-            report.sections.append(("diagnostics", str(self._directory / directory)))
+            telling = [*self._diagnostics.telling, str(self._directory / directory)]
+            report.sections.append(("diagnostics", "\n".join(telling)))
         report.sections = [(title, self._redactor.text(text)) for title, text in report.sections]
         text = report.longreprtext
         if (redacted := self._redactor.text(text)) != text:

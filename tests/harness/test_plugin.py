@@ -489,3 +489,63 @@ def test_the_baseline_is_strict_both_ways(
 
     assert run(suite, body, baseline).ret == 1
     assert the_test(suite).outcome == outcome
+
+
+# --- A subject that does not get ready ------------------------------------------------------------------------------
+
+NOT_READY = """
+from harness.errors import NotReady
+
+@pytest.fixture(scope="module")
+def agent(): raise NotReady("it ended with 1", requirement="AGT-1")
+
+@requirement("AGT-1", "AGT-3")
+def test_ready(agent): pass
+
+@requirement("AGT-2")
+def test_answers(agent): pass
+"""
+
+
+def test_one_requirement_fails_and_the_rest_is_blocked(suite: pytest.Pytester) -> None:
+    result = run(suite, NOT_READY)
+
+    assert result.ret == 1
+    found = {entry.id: (entry.outcome, entry.reason and entry.reason.kind) for entry in record(suite).requirements}
+    assert found["AGT-1"][0] == "failed"
+    assert found["AGT-2"] == ("could-not-run", "blocked-by")
+    assert found["AGT-3"] == ("could-not-run", "blocked-by")
+    reason = record(suite).requirements[1].reason
+    assert reason is not None
+    assert reason.detail == "AGT-1: it ended with 1"
+
+
+def test_a_reason_of_a_word_is_none(suite: pytest.Pytester) -> None:
+    result = run(suite, '@requirement("AGT-1")\ndef test_a(): could_not_run("environment", "no lab")\n')
+
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["*'no lab' says too little*"])
+
+
+def test_a_failed_clean_up_has_what_happened(suite: pytest.Pytester) -> None:
+    body = """
+class Looker:
+    name = "looker"
+    def collect(self, folder, since): folder.text("all.txt", "everything")
+    def collect_events(self, folder): folder.text("events.txt", "what happened")
+
+@pytest.fixture
+def leaky(diagnostics):
+    looker = Looker()
+    diagnostics.register(looker)
+    yield
+    assert 0, "left"
+
+@requirement("AGT-1")
+def test_a(leaky): pass
+"""
+
+    assert run(suite, body).ret == 0
+    (found,) = (directory(suite) / "diagnostics").iterdir()
+    assert {file.name for file in found.iterdir()} == {"what.md", "events.txt"}
+    assert "test_a, teardown" in (found / "what.md").read_text()
