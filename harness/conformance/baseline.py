@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness.conformance.ledger import Ledger
-from harness.conformance.outcomes import Outcome
+from harness.conformance.outcomes import EXECUTED, Outcome
 from harness.errors import UsageError
 
 __all__ = ["Baseline", "Expectation", "read_baseline"]
@@ -38,7 +38,8 @@ class Expectation:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Expectation:
         """Build one of JSON data, in which a date is a text."""
-        return cls(**{**data, "expires": date.fromisoformat(data["expires"])})
+        members: dict[str, Any] = {**data, "expires": date.fromisoformat(data["expires"])}
+        return cls(**members)
 
 
 class Baseline:
@@ -62,6 +63,16 @@ class Baseline:
         entry = self._by_id.get(identifier)
         known = entry is not None and outcome is Outcome.FAILED and entry.signature in message
         return Outcome.EXPECTED_FAILURE if known else outcome
+
+    def unused(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """Return the entries about whose requirement a run says neither that it holds nor that it fails.
+
+        Args:
+            outcomes: Requirement ID → outcome, after :meth:`apply`.
+        """
+        found = {name: outcomes.get(name) for name in self._by_id}
+        silent = {name: outcome for name, outcome in found.items() if outcome not in EXECUTED}
+        return [f"{name}: {outcome.value if outcome else 'not selected'}" for name, outcome in silent.items()]
 
     def complaints(self, outcomes: Mapping[str, Outcome], today: date) -> list[str]:
         """Return what is stale or has expired.

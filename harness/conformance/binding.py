@@ -73,11 +73,16 @@ def case_name(value: object) -> str | None:
             return None
     elif not isinstance(value, list | tuple | dict | set | frozenset):
         text = repr(value)
-        if " at 0x" in text or type(value).__repr__ is object.__repr__ or isinstance(value, int | float | type(None)):
+        if (
+            " at 0x" in text
+            or type(value).__repr__ is object.__repr__
+            or isinstance(value, int | float | type(None))
+            or callable(value)
+        ):
             return None
     else:
         text = repr(value)  # pyright: ignore[reportUnknownArgumentType]
-    if not text or callable(value):
+    if not text:
         return None
     kept = re.sub(r"[^A-Za-z0-9_.,:/=+*]+", "_", text).strip("_")[:_LONGEST_NAME]
     return f"{kept}~{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:4]}"

@@ -111,7 +111,8 @@ def _replay(events: list[dict[str, Any]]) -> Run:
     facts = RunFacts(**first["facts"], interrupted=True, not_started=_KILLED)
     facts.frozen = FrozenRecord(**first["frozen"]) if first["frozen"] else None
     facts.outside = frozenset(first["outside"])
-    ledger = Ledger(Requirement(**{**entry, "applies_to": tuple(entry["applies_to"])}) for entry in first["ledger"])
+    entries: list[dict[str, Any]] = [entry | {"applies_to": tuple(entry["applies_to"])} for entry in first["ledger"]]
+    ledger = Ledger(Requirement(**entry) for entry in entries)
     baseline = Baseline(Expectation.from_data(entry) for entry in first["baseline"])
     results = Results()
     for event in others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 
 from harness.errors import UsageError
 
-__all__ = ["Kind", "Ledger", "Level", "Requirement", "read_ledger"]
+__all__ = ["Kind", "Ledger", "Level", "Requirement", "ledger_schema", "read_ledger"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 Kind = Literal["ours", "upstream"]
@@ -112,6 +113,15 @@ def read_ledger(directory: Path) -> Ledger:
     if faults:
         raise UsageError("the requirement ledger is invalid:\n  " + "\n  ".join(faults))
     return Ledger(requirements)
+
+
+@cache
+def ledger_schema() -> dict[str, Any]:
+    """Return the published JSON schema of the ledger's files; editors complete and check entries with it.
+
+    :func:`read_ledger` checks the same by itself, with every run: that takes a tenth of the time, and names lines.
+    """
+    return json.loads(Path(__file__).with_name("ledger.schema.json").read_text())
 
 
 # libyaml reads a thousand requirements in a tenth of a second, the Python loader in two.

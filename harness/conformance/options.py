@@ -35,7 +35,7 @@ def declare(group: pytest.OptionGroup, name: str, default: Any = "", **details: 
     if isinstance(default, bool):
         group.addoption(name, action="store_true", default=_is_true(text) if text else default, **details)
     elif isinstance(default, list):
-        group.addoption(name, action="append", default=[text] if text else list[str](default), **details)
+        group.addoption(name, action="append", default=[text] if text else [], **details)
     elif isinstance(default, int):
         group.addoption(name, type=int, default=text or default, **details)
     else:

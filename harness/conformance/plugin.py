@@ -39,12 +39,13 @@ from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Reason
 from harness.conformance.pace import Pace
-from harness.conformance.record import Fault, FrozenRecord, Run, Setting, ShardRecord, read_run
+from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
 from harness.conformance.selection import Selection, select, tests_to_rerun
-from harness.conformance.summary import plan, repeated, shortcomings
+from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
+from harness.conformance.workers import report, take_over
 from harness.errors import PodidError, UsageError
 
 __all__ = ["RESULT_FILE_VARIABLE", "Plugin"]
@@ -79,8 +80,6 @@ class Plugin:
         self._earlier: Run | None = None
         """What ``--against`` names."""
         self._floors: dict[str, int] = {}
-        self._narrowed: set[str] = set()
-        """Files of which some tests were left out."""
         self._interruption = Interruption(lambda: f"what was seen until then is in {_short(self._directory)}")
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
@@ -190,17 +189,8 @@ class Plugin:
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a pytest-xdist worker knows besides its tests."""
         told: dict[str, Any] | None = getattr(node, "workeroutput", {}).get("podid")
-        if told is None:
-            return
-        self.results.bindings |= {name: tuple(identifiers) for name, identifiers in told["bindings"].items()}
-        self.results.behaviours |= told["behaviours"]
-        self.results.bound |= set(told["bound"])
-        self._facts.partial = self._facts.partial or told["partial"]
-        self._narrowed |= set(told["narrowed"])
-        self._facts.shard = ShardRecord(**told["shard"]) if told["shard"] else None
-        self._facts.environment |= told["environment"]
-        self._facts.redactions.update(told["redactions"])
-        self._facts.faults += [Fault(**fault) for fault in told["faults"]]
+        if told is not None:
+            take_over(told, self.results, self._facts)
 
     # --- Collection -------------------------------------------------------------------------------------------------
 
@@ -259,8 +249,8 @@ class Plugin:
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
         """Note that a part was left out."""
-        self._narrowed |= {item.nodeid.partition("::")[0] for item in items}
-        self._facts.partial = self._facts.partial or bool(self._narrowed)
+        self._facts.narrowed |= {item.nodeid.partition("::")[0] for item in items}
+        self._facts.partial = self._facts.partial or bool(self._facts.narrowed)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run nothing in a dry run."""
@@ -283,6 +273,9 @@ class Plugin:
 
     def _add(self, node: str, phase: Phase) -> None:
         self.results.add(node, phase)
+        terminal: Any = self._session and self._session.config.pluginmanager.get_plugin("terminalreporter")
+        if phase["message"] and terminal and self._canary:
+            tell_failure(terminal, phase, _short(self._directory / phase["diagnostics"]))
         if self._events:
             if self._environment != self._noted_environment:
                 self._noted_environment = dict(self._environment)
@@ -334,21 +327,11 @@ class Plugin:
             return
         if session.shouldfail or session.shouldstop:
             self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
-        if (output := getattr(session.config, "workeroutput", None)) is not None:
-            output["podid"] = {
-                "bindings": {name: list(identifiers) for name, identifiers in self.results.bindings.items()},
-                "behaviours": self.results.behaviours,
-                "bound": sorted(self.results.bound),
-                "partial": self._facts.partial,
-                "narrowed": sorted(self._narrowed),
-                "shard": asdict(self._facts.shard) if self._facts.shard else None,
-                "environment": self._facts.environment,
-                "redactions": dict(self._redactor.counts),
-                "faults": [asdict(fault) for fault in [*self._facts.faults, *self._diagnostic_faults()]],
-            }
-            return
         self._facts.redactions += self._redactor.counts
-        self._facts.faults += self._diagnostic_faults()
+        self._facts.faults += [Fault("diagnostics", text) for text in self.diagnostics.faults]
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["podid"] = report(self.results, self._facts)
+            return
         try:
             self._facts.searched = canaries.prove_search()
             reports = not self._options.record_only
@@ -362,16 +345,13 @@ class Plugin:
             print(f"podid: {error}", file=sys.stderr)
             session.exitstatus = ExitCode.HARNESS_ERROR
 
-    def _diagnostic_faults(self) -> list[Fault]:
-        return [Fault("diagnostics", text) for text in self.diagnostics.faults]
-
     def _finish(self, faults: list[Fault]) -> Run:
         self._facts.faults += faults
         finished = time.time()
         run = self.results.run(self._facts, self._ledger, self._baseline, finished)
         # A run that was stopped says so, and not that something is missing.
         is_whole = not (self._facts.interrupted or self._facts.not_started.kind == "fail-fast")
-        missing = shortfalls(self._floors, self._narrowed, run.tests) if is_whole else []
+        missing = shortfalls(self._floors, self._facts.narrowed, run.tests) if is_whole else []
         if new := [fault for fault in (Fault("floor", text) for text in missing) if fault not in self._facts.faults]:
             self._facts.faults += new
             run = self.results.run(self._facts, self._ledger, self._baseline, finished)

@@ -293,6 +293,8 @@ class Run:
     """What changed since the run that ``--against`` names."""
     settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
     """Option → value and where it comes from."""
+    unused_expectations: list[str] = field(default_factory=list[str])
+    """Entries of the baseline about which the run says nothing, and why."""
     searched: list[str] = field(default_factory=list[str])
     """Forms in which the canary was looked for, each of which the search found when it stood there on purpose."""
     schema: str = SCHEMA_VERSION

@@ -86,6 +86,9 @@ class RunFacts:
     """Whether a part of the suites is enough for exit code 0."""
     settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
     searched: list[str] = field(default_factory=list[str])
+    narrowed: set[str] = field(default_factory=set[str])
+    """Files of which some tests were left out."""
+    unused_expectations: list[str] = field(default_factory=list[str])
 
     @property
     def kind(self) -> Kind:
@@ -163,8 +166,10 @@ class Results:
         """
         tests = [self._test(node, facts, ledger, baseline) for node in self.bindings]
         today = datetime.fromtimestamp(facts.started, UTC).date()
-        complaints = [Fault("baseline", text) for text in baseline.complaints(_decided(tests), today)]
-        return record_of(replace(facts, faults=[*facts.faults, *complaints]), tests, ledger, self.bound, finished)
+        decided = _decided(tests)
+        complaints = [Fault("baseline", text) for text in baseline.complaints(decided, today)]
+        told = replace(facts, faults=[*facts.faults, *complaints], unused_expectations=baseline.unused(decided))
+        return record_of(told, tests, ledger, self.bound, finished)
 
     def _test(self, node: str, facts: RunFacts, ledger: Ledger, baseline: Baseline) -> TestRecord:
         identifiers = self.bindings[node]
@@ -313,6 +318,7 @@ def record_of(
         frozen=facts.frozen,
         settings=facts.settings,
         searched=facts.searched,
+        unused_expectations=facts.unused_expectations,
     )
 
 

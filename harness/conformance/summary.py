@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from harness.conformance.ledger import Kind, Ledger
 from harness.conformance.pace import rough
 from harness.conformance.record import Run, gist
+from harness.conformance.results import Phase
 from harness.conformance.verdict import ExitCode
 
-__all__ = ["plan", "repeated", "shortcomings"]
+__all__ = ["plan", "repeated", "shortcomings", "tell_failure"]
 
 
 def plan(
@@ -62,6 +64,21 @@ def _part(run: Run) -> str:
     is_fine = run.verdict == "incomplete" and set(run.counts) <= {"passed", "flaky", "not-applicable"}
     option = "; with --partial it would end with 0" if is_fine and run.exit_code == ExitCode.INCOMPLETE else ""
     return f"PARTIAL RUN: {decided} of {applicable} requirements, no conformance verdict{option}"
+
+
+def tell_failure(terminal: Any, phase: Phase, diagnostics: str) -> None:
+    """Say at once why a test failed; its whole text comes at the end, when many others stand between.
+
+    Args:
+        terminal: pytest's terminal reporter.
+        phase: What failed.
+        diagnostics: Where what was collected lies; counts only if something was.
+    """
+    broken = [check["requirement"] for check in phase["checks"] if not check["holds"]]
+    terminal.ensure_newline()
+    terminal.line(f"  {' '.join(broken or phase['requirements'])}: {gist(phase['message'])[:300]}")
+    if phase["diagnostics"]:
+        terminal.line(f"  diagnostics: {diagnostics}")
 
 
 def repeated(run: Run) -> list[str]:

@@ -33,10 +33,6 @@ class Event:
     """The CloudTrail record, parsed."""
 
 
-def _failed_addon(addon: Any) -> str | None:
-    return f"it is {addon['status']}: {addon['health']}" if "FAILED" in addon["status"] else None
-
-
 class AwsAccount:
     """An administrator's view of one account in the lab."""
 

@@ -549,3 +549,24 @@ def test_a(leaky): pass
     (found,) = (directory(suite) / "diagnostics").iterdir()
     assert {file.name for file in found.iterdir()} == {"what.md", "events.txt"}
     assert "test_a, teardown" in (found / "what.md").read_text()
+
+
+def test_a_failure_is_told_at_once(suite: pytest.Pytester) -> None:
+    body = FIRST_FAILS + '@requirement("AGT-2")\ndef test_b(): print("held back")\n'
+
+    result = run(suite, body, "-v")
+
+    lines = result.outlines
+    told = next(number for number, line in enumerate(lines) if line.startswith("  AGT-1: assert 1 == 2"))
+    assert told < next(number for number, line in enumerate(lines) if "test_b" in line and "PASSED" in line)
+    assert "held back" not in result.stdout.str()
+
+
+def test_what_the_baseline_knows_and_nobody_looked_at_is_listed(
+    suite: pytest.Pytester, baseline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.conformance.baseline._LONGEST_DAYS", 100_000)
+
+    assert run(suite, '@requirement("AGT-1")\ndef test_a(): raise KeyError("x")\n', baseline).ret == 3
+    assert record(suite).unused_expectations == ["AGT-1: error"]
+    assert "| AGT-1: error |" in (directory(suite) / "summary.md").read_text()

@@ -58,7 +58,7 @@ def chain_of(run: Run) -> Chain | None:
     for number, test in enumerate(run.tests):
         pieces = files.setdefault(test.file, [])
         for index, entry in enumerate(test.evidence):
-            listed: list[Any] = entry.content if isinstance(entry.content, list) else [entry.content]
+            listed = _list({"": entry.content}, "") or [entry.content]
             pieces += (_Piece(entry.kind, content, f"evidence-{number}-{index}") for content in listed)
     chains = [chain for pieces in files.values() for chain in _chains(pieces)]
     return max(chains, key=lambda chain: sum(bool(hop.anchor) for hop in chain.hops), default=None)

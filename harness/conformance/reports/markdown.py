@@ -48,6 +48,9 @@ def _render(run: Run, rows: int) -> str:
         _since(run, rows),
         section("Did not run, by kind", ("outcome", "kind", "requirements"), _absences(missing), rows),
         section("Did not run", ("ID", "", "outcome", "why"), map(_absence, missing), rows),
+        section(
+            "Known failures that were not looked at", ("entry",), ((cell(e),) for e in run.unused_expectations), rows
+        ),
         section("Faults of the harness", ("where", "what"), ((f.where, cell(f.message)) for f in run.faults), rows),
         section(
             "Flaky",
