@@ -174,7 +174,7 @@ def how_to_continue(result: Result, lab: str, *, kept: bool) -> list[str]:
     lines: list[str] = []
     if result.failed:
         option = "" if lab == DEFAULT_LAB else f"--lab {lab} "
-        lines.append(f"again:  python3 -m nox -s e2e -- --keep {option}{shlex.quote(result.failed[0])}")
+        lines.append(f"again:  python3 -m nox -s e2e -- --keep --partial {option}{shlex.quote(result.failed[0])}")
     if kept:
         lines += [f"enter:  {podid_command(lab)} exports", f"remove: {podid_command(lab)} down"]
     return lines

@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.conformance.redaction import Redactor
 
-__all__ = ["Collector", "Diagnostics", "EventCollector", "Folder"]
+__all__ = ["Collector", "Depth", "Diagnostics", "EventCollector", "Folder"]
 
 _FILE_BYTES = 1 << 20
 _FAILURE_BYTES = 25 << 20
 _RUN_BYTES = 200 << 20
 _COLLECTOR_SECONDS = 20.0
 _HEAD_BYTES = 64 << 10
+_FAILURE_SECONDS = 60.0
 _MOST_TELLING = 10
 _LONGEST_LINE = 300
+
+
+Depth = Literal["all", "events", "text"]
 
 
 class Folder:
@@ -134,14 +139,14 @@ class Diagnostics:
         """Ask a collector no more: what it looks into goes away."""
         self._collectors.remove(collector)
 
-    def collect(self, directory: Path, since: datetime, what: str = "", *, events_only: bool = False) -> bool:
+    def collect(self, directory: Path, since: datetime, what: str = "", depth: Depth = "all") -> bool:
         """Collect what is alive.
 
         Args:
             directory: Where to; made when there is something to write.
             since: When the failing test started.
             what: What failed, in words.
-            events_only: Whether the test is over and only its clean-up failed.
+            depth: What is of interest: ``all``, only what happened (``events``), or only ``what`` (``text``).
 
         Returns:
             Whether anything was written.
@@ -152,17 +157,23 @@ class Diagnostics:
         folder = Folder(directory, self._redactor, min(_FAILURE_BYTES, _RUN_BYTES - self._written))
         if what:
             folder.text("what.md", what)
-        for collector in tuple(self._collectors):
-            if not events_only:
-                self._run(collector.name, partial(collector.collect, folder, since))
+        until = time.monotonic() + _FAILURE_SECONDS
+        for collector in tuple(self._collectors) if depth != "text" else ():
+            left = until - time.monotonic()
+            if depth == "all":
+                self._run(collector.name, partial(collector.collect, folder, since), left)
             elif isinstance(collector, EventCollector):
-                self._run(collector.name, partial(collector.collect_events, folder))
+                self._run(collector.name, partial(collector.collect_events, folder), left)
         self.telling = folder.telling[:_MOST_TELLING]
         self._written += folder.written
         return folder.written > 0
 
-    def _run(self, name: str, collect: Callable[[], None]) -> None:
+    def _run(self, name: str, collect: Callable[[], None], left: float) -> None:
         errors: list[str] = []
+        seconds = min(self._seconds, left)
+        if seconds <= 0:
+            self.faults.append(f"{name}: not asked, the {_FAILURE_SECONDS:.0f} s of this failure were over")
+            return
 
         def work() -> None:
             try:
@@ -173,7 +184,7 @@ class Diagnostics:
         # A daemon thread: one that hangs in a dead connection is left behind, and the run goes on.
         thread = threading.Thread(target=work, name=f"diagnostics-{name}", daemon=True)
         thread.start()
-        thread.join(self._seconds)
+        thread.join(seconds)
         if thread.is_alive():
-            errors.append(f"{name}: cut off after {self._seconds:.0f} s")
+            errors.append(f"{name}: cut off after {seconds:.0f} s")
         self.faults += [self._redactor.text(error) for error in errors]

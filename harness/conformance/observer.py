@@ -11,17 +11,17 @@ import itertools
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.diagnostics import Depth, Diagnostics
 from harness.conformance.ground import Ground
 from harness.conformance.ledger import Kind, Ledger
-from harness.conformance.outcomes import Outcome, Reason, not_applicable, outcome_of
+from harness.conformance.outcomes import Outcome, Reason, could_not_run, not_applicable, outcome_of
 from harness.conformance.recording import Check, Recorder, recording
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase
@@ -51,6 +51,7 @@ class Observer:
         ground: Ground,
         directory: Path,
         kind: Kind,
+        without: Collection[str] = (),
     ) -> None:
         """Keep what the hooks need.
 
@@ -62,6 +63,7 @@ class Observer:
             ground: What to ask before it counts what a test says.
             directory: The run's directory.
             kind: Kind of the subject.
+            without: Features that are not to be decided.
         """
         self._bindings = bindings
         self._ledger = ledger
@@ -70,6 +72,7 @@ class Observer:
         self._ground = ground
         self._directory = directory
         self._kind = kind
+        self._without = without
         self._alike: Counter[tuple[Path, type, str]] = Counter()
         """Scenario and failure → how often."""
 
@@ -90,6 +93,8 @@ class Observer:
         asked = [self._ledger[name] for name in self._bindings.get(item.nodeid, ())]
         if asked and not any(self._kind in entry.applies_to for entry in asked):
             not_applicable("subject", f"{', '.join(entry.id for entry in asked)} does not bind a subject of this kind")
+        if narrowed := sorted({entry.profile for entry in asked if entry.profile in self._without}):
+            could_not_run("narrowed", f"--without-feature {' '.join(narrowed)}: run without this option to decide it")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
@@ -152,16 +157,16 @@ class Observer:
         first_line, _, _ = str(error).partition("\n")
         alike = (item.path, type(error), first_line)
         self._alike[alike] += 1
+        depth: Depth = "events" if call.when == "teardown" else "all"
         if self._alike[alike] > _MOST_ALIKE:
-            return ""
+            depth = "text"
         name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
         # An earlier attempt at the test has a directory of its own.
         names = itertools.chain([name[:80]], (f"{name[:80]}-{number}" for number in itertools.count(2)))
         relative = next(path for path in map("diagnostics/{}".format, names) if not (self._directory / path).exists())
         told = f"{item.nodeid}, {call.when}\n\n{report.longreprtext}\n"
         began = datetime.fromtimestamp(call.start, UTC)
-        is_clean_up = call.when == "teardown"
-        found = self._diagnostics.collect(self._directory / relative, began, told, events_only=is_clean_up)
+        found = self._diagnostics.collect(self._directory / relative, began, told, depth)
         return relative if found else ""
 
     def _explain(self, report: pytest.TestReport, identifiers: tuple[str, ...], directory: str) -> None:

@@ -70,6 +70,7 @@ def add_options(group: pytest.OptionGroup) -> None:
     declare(group, "--level", [], choices=["MUST", "SHOULD", "MAY"], help="levels to decide")
     declare(group, "--partial", False, help="a part of the suites is enough: exit with 0 if all of it is fine")
     declare(group, "--fail-fast", False, help="stop after the first MUST that is not met")
+    declare(group, "--without-feature", [], metavar="NAME", help="leave a feature's requirements undecided; repeat")
     declare(group, "--dry-run", False, help="say what would run and what it would decide; run nothing")
     declare(group, "--report-dir", "reports", help="where the run's directory is made (default: reports)")
     declare(group, "--record-only", False, help="write run.json alone; podid report makes the reports")
@@ -91,6 +92,7 @@ class Options:
     subject: str
     only: list[str]
     level: list[Level]
+    without_feature: list[str]
     partial: bool
     """Whether a part of the suites is enough for exit code 0; a share of several runs always is."""
     fail_fast: bool
@@ -132,6 +134,7 @@ class Options:
             subject=subject,
             only=values.only,
             level=values.level,
+            without_feature=values.without_feature,
             partial=values.partial or shard is not None,
             fail_fast=values.fail_fast,
             dry_run=values.dry_run,

@@ -42,7 +42,7 @@ from harness.conformance.pace import Pace
 from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
-from harness.conformance.selection import Selection, select, tests_to_rerun
+from harness.conformance.selection import Selection, require_feature, select, tests_to_rerun
 from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
 from harness.conformance.workers import report, take_over
@@ -115,6 +115,8 @@ class Plugin:
         options = self._options
         scenarios = {file.stem for file in self._suites.rglob("test_*.py")}
         self._selection = select(self._ledger, options.only, options.level, scenarios)
+        for name in options.without_feature:
+            require_feature(self._ledger, name)
         self._durations = read_durations(root / options.history, options.leg)
         if options.subject == "ours" and options.repeat == 1:
             arguments = [root / argument for argument in options.paths]
@@ -177,6 +179,7 @@ class Plugin:
             ground=self._ground,
             directory=self._directory,
             kind=self._facts.kind,
+            without=self._options.without_feature,
         )
         config.pluginmanager.register(observer, "podid-observer")
 

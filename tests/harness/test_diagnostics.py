@@ -246,12 +246,25 @@ def test_after_a_clean_up_only_events_are_of_interest(tmp_path: Path) -> None:
     diagnostics = Diagnostics(Redactor())
     diagnostics.register(Teller())
 
-    assert diagnostics.collect(tmp_path / "d", NOW, "left", events_only=True)
+    assert diagnostics.collect(tmp_path / "d", NOW, "left", "events")
 
     assert {file.name: file.read_text() for file in (tmp_path / "d").iterdir()} == {
         "what.md": "left",
         "events.txt": "what happened",
     }
+
+
+def test_a_failure_has_a_minute_whatever_the_number_of_collectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.conformance.diagnostics._FAILURE_SECONDS", 0.0)
+    diagnostics = Diagnostics(Redactor())
+    diagnostics.register(Teller())
+
+    diagnostics.collect(tmp_path / "d", NOW, "it failed")
+
+    assert [file.name for file in (tmp_path / "d").iterdir()] == ["what.md"]
+    assert diagnostics.faults == ["teller: not asked, the 0 s of this failure were over"]
 
 
 @pytest.mark.parametrize(

@@ -445,7 +445,9 @@ def test_a(number): assert number > 99, "other" if number == 7 else "same"
 
     run(suite, body)
 
-    assert [bool(test.diagnostics) for test in record(suite).tests] == [True] * 5 + [False] * 2 + [True]
+    folders = [directory(suite) / test.diagnostics for test in record(suite).tests]
+    assert [(folder / "what.txt").exists() for folder in folders] == [True] * 5 + [False] * 2 + [True]
+    assert all("number > 99" in (folder / "what.md").read_text() for folder in folders)
 
 
 BASELINE = """

@@ -151,7 +151,7 @@ def test_a_test_is_run_again_where_it_stands() -> None:
         replace(RUN.tests[0], node=node) for node in ("suites/test_s3.py::t", "suites/agent/t.py::a[x y]")
     )
 
-    assert on_a_lab.again == "python3 -m nox -s e2e -- --keep suites/test_s3.py::t"
+    assert on_a_lab.again == "python3 -m nox -s e2e -- --keep --partial suites/test_s3.py::t"
     assert alone.again == "uv run pytest 'suites/agent/t.py::a[x y]'"
 
 

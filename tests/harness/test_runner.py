@@ -244,7 +244,7 @@ def test_a_failed_test_has_a_line_that_runs_it_again_and_a_kept_lab_two() -> Non
     lines = runner.how_to_continue(runner.Result(1, "", ("suites/t.py::a[x y]",)), "podid", kept=True)
 
     assert lines == [
-        "again:  python3 -m nox -s e2e -- --keep 'suites/t.py::a[x y]'",
+        "again:  python3 -m nox -s e2e -- --keep --partial 'suites/t.py::a[x y]'",
         "enter:  uv run podid exports",
         "remove: uv run podid down",
     ]

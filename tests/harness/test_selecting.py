@@ -108,6 +108,38 @@ def test_a_scenario_can_be_asked_for(suite: pytest.Pytester) -> None:
     assert the_test(suite).name == "test_o"
 
 
+# --- Features -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def features(suite: pytest.Pytester) -> pytest.Pytester:
+    file = suite.path / "suites" / "requirements" / "a.yaml"
+    lines = file.read_text().splitlines()
+    changed = [line.replace("core", "irsa") if "AGT-2" in line else line for line in lines]
+    file.write_text("\n".join(changed))
+    return suite
+
+
+def test_without_a_feature_its_requirements_could_not_run(features: pytest.Pytester) -> None:
+    body = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-2")\ndef test_b(): assert 0\n'
+
+    result = run(features, body, "--without-feature=irsa")
+
+    assert result.ret == 2
+    first, second = record(features).tests
+    assert (first.outcome, second.outcome) == ("passed", "could-not-run")
+    assert second.reason is not None
+    assert second.reason.kind == "narrowed"
+    assert "| irsa | 1 could-not-run |" in (directory(features) / "summary.md").read_text()
+
+
+def test_a_feature_that_there_is_not_is_refused(features: pytest.Pytester) -> None:
+    result = run(features, TWO_TESTS, "--without-feature=ipv6")
+
+    assert result.ret == 3
+    assert "no feature 'ipv6'" in result.stdout.str() + result.stderr.str()
+
+
 # --- Names of cases -------------------------------------------------------------------------------------------------
 
 

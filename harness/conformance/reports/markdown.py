@@ -61,6 +61,7 @@ def _render(run: Run, rows: int) -> str:
         section(
             "Agent and webhook", ("scenario", "program", "memory, most", "CPU", "threads", "files"), _use(run), rows
         ),
+        section("Features", ("feature", "requirements by outcome"), _features(run), rows),
         section(
             "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
         ),
@@ -126,6 +127,16 @@ def _use(run: Run) -> list[tuple[str, ...]]:
         for scenario in run.scenarios
         for program, use in sorted(scenario.resources.items())
     ]
+
+
+def _features(run: Run) -> list[tuple[str, ...]]:
+    """Count outcomes by feature, when there are several: an entry's profile is the feature that it belongs to."""
+    features: dict[str, Counter[str]] = {}
+    for entry in run.requirements:
+        if entry.outcome:
+            features.setdefault(entry.profile, Counter())[entry.outcome] += 1
+    told = {name: ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) for name, counts in features.items()}
+    return [(cell(name), text) for name, text in sorted(told.items())] if len(told) > 1 else []
 
 
 def _provisional(run: Run) -> str:
