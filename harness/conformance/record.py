@@ -137,10 +137,8 @@ class TestRecord:
     @property
     def again(self) -> str:
         """The command that runs it alone; scenarios stand on a lab, which that raises and keeps."""
-        needs_lab = self.file.count("/") < 2
-        return (
-            f"{'python3 -m nox -s e2e -- --keep' if needs_lab else 'uv run pytest'} --partial {shlex.quote(self.node)}"
-        )
+        runner = "python3 -m nox -s e2e -- --keep" if self.file.count("/") < 2 else "uv run pytest"
+        return f"{runner} --partial {shlex.quote(self.node)}"
 
     @property
     def file(self) -> str:

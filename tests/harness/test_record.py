@@ -152,7 +152,7 @@ def test_a_test_is_run_again_where_it_stands() -> None:
     )
 
     assert on_a_lab.again == "python3 -m nox -s e2e -- --keep --partial suites/test_s3.py::t"
-    assert alone.again == "uv run pytest 'suites/agent/t.py::a[x y]'"
+    assert alone.again == "uv run pytest --partial 'suites/agent/t.py::a[x y]'"
 
 
 def held(name: str, *, holds: bool = True) -> CheckRecord:
