@@ -23,6 +23,7 @@ from harness import binaries
 from harness import doctor as doctor_checks
 from harness.audit_commands import app as audit_app
 from harness.cluster.base import ClusterSpec
+from harness.conformance.interruption import exit_code_of
 from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
@@ -42,7 +43,7 @@ from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
-from harness.runner import how_to_continue, podid_command, run_suites
+from harness.runner import Abandoned, how_to_continue, podid_command, run_suites
 
 __all__ = ["app", "main"]
 
@@ -328,16 +329,33 @@ def run(
                 fault = error
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
+        except Abandoned as abandoned:
+            _leave_at_once(lab, abandoned.number)
         finally:
             if not keep and the_lab.exists:
                 with progress.phase("clean-up"):
-                    the_lab.down()
+                    _remove(the_lab, lab)
     if fault:
         print(f"podid: {fault}", file=sys.stderr)
     for line in how_to_continue(result, lab, kept=keep and not fault):
         print(line)
     print(result.line)
     raise typer.Exit(result.exit_code)
+
+
+def _remove(the_lab: Lab, name: str) -> None:
+    """Remove a lab, unless a person has no time for that."""
+    try:
+        the_lab.down()
+    except KeyboardInterrupt as interrupt:
+        _leave_at_once(name, interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def _leave_at_once(lab: str, number: int) -> NoReturn:
+    """Stop cleaning up, say what is left and how to remove it, and end like a program that a signal ended."""
+    print(f"podid: stopped at once; lab {lab!r} is left, remove it with: {podid_command(lab)} down", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(exit_code_of(number))
 
 
 @app.command()
@@ -393,5 +411,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)

@@ -25,6 +25,7 @@ from harness.lab.paths import CHECKOUT
 
 __all__ = [
     "SETUP_FAULT_VARIABLE",
+    "Abandoned",
     "Result",
     "collect_bindings",
     "how_to_continue",
@@ -38,6 +39,15 @@ DEFAULT_LAB = "podid"
 SETUP_FAULT_VARIABLE = "PODID_SETUP_FAULT"
 """Environment variable that tells the suites why there is no lab, so that the record and the reports say it."""
 _OUTPUT = ("-v", "--override-ini=console_output_style=count", "--durations=5")
+
+
+class Abandoned(BaseException):
+    """A second signal: whoever sent it does not want to wait for the end of anything."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal."""
+        self.number = number
+        super().__init__(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +102,20 @@ def run_to_its_end(command: Sequence[str], environment: dict[str, str], director
     """Run a program to its end, and let it have its end: an interruption reaches it once, and it is waited for.
 
     ``subprocess.run`` would kill it a quarter of a second after a Ctrl-C, in the middle of its clean-up and reports.
+
+    Raises:
+        Abandoned: A second interruption; the program was killed.
     """
     with subprocess.Popen(command, cwd=directory, env=environment) as process:
+        received: list[int] = []
 
         def forward(number: int, _frame: FrameType | None) -> None:
-            # A terminal sends Ctrl-C to the program as well; a second one would stop its clean-up.
+            received.append(number)
+            if len(received) > 1:
+                # Nothing is worth waiting for any more.
+                process.kill()
+                raise Abandoned(number)
+            # A terminal sends Ctrl-C to the program as well, for which two would be one too many.
             if number == signal.SIGTERM or not sys.stdin.isatty():
                 process.send_signal(signal.SIGINT)
 
@@ -155,7 +174,7 @@ def how_to_continue(result: Result, lab: str, *, kept: bool) -> list[str]:
     lines: list[str] = []
     if result.failed:
         option = "" if lab == DEFAULT_LAB else f"--lab {lab} "
-        lines.append(f"again:  python3 -m nox -s e2e -- --keep {option}{shlex.quote(result.failed[0])}")
+        lines.append(f"again:  python3 -m nox -s e2e -- --keep --partial {option}{shlex.quote(result.failed[0])}")
     if kept:
         lines += [f"enter:  {podid_command(lab)} exports", f"remove: {podid_command(lab)} down"]
     return lines
