@@ -18,8 +18,8 @@ import yaml
 
 from harness import wait
 from harness.cluster.base import Completed
-from harness.errors import HarnessFault
 from harness.conformance.recording import Evidence, attach
+from harness.errors import HarnessFault
 
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests", "pod_manifest"]
 
