@@ -184,9 +184,14 @@ class KindCluster:
         self._description.write_text(json.dumps(description, indent=1))
         self._engine.refuse_foreign_cluster(self.kind_name)
         file = self.directory / "kind-config.yaml"
-        file.write_text(
-            configuration.render(BASE_CONFIGURATION.read_text(), spec, traits, cgroup_version=cgroup_version)
+        text = configuration.render(
+            BASE_CONFIGURATION.read_text(),
+            spec,
+            traits,
+            cgroup_version=cgroup_version,
+            instance_id=instance_id(self._engine.lab, index),
         )
+        file.write_text(text)
         arguments = ["create", "cluster", f"--name={self.kind_name}", f"--config={file}", f"--image={image.reference}"]
         arguments += [f"--kubeconfig={self.kubeconfig}", "--retain"]
         with self._log.open("wb") as log:

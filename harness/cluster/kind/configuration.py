@@ -12,6 +12,7 @@ from harness.cluster.base import ClusterSpec
 __all__ = ["NodeTraits", "patched_corefile", "render"]
 
 _ISSUER = "@ISSUER@"
+_PROVIDER_ID = "@PROVIDER_ID@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class NodeTraits:
         return ".".join(self.kubernetes.removeprefix("v").split(".")[:2])
 
 
-def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str) -> str:
+def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str, instance_id: str) -> str:
     """Return the configuration of one cluster.
 
     Args:
@@ -39,7 +40,9 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
         spec: The cluster; its issuer takes the place of ``@ISSUER@``.
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
+        instance_id: EC2 instance that the node stands for; takes the place of ``@PROVIDER_ID@``.
     """
+    base = base.replace(_PROVIDER_ID, f"aws:///{spec.region}a/{instance_id}")
     configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
     kubelet: dict[str, Any] = {}
     if not traits.uses_systemd_cgroups:
