@@ -43,7 +43,7 @@ from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
-from harness.runner import Abandoned, how_to_continue, podid_command, run_suites
+from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, run_suites
 
 __all__ = ["app", "main"]
 
@@ -320,8 +320,7 @@ def run(
                     progress,
                     parse_request(provider),
                     given=given,
-                    # Scenarios need two, and some providers cannot add one later.
-                    nodes_from_start=2,
+                    nodes_from_start=nodes_wanted(arguments),
                     is_offline=offline,
                 )
             except (HarnessFault, MissingPrerequisite) as error:

@@ -29,6 +29,7 @@ __all__ = [
     "Result",
     "collect_bindings",
     "how_to_continue",
+    "nodes_wanted",
     "podid_command",
     "raise_setup_fault",
     "run_suites",
@@ -87,6 +88,17 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         return Result(code, f"dry run (exit {code}): nothing was executed", ())
     line = f"verdict: incomplete (exit {ExitCode.HARNESS_ERROR}) — pytest ended with {code} before any test"
     return Result(ExitCode.HARNESS_ERROR, line, ())
+
+
+def nodes_wanted(arguments: Sequence[str]) -> int:
+    """Return how many nodes the scenarios that pytest's arguments choose need.
+
+    Two only where one asks for the fixture ``second_node``: every node takes its time to get its images.
+    """
+    chosen = [CHECKOUT / argument.partition("::")[0] for argument in arguments if argument.startswith("suites")]
+    places = chosen or [CHECKOUT / "suites"]
+    files = [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]
+    return 2 if any(file.exists() and "second_node" in file.read_text() for file in files) else 1
 
 
 def _scenarios(suites: Path) -> list[str]:

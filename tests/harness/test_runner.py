@@ -248,3 +248,18 @@ def test_a_failed_test_has_a_line_that_runs_it_again_and_a_kept_lab_two() -> Non
         "enter:  uv run podid exports",
         "remove: uv run podid down",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nodes"),
+    [
+        ([], 2),
+        (["--level=MUST"], 2),
+        (["suites/test_s3.py"], 1),
+        (["suites/test_s3.py::test_pod_lists_the_bucket", "suites/test_troubleshooting.py"], 2),
+        (["suites/agent"], 1),
+        (["suites/nowhere.py"], 1),
+    ],
+)
+def test_a_cluster_begins_with_a_second_node_only_for_scenarios_that_need_it(arguments: list[str], nodes: int) -> None:
+    assert runner.nodes_wanted(arguments) == nodes
