@@ -31,9 +31,8 @@ from harness.lab import Lab
 from harness.lab.paths import cache_directory
 from harness.lab.provider import parse_request
 from harness.metering import PodMeter
-from harness.progress import Progress
 from harness.runner import raise_setup_fault
-from harness.scenario import AwsAccount
+from harness.scenario import AwsAccount, shown_progress
 
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
@@ -130,8 +129,7 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
 def _raise_clusters(
     lab: Lab, names: Sequence[str], config: pytest.Config, *, nodes: int = 1, nodes_from_start: int = 1
 ) -> None:
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), Progress() as progress:
+    with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
         lab.up(specs, progress, provider, nodes_from_start=nodes_from_start)
@@ -200,10 +198,10 @@ def _administrator(cluster: Cluster, diagnostics: Diagnostics) -> Generator[Kube
 
 
 @pytest.fixture(scope="session")
-def kubectl(cluster: Cluster) -> Callable[..., Completed]:
+def kubectl(pytestconfig: pytest.Config, cluster: Cluster) -> Callable[..., Completed]:
     """``kubectl`` with these arguments, as the cluster's administrator; the machine's, or ours where it has none."""
     found = shutil.which("kubectl")
-    with Progress() as progress:
+    with shown_progress(pytestconfig) as progress:
         program = found or str(binaries.ensure(cache_directory(), progress, [binaries.KUBECTL])["kubectl"])
 
     def run(*arguments: str) -> Completed:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,7 +31,9 @@ from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageE
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
 from harness.image_commands import print_images
+from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab import load_balancing as load_balancers
 from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
@@ -201,6 +205,29 @@ def _missing_kubectl(progress: Progress) -> Path | None:
     if shutil.which("kubectl"):
         return None
     return binaries.ensure(cache_directory(), progress, [binaries.KUBECTL])["kubectl"]
+
+
+@app.command()
+def load_balancing(lab: LabName = DEFAULT_LAB, cluster: str = DEFAULT_CLUSTERS[0]) -> None:
+    """Let the lab's load balancers carry traffic, and print where the controller's chart and IAM policy are."""
+    the_lab = Lab(lab).require()
+    with Progress() as progress:
+        found = the_lab.cluster(cluster)
+        with contextlib.closing(Kube(found.kubeconfig)) as kube:
+            load_balancers.bring_up(the_lab, found, kube, progress)
+        files = load_balancers.controller_files(the_lab, progress)
+    print(f"chart: {files.chart}\nIAM policy: {files.policy}\nhelm: {files.helm}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFAULT_CLUSTERS[0]) -> None:
+    """Run curl with these arguments against the lab's load balancers, whose names only the lab resolves."""
+    address = Lab(lab).require().cluster(cluster).nodes[0].address
+    program = shutil.which("curl")
+    if program is None:
+        raise MissingPrerequisite("there is no curl on this machine", hint="install curl")
+    done = subprocess.run([program, "--noproxy", "*", "--connect-to", f"::{address}:", *context.args], check=False)
+    raise typer.Exit(done.returncode)
 
 
 @app.command()

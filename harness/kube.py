@@ -55,6 +55,7 @@ class Kube:
         self._discovery_cache = kubeconfig.with_name("discovery.json")
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
+        self.networking: Any = kubernetes.client.NetworkingV1Api(self._api)
         self._dynamic: Any = None
 
     def close(self) -> None:
@@ -136,6 +137,11 @@ class Kube:
     def read(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Manifest:
         """Return an object as JSON, field names as in the API."""
         return self._resource({"apiVersion": api_version, "kind": kind}).get(name=name, namespace=namespace).to_dict()
+
+    def read_all(self, api_version: str, kind: str, namespace: str | None = None) -> list[Manifest]:
+        """Return all objects of a kind, of a namespace if it is given."""
+        found = self._resource({"apiVersion": api_version, "kind": kind}).get(namespace=namespace)
+        return found.to_dict()["items"]
 
     @contextlib.contextmanager
     def namespace(self, name: str) -> Generator[str]:

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness import wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, SubjectFault
 from harness.kube import Kube, Manifest, Pod
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
+from harness.progress import Progress
 
 __all__ = [
     "AGENT_ADDON",
@@ -38,6 +41,7 @@ __all__ = [
     "read_document",
     "session_of",
     "show_agent_link",
+    "shown_progress",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
     "without_agent",
@@ -67,6 +71,14 @@ def hide_agent_link(cluster: Cluster, node: Node) -> None:
 def show_agent_link(cluster: Cluster, node: Node) -> None:
     """Put back what :func:`hide_agent_link` took away; the next agent gives it its addresses."""
     cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-away", "name", "pod-id-link0"])
+
+
+@contextlib.contextmanager
+def shown_progress(config: pytest.Config) -> Generator[Progress]:
+    """Report what takes long to the person who waits, although pytest keeps what tests print."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), Progress() as progress:
+        yield progress
 
 
 @contextlib.contextmanager

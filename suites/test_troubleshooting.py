@@ -24,6 +24,7 @@ from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
 from harness.conformance.recording import Evidence, attach, check
 from harness.diagnose import find_causes, gather
+from harness.image_lock import built
 from harness.kube import Kube, Manifest, Pod, load_manifests
 from harness.lab import Lab
 from harness.scenario import (
@@ -32,6 +33,7 @@ from harness.scenario import (
     credentials_response,
     hide_agent_link,
     show_agent_link,
+    shown_progress,
     wait_until_admission_injects,
     without_agent,
 )
@@ -133,11 +135,11 @@ def said(pod: Pod, *command: str) -> str:
 @contextlib.contextmanager
 def imds_open_to_pods(lab: Lab, cluster: Cluster) -> Generator[None]:
     """``aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2`` on every node."""
-    lab.set_hop_limit(cluster, 2)
+    lab.set_metadata_options(cluster, hop_limit=2)
     try:
         yield
     finally:
-        lab.set_hop_limit(cluster, 1)
+        lab.set_metadata_options(cluster)
 
 
 # --- Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials" ----------------------------------------
@@ -441,8 +443,10 @@ def refuse_as_fargate(kube: Kube, pod: Pod) -> None:
 
 
 @requirement("TRB-501", "TRB-601")
-def test_sdk_is_too_old(place: Place, lab: Lab, cluster: Cluster) -> None:
+def test_sdk_is_too_old(pytestconfig: pytest.Config, place: Place, lab: Lab, cluster: Cluster) -> None:
     """boto3 1.28.85 says what it cannot do, although the node's role is within reach; a new image mends it."""
+    with shown_progress(pytestconfig) as progress:
+        lab.add_images(cluster.name, [built("old-sdk")], progress)
     with imds_open_to_pods(lab, cluster):
         pod = place.run("old-sdk", image=OLD_SDK)
         script = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"

@@ -81,7 +81,7 @@ def read_given(directory: Path) -> dict[Role, GivenImage]:
 
 def lab_images(given: Mapping[Role, GivenImage]) -> dict[str, ImageSpec]:
     """Return the images that every cluster of a lab can use, by their name in ``images.lock``."""
-    ours = {name: built(name) for name in ("webhook", "agent", "aws-cli", "old-sdk")}
+    ours = {name: built(name) for name in ("webhook", "agent", "aws-cli")}
     return ours | {role: given[role].spec(role) for role in get_args(Role) if role in given}
 
 

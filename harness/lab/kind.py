@@ -74,7 +74,7 @@ class KindProvider:
         return f"podid-{self._lab}-aws"
 
     @property
-    def _aws_address(self) -> str:
+    def aws_address(self) -> str:
         """AWS's address on the lab's network: the last one, as the engine gives addresses from the first on."""
         return str(ipaddress.ip_network(json.loads(self._paths.network.read_text())["subnet"])[-2])
 
@@ -158,7 +158,7 @@ class KindProvider:
         self._is_starting_aws = is_new
         if is_new:
             self._paths.network.write_text(json.dumps({"subnet": engine.create_network()}))
-            self._aws.prepare([self._aws_address, "127.0.0.1"])
+            self._aws.prepare([self.aws_address, "127.0.0.1"])
             started = builds.submit(self._start_aws, builder, progress)
         image = ensure_node_image(engine.engine, progress)
         with progress.phase("kind", total=2) as phase:
@@ -180,7 +180,7 @@ class KindProvider:
     def _start_aws(self, builder: DockerImages, progress: Progress) -> None:
         image = builder.ensure_image(_aws_image(), progress, phase_name="aws image")
         with progress.phase("aws start"), explained("starting the lab's AWS"):
-            client, address = self.engine.engine.client, self._aws_address
+            client, address = self.engine.engine.client, self.aws_address
             variables = process.variables(
                 listen=[f"{address}:80", f"{address}:443"],
                 certificate=Path(_AWS_DIRECTORY, "tls", "aws.pem"),
@@ -241,17 +241,22 @@ class KindProvider:
         """Attach the node, apply trust and the rule about pulls, and make CoreDNS answer for AWS."""
         ours = _ours(cluster)
         trust = wiring.trust_bundle(self._aws.authority_file.read_text())
-        ours.join_lab(aws_address=self._aws_address, trust_bundle=trust)
+        ours.join_lab(aws_address=self.aws_address, trust_bundle=trust)
         wiring.apply_wiring(kube, trust_bundle_path=ours.trust_bundle)
         wiring.apply_pull_rule(kube)
         # A CoreDNS that starts before services can be reached waits up to half a minute to try again.
         kube.wait_until_deployed("DaemonSet", "kube-proxy", "kube-system")
         corefile = kube.read("v1", "ConfigMap", "coredns", "kube-system")["data"]["Corefile"]
-        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self._aws_address))
+        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self.aws_address, ours.nodes[0].address))
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the images are in the node; they are loaded while kind still works on it."""
         self._loads[cluster.spec.name].result()
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Have the engine build the images, and load them into the node."""
+        archive = DockerImages(self.engine.engine, cache_directory(), self._cancelled).ensure_archive(specs, progress)
+        _load_archive(_ours(cluster), archive)
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Get a client certificate from the cluster, and put it where AWS reads it."""
@@ -299,9 +304,14 @@ class KindProvider:
 
 
 def _load_images(cluster: KindCluster, archive: Future[Archive]) -> None:
-    """Load the images, and check that the node has these and no others under their names."""
+    """Load the lab's images while kind still works on the cluster."""
     wanted = archive.result()
     cluster.wait_until_images_can_be_loaded()
+    _load_archive(cluster, wanted)
+
+
+def _load_archive(cluster: KindCluster, wanted: Archive) -> None:
+    """Load images, and check that the node has these and no others under their names."""
     cluster.load_images(wanted.path, list(wanted.ids))
     there = cluster.image_ids()
     if stale := [name for name, identifier in wanted.ids.items() if there.get(name) != identifier]:

@@ -131,10 +131,39 @@ class Lab:
         Raises:
             UsageError: There is no such cluster.
         """
+        return self._find(name)
+
+    def _find(self, name: str) -> LabCluster:
         for cluster in self._provider.clusters():
             if cluster.spec.name == name and cluster.is_running:
                 return cluster
         raise UsageError(f"no cluster {name!r} in lab {self.name!r}", hint=f"add it with: podid up --cluster {name}")
+
+    def add_images(self, cluster: str, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that the lab does not start with, and make a running cluster able to use them.
+
+        Args:
+            cluster: The cluster's name.
+            specs: The images.
+            progress: Where to report.
+
+        Raises:
+            UsageError: There is no such cluster.
+            HarnessFault: A build failed; the text has its last lines.
+        """
+        self._provider.add_images(self._find(cluster), specs, progress)
+
+    def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
+        """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
+
+        Args:
+            cluster: The cluster.
+            tokens_required: Whether IMDSv1 is off (``HttpTokens``).
+            hop_limit: How far the answer with a token goes (``HttpPutResponseHopLimit``): pods are at 2.
+        """
+        self.aws.register_nodes(
+            cluster, self._provider.aws_endpoint, tokens_required=tokens_required, hop_limit=hop_limit
+        )
 
     def administrator(self, account: str = "123456789012") -> AwsAccount:
         """Return an administrator's view of an account."""
@@ -146,6 +175,16 @@ class Lab:
     def control(self) -> Control:
         """Return a client of the emulator's control route: journal, clock, reset."""
         return self.aws.control(self._provider.aws_endpoint)
+
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        return self._provider.aws_address
+
+    @property
+    def data_plane_token(self) -> str:
+        """Secret with which the load balancers' data plane asks AWS for its state."""
+        return self.aws.data_plane_token
 
     def exports(self, kubectl: Path | None) -> list[str]:
         """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab.
@@ -278,10 +317,6 @@ class Lab:
                 wiring.provide_agent_link(cluster)
             self.aws.register_nodes(cluster, self._provider.aws_endpoint)
             kube.wait_until_nodes_are_ready([node.name for node in cluster.nodes])
-
-    def set_hop_limit(self, cluster: Cluster, hop_limit: int) -> None:
-        """Let tokens of the nodes' metadata service travel so far: 1 keeps pods out, 2 lets them in."""
-        self.aws.register_nodes(cluster, self._provider.aws_endpoint, hop_limit=hop_limit)
 
     def _wait_for_aws(self, started: Future[None], progress: Progress) -> None:
         started.result()

@@ -67,9 +67,14 @@ class NativeProvider:
         return LabNetwork(**json.loads(self._paths.network.read_text()))
 
     @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        return self._network.aws_address
+
+    @property
     def aws_endpoint(self) -> str:
         """URL at which AWS answers for all services."""
-        return f"http://{self._network.aws_address}"
+        return f"http://{self.aws_address}"
 
     def require(self) -> None:
         """Refuse where a native lab cannot work."""
@@ -222,13 +227,19 @@ class NativeProvider:
         """Apply DNS and trust."""
         trust_bundle = cast("NativeCluster", cluster).trust_bundle
         wiring.apply_wiring(kube, trust_bundle_path=str(trust_bundle))
-        wiring.apply_dns(kube, aws_address=self._network.aws_address)
+        wiring.apply_dns(kube, aws_address=self.aws_address, elb_address=cluster.nodes[0].address)
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait for the images; nodes pull them from the lab's registry."""
         del cluster
         if self._images:
             self._images.result()
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build the images into the storage that the lab's registry serves."""
+        del cluster
+        cache = cache_directory()
+        ensure(specs, cache, binaries.paths(cache)["registry"], progress)
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Do nothing: AWS reads the files where they are."""

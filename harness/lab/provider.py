@@ -89,6 +89,11 @@ class Provider(Protocol):
         """URL at which AWS answers for all services on this machine."""
         ...
 
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        ...
+
     def require(self) -> None:
         """Refuse where a lab cannot work.
 
@@ -168,6 +173,10 @@ class Provider(Protocol):
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the lab's images are built, and until the cluster can use them."""
+        ...
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that a lab does not start with, and make a running cluster able to use them."""
         ...
 
     def hand_over_keys(self, cluster: LabCluster) -> None:

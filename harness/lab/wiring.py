@@ -47,9 +47,10 @@ def apply_wiring(kube: Kube, *, trust_bundle_path: str) -> None:
     kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": trust_bundle_path}))
 
 
-def apply_dns(kube: Kube, *, aws_address: str) -> None:
+def apply_dns(kube: Kube, *, aws_address: str, elb_address: str) -> None:
     """Apply cluster DNS to a cluster that has none."""
-    kube.apply(load_manifests(_LAB / "coredns.yaml", {"AWS_ADDRESS": aws_address}))
+    addresses = {"AWS_ADDRESS": aws_address, "ELB_ADDRESS": elb_address}
+    kube.apply(load_manifests(_LAB / "coredns.yaml", addresses))
 
 
 def apply_pull_rule(kube: Kube) -> None:

@@ -15,10 +15,14 @@ SERVICES = {
     "ec2": "ec2",
     "eks": "eks",
     "eks-auth": "eks-auth",
+    "elasticloadbalancing": "elbv2",
     "iam": "iam",
     "s3": "s3",
     "secretsmanager": "secretsmanager",
+    "shield": "shield",
     "sts": "sts",
+    "waf-regional": "waf-regional",
+    "wafv2": "wafv2",
 }
 """Signing name → name in SDKs, of every service that the lab serves."""
 

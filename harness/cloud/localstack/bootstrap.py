@@ -5,6 +5,7 @@ The harness makes them, writes them to a file that only its user can read, and t
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import secrets
@@ -58,6 +59,11 @@ class Bootstrap:
 
     control_token: str = field(repr=False)
     accounts: tuple[Account, ...]
+
+    @property
+    def data_plane_token(self) -> str:
+        """Secret of the load balancers' data plane, which opens nothing but what it needs."""
+        return hmac.new(self.control_token.encode(), b"load-balancing", "sha256").hexdigest()
 
     @classmethod
     def generate(cls, accounts: Sequence[str]) -> Self:

@@ -66,12 +66,16 @@ class Gate:
         if call.service == "s3":
             _refuse_repetitions(call)
         self._have_fault(context, call, parsed)
+        if call.service in {"ec2", "elbv2"}:
+            self._emulator.network.ensure(parsed.account, parsed.region)
         wanted = plan(parsed, self._emulator.resources)
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
         check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
+        if call.service == "ec2":
+            self._emulator.network.before(parsed)
         if call.service == "iam" and not is_read_only(operation):
             self._emulator.iam.before_change(call.principal.account)
         if call.denied_keys:

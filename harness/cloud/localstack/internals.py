@@ -335,6 +335,45 @@ def secrets(account: str, region: str) -> Iterator[Any]:
     return iter(list(backends[account][region].secrets.values()))
 
 
+def ec2_backend(account: str, region: str) -> Any:
+    """Return moto's EC2 of an account and region; made when it is not there, with a default VPC.
+
+    LocalStack patches moto when it loads the service, which may be after the gate.
+    """
+    _from("localstack.services.plugins", "SERVICE_PLUGINS").require("ec2")
+    return _from("moto.ec2.models", "ec2_backends")[account][region]
+
+
+def elbv2_backend(account: str, region: str) -> Any:
+    """Return moto's load balancers of an account and region; made when it is not there."""
+    return _from("moto.elbv2.models", "elbv2_backends")[account][region]
+
+
+def elbv2_scopes() -> list[tuple[str, str]]:
+    """Return (account, region) pairs that have load balancers."""
+    backends = _from("moto.elbv2.models", "elbv2_backends")
+    return [
+        (str(account), str(region))
+        for account in list(backends)
+        for region in list(backends[account])
+        if backends[account][region].load_balancers
+    ]
+
+
+def create_vpc(backend: Any, vpc_id: str, cidr: str) -> Any:
+    """Create a VPC with a given id; the tag that LocalStack has for that would show."""
+    identifier = _from("localstack.services.ec2.patches", "VpcIdentifier")(
+        backend.account_id, backend.region_name, cidr
+    )
+    with _from("localstack.utils.id_generator", "localstack_id_manager").custom_id(identifier, vpc_id):
+        return backend.create_vpc(cidr)
+
+
+def call_moto(context: Context, _: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let moto answer a call."""
+    return _from("localstack.services.moto", "call_moto")(context)
+
+
 def reset_services() -> None:
     """Empty every loaded service (``emulator.md`` section 11)."""
     manager = _from("localstack.services.plugins", "SERVICE_PLUGINS")
@@ -344,6 +383,8 @@ def reset_services() -> None:
             service.lifecycle_hook.on_before_state_reset()
             service.accept_state_visitor(visitor)
             service.lifecycle_hook.on_after_state_reset()
+    # Its provider is ours, and has no state that LocalStack knows of.
+    _Resetting().visit(_from("moto.elbv2.models", "elbv2_backends"))
 
 
 class _Resetting:

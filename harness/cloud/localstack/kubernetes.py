@@ -167,6 +167,22 @@ class BoundClusters:
             self._keys[cluster.arn] = (time.monotonic(), found)
         return found
 
+    # --- pods -------------------------------------------------------------------------------------------------------
+
+    def pod_addresses(self, cluster: Cluster) -> Mapping[str, list[str]]:
+        """Return node → addresses of the pods that have one of their own.
+
+        Raises:
+            ClusterError: The cluster does not answer.
+        """
+        listed = self._connection(cluster).call("GET", "/api/v1/pods", fieldSelector="status.phase=Running") or {}
+        found: dict[str, list[str]] = {}
+        for pod in listed.get("items", []):
+            spec, status = members(pod.get("spec")), members(pod.get("status"))
+            if status.get("podIP") and not spec.get("hostNetwork"):
+                found.setdefault(str(spec.get("nodeName")), []).append(str(status["podIP"]))
+        return found
+
     # --- AddonDeployer ----------------------------------------------------------------------------------------------
 
     def apply(self, addon: Addon) -> None:

@@ -61,14 +61,15 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
     return yaml.safe_dump(configuration, sort_keys=False)
 
 
-def patched_corefile(corefile: str, aws_address: str) -> str:
-    """Return kind's Corefile with the lab's answers: AWS's names lead to the lab's AWS, all unknown names nowhere.
+def patched_corefile(corefile: str, aws_address: str, elb_address: str) -> str:
+    """Return kind's Corefile with the lab's answers: for AWS, for load balancers, and nothing for unknown names.
 
     Server blocks of their own, because CoreDNS asks ``template`` before ``kubernetes`` whatever the order in a block.
 
     Args:
         corefile: The Corefile as kubeadm wrote it; patched again it stays the same.
         aws_address: Address of the lab's AWS.
+        elb_address: Address of the lab's load balancers.
     """
     if _CLUSTER_ZONES in corefile:
         return corefile
@@ -84,11 +85,21 @@ def patched_corefile(corefile: str, aws_address: str) -> str:
             kept.append(_CLUSTER_ZONES + " {" if line.startswith(".:53") else line)
         if skipped_depth == depth:
             skipped_depth = None
-    return "\n".join([*kept, _ANSWERS.replace("AWS_ADDRESS", aws_address)])
+    return "\n".join([*kept, _ANSWERS.replace("AWS_ADDRESS", aws_address).replace("ELB_ADDRESS", elb_address)])
 
 
 _CLUSTER_ZONES = "cluster.local:53 in-addr.arpa:53 ip6.arpa:53"
 _ANSWERS = """\
+elb.amazonaws.com:53 {
+    errors
+    template IN A elb.amazonaws.com {
+        answer "{{ .Name }} 30 IN A ELB_ADDRESS"
+    }
+    template IN AAAA elb.amazonaws.com {
+        rcode NOERROR
+    }
+    cache 30
+}
 amazonaws.com:53 api.aws:53 {
     errors
     template IN A amazonaws.com api.aws {
