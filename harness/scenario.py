@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness import wait
-from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, SubjectFault
 from harness.kube import Kube, Manifest, Pod
@@ -37,8 +37,10 @@ __all__ = [
     "caller_identity",
     "credentials_response",
     "decode_token",
+    "hide_agent_link",
     "read_document",
     "session_of",
+    "show_agent_link",
     "shown_progress",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
@@ -54,6 +56,21 @@ NOT_ASSUMED = (
 """Pattern of what a pod is told when EKS Auth may not assume the association's role."""
 _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"  # noqa: S105 - a path
 _PAUSE = ("sleep", "3600")
+
+
+def hide_agent_link(cluster: Cluster, node: Node) -> None:
+    """Take away the link that an agent leaves behind: its address is then routed away, and nobody answers.
+
+    Hidden and not deleted, because some agents need to find it. The kernel answers for addresses of a link that is
+    down, so they have to go.
+    """
+    steps = "ip address flush dev pod-id-link0; ip link set pod-id-link0 down name pod-id-away"
+    cluster.run_on_node(node.name, ["sh", "-c", steps])
+
+
+def show_agent_link(cluster: Cluster, node: Node) -> None:
+    """Put back what :func:`hide_agent_link` took away; the next agent gives it its addresses."""
+    cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-away", "name", "pod-id-link0"])
 
 
 @contextlib.contextmanager
@@ -78,12 +95,11 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
             timeout=60,
         )
         for node in cluster.nodes:
-            # The agent leaves its link behind; without it the address is routed away and nobody answers.
-            cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-link0", "down", "name", "pod-id-away"])
+            hide_agent_link(cluster, node)
         yield
     finally:
         for node in cluster.nodes:
-            cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-away", "name", "pod-id-link0"])
+            show_agent_link(cluster, node)
         aws.create_agent_addon(cluster.name)
         aws.wait_until_agent_is_active(cluster.name)
 

@@ -31,6 +31,8 @@ from harness.scenario import (
     AwsAccount,
     caller_identity,
     credentials_response,
+    hide_agent_link,
+    show_agent_link,
     shown_progress,
     wait_until_admission_injects,
     without_agent,
@@ -164,9 +166,9 @@ def fargate_node(place: Place, second_node: Node) -> Iterator[Node]:
     taint = {"key": key, "value": "fargate", "effect": "NoSchedule"}
     kube.core.patch_node(second_node.name, {"metadata": {"labels": {key: "fargate"}}, "spec": {"taints": [taint]}})
     wait_for_agents(kube, len(cluster.nodes) - 1)
-    # The agent left its link behind; without it the address is routed away and nobody answers.
-    cluster.run_on_node(second_node.name, ["ip", "link", "delete", "pod-id-link0"])
+    hide_agent_link(cluster, second_node)
     yield second_node
+    show_agent_link(cluster, second_node)
     kube.core.patch_node(second_node.name, {"metadata": {"labels": {key: None}}, "spec": {"taints": None}})
     wait_for_agents(kube, len(cluster.nodes))
 

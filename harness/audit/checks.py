@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.audit.inventory import Inventory, Role
+from harness.cloud.documents import entries, members
 
 __all__ = ["Check", "Status", "run_checks"]
 
@@ -180,7 +181,7 @@ def _addon(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     if not addon:
         return "fail", ["the add-on eks-pod-identity-agent is not installed"]
     version, status = addon["addonVersion"], addon["status"]
-    issues = [f"{one['code']}: {one['message']}" for one in (addon.get("health") or {}).get("issues") or ()]
+    issues = [f"{one['code']}: {one['message']}" for one in entries(members(addon.get("health")).get("issues"))]
     facts = [f"{version}, {status}", *issues]
     if not inventory.latest_version:
         return ("fail" if issues or status != "ACTIVE" else "unknown"), [*facts, "the newest version is not known"]

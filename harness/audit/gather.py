@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.audit.inventory import Association, Inventory, Node, Role
+from harness.cloud.documents import members
 from harness.diagnose.picture import AGENT
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest
@@ -49,7 +50,7 @@ def gather(kube: Kube, client: Client, cluster: str) -> Inventory:
     accounts = reader.read("ServiceAccounts", lambda: kube.items("/api/v1/serviceaccounts"))
     namespaces = reader.read("ServiceAccounts", lambda: kube.items("/api/v1/namespaces"))
     daemon_set = reader.read("agent", lambda: kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}"))
-    status = (daemon_set or {}).get("status") or {}
+    status = members(members(daemon_set).get("status"))
     arns = {one.role_arn for one in associations or ()}
     instances = reader.read("nodes", lambda: _instances(client("ec2"), kube.items("/api/v1/nodes")))
     addon = reader.read("add-on", lambda: _addon(eks, cluster))
@@ -122,7 +123,7 @@ def role_of(iam: Any, name: str) -> Role | None:
         return None
     return Role(
         name=name,
-        boundary=(told.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn", ""),
+        boundary=members(told.get("PermissionsBoundary")).get("PermissionsBoundaryArn", ""),
         tags={tag["Key"]: tag["Value"] for tag in told.get("Tags") or ()},
         policies={**_attached(iam, name), **_inline(iam, name)},
         trust=_document(told["AssumeRolePolicyDocument"]),
@@ -163,9 +164,9 @@ def _instances(ec2: Any, nodes: Iterable[Manifest]) -> list[tuple[Node, str]]:
     nodes_found: list[tuple[Node, str]] = []
     for identifier, name in names.items():
         told = found.get(identifier, {})
-        options = told.get("MetadataOptions") or {}
+        options = members(told.get("MetadataOptions"))
         node = Node(name, identifier, options.get("HttpTokens"), options.get("HttpPutResponseHopLimit"))
-        nodes_found.append((node, (told.get("IamInstanceProfile") or {}).get("Arn", "")))
+        nodes_found.append((node, members(told.get("IamInstanceProfile")).get("Arn", "")))
     return nodes_found
 
 

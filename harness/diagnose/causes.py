@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.cloud.documents import entries, members
 from harness.diagnose.picture import AGENT, AGENT_ADDRESS, Association, Picture
 from harness.diagnose.policies import blocking_policies
 
@@ -70,7 +71,7 @@ def _fargate_profile(picture: Picture) -> Finding | None:
     told = next((text for text in messages if "MatchNodeSelector failed: Fargate profile" in text), None)
     if picture.node_name or told is None:
         return None
-    profile = (picture.pod["metadata"].get("labels") or {}).get("eks.amazonaws.com/fargate-profile", "")
+    profile = picture.labels.get("eks.amazonaws.com/fargate-profile", "")
     return Finding(
         "fargate-profile",
         "A Fargate profile claims this namespace, and the pod's node selector or affinity excludes Fargate.",
@@ -124,7 +125,7 @@ def _not_injected(picture: Picture) -> Finding | None:
         return None
     if association.created_at is None or association.created_at > picture.created_at:
         return None
-    labels = picture.pod["metadata"].get("labels") or {}
+    labels = picture.labels
     skip = "eks.amazonaws.com/skip-pod-identity-webhook"
     skipped = skip in labels
     return Finding(
@@ -242,8 +243,8 @@ def _associate(picture: Picture) -> str:
 
 
 def _recreate(picture: Picture) -> str:
-    owner = next(iter(picture.pod["metadata"].get("ownerReferences") or ()), None)
-    kind = (owner or {}).get("kind", "")
+    owner = members(next(iter(entries(picture.pod["metadata"].get("ownerReferences"))), None))
+    kind = str(owner.get("kind", ""))
     if owner and kind == "ReplicaSet":
         deployment = owner["name"].rpartition("-")[0]
         return f"kubectl --namespace {picture.namespace} rollout restart deployment {deployment}"
@@ -287,7 +288,7 @@ def _node_without_agent(picture: Picture) -> Finding | None:
         return None
     if picture.agent_pod is not None:
         return None
-    status = picture.daemon_set.get("status") or {}
+    status = members(picture.daemon_set.get("status"))
     desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
     return Finding(
         "node-without-agent",
@@ -308,18 +309,21 @@ def _agent_not_ready(picture: Picture) -> Finding | None:
     agent = picture.agent_pod
     if not picture.is_injected or picture.is_on_fargate or agent is None:
         return None
-    conditions = (agent.get("status") or {}).get("conditions") or ()
-    if any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
+    status = members(agent.get("status"))
+    if any(one["type"] == "Ready" and one["status"] == "True" for one in entries(status.get("conditions"))):
         return None
     name = agent["metadata"]["name"]
-    statuses = (agent.get("status") or {}).get("containerStatuses") or ()
     return Finding(
         "agent-not-ready",
         f"The agent on node {picture.node_name} is not ready.",
         _TIMEOUT,
         [
-            f"pod kube-system/{name} is {(agent.get('status') or {}).get('phase')}, not ready",
-            *(f"container {one['name']}: {one['restartCount']} restarts" for one in statuses if one["restartCount"]),
+            f"pod kube-system/{name} is {status.get('phase')}, not ready",
+            *(
+                f"container {one['name']}: {one['restartCount']} restarts"
+                for one in entries(status.get("containerStatuses"))
+                if one["restartCount"]
+            ),
             *_reached(picture),
         ],
         [f"see why: kubectl --namespace kube-system logs {name}; kubectl --namespace kube-system describe pod {name}"],

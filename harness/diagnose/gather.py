@@ -10,6 +10,7 @@ import urllib3.exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import wait
+from harness.cloud.documents import entries, members
 from harness.cluster.base import Completed
 from harness.diagnose.picture import AGENT, Association, Picture, Reach, Sdk, agent_argument
 from harness.errors import UsageError
@@ -102,7 +103,7 @@ def gather(kube: Kube, eks: Any, cluster: str, name: str, namespace: str, *, ask
 def _agent_pods(kube: Kube, daemon_set: Manifest | None) -> Sequence[Manifest]:
     if daemon_set is None:
         return ()
-    labels = daemon_set["spec"]["selector"].get("matchLabels") or {}
+    labels = members(daemon_set["spec"]["selector"].get("matchLabels"))
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     found = kube.items("/api/v1/namespaces/kube-system/pods", labelSelector=selector)
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
@@ -169,8 +170,8 @@ def _sdk(handle: Pod, pod: Manifest, *, ask: bool) -> Sdk:
 
 
 def _runs(pod: Manifest) -> bool:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
-    return "running" in (statuses[0].get("state") or {})
+    statuses = entries(members(pod.get("status")).get("containerStatuses"))
+    return bool(statuses) and "running" in members(statuses[0].get("state"))
 
 
 def _run(handle: Pod, command: list[str]) -> Completed | None:

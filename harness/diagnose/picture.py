@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from harness.cloud.documents import members
+
 __all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk", "agent_argument"]
 
 Manifest = Mapping[str, Any]
@@ -90,6 +92,11 @@ class Picture:
         return self.pod["spec"].get("serviceAccountName") or "default"
 
     @property
+    def labels(self) -> Manifest:
+        """Its labels."""
+        return members(self.pod["metadata"].get("labels"))
+
+    @property
     def created_at(self) -> datetime:
         """When it was created."""
         return datetime.fromisoformat(self.pod["metadata"]["creationTimestamp"])
@@ -102,7 +109,7 @@ class Picture:
     @property
     def is_on_fargate(self) -> bool:
         """Whether its node is one of Fargate's."""
-        labels = ((self.node or {}).get("metadata") or {}).get("labels") or {}
+        labels = members(members(members(self.node).get("metadata")).get("labels"))
         return labels.get("eks.amazonaws.com/compute-type") == "fargate" or bool(_FARGATE.match(self.node_name))
 
     @property

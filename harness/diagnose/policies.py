@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.cloud.documents import members
+
 __all__ = ["blocking_policies", "selects"]
 
 Manifest = Mapping[str, Any]
@@ -20,7 +22,7 @@ def blocking_policies(pod: Manifest, policies: Sequence[Manifest], address: str,
         address: IP address outside of the cluster's pods.
         port: TCP port there.
     """
-    labels = pod["metadata"].get("labels") or {}
+    labels = members(pod["metadata"].get("labels"))
     isolating = [
         policy for policy in policies if _isolates_egress(policy) and selects(policy["spec"]["podSelector"], labels)
     ]
@@ -37,7 +39,7 @@ def _isolates_egress(policy: Manifest) -> bool:
 def selects(selector: Manifest | None, labels: Mapping[str, str]) -> bool:
     """Tell whether a label selector matches; the empty one matches everything."""
     selector = selector or {}
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+    if any(labels.get(key) != value for key, value in members(selector.get("matchLabels")).items()):
         return False
     return all(_meets(expression, labels) for expression in selector.get("matchExpressions") or ())
 

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from harness.audit import Role
 from harness.audit.gather import associations_of, role_of
+from harness.cloud.documents import members
 from harness.diagnose.picture import AGENT
 from harness.kube import Kube, Manifest
 from harness.migrate.steps import ANNOTATION, Account, Picture, PodUse
@@ -40,16 +41,16 @@ def gather(kube: Kube, eks: Any, iam: Any, cluster: str, namespace: str = "") ->
     for manifest in kube.items(f"{within}/serviceaccounts"):
         metadata = manifest["metadata"]
         pair = (metadata["namespace"], metadata["name"])
-        role_arn = (metadata.get("annotations") or {}).get(ANNOTATION, "")
+        role_arn = members(metadata.get("annotations")).get(ANNOTATION, "")
         if role_arn or pair in associations:
             accounts.append(Account(*pair, role_arn, associations.get(pair), pods.get(pair, [])))
-    status = (kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}") or {}).get("status") or {}
+    status = members(members(kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}")).get("status"))
     ready, desired = status.get("numberReady", 0), status.get("desiredNumberScheduled", 0)
     return Picture(cluster, accounts, _roles(iam, accounts), has_agent=desired > 0 and ready >= desired)
 
 
 def _is_fargate(node: Manifest) -> bool:
-    return (node["metadata"].get("labels") or {}).get("eks.amazonaws.com/compute-type") == "fargate"
+    return members(node["metadata"].get("labels")).get("eks.amazonaws.com/compute-type") == "fargate"
 
 
 def _use(pod: Manifest, fargate: set[str]) -> PodUse:
@@ -58,7 +59,7 @@ def _use(pod: Manifest, fargate: set[str]) -> PodUse:
     mechanism = "both" if irsa and pod_identity else "irsa" if irsa else "pod-identity" if pod_identity else "none"
     selector: Mapping[str, str] = pod["spec"].get("nodeSelector") or {}
     stays = "on Fargate" if pod["spec"].get("nodeName") in fargate else ""
-    if selector.get("kubernetes.io/os") == "windows" or (pod["spec"].get("os") or {}).get("name") == "windows":
+    if selector.get("kubernetes.io/os") == "windows" or members(pod["spec"].get("os")).get("name") == "windows":
         stays = "on Windows"
     return PodUse(pod["metadata"]["name"], mechanism, _owner(pod), stays)
 
