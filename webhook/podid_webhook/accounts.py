@@ -41,7 +41,9 @@ class AccountStore:
         key = _key(item)
         annotations = {name: text for name, text in _annotations(item).items() if name.startswith(f"{self._prefix}/")}
         metadata: JsonObject = {"namespace": key.namespace, "name": key.name}
-        return {"metadata": metadata | {"annotations": {**annotations}} if annotations else metadata}
+        if annotations:
+            metadata["annotations"] = {**annotations}
+        return {"metadata": metadata}
 
     def replace(self, objects: Iterable[JsonObject]) -> None:
         """Hold exactly these ServiceAccounts."""

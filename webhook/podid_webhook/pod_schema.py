@@ -274,10 +274,11 @@ _TYPES = _parse_table(_FIELDS)
 _FOLDED = {kind: {name.casefold(): name for name in fields} for kind, fields in _TYPES.items()}
 
 
+_INT64: Any = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _COMPILED_SCALARS: dict[str, Any] = {
     "string": str | None,
     "bool": bool | None,
-    "int": (_INT64 := Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]) | None,
+    "int": _INT64 | None,
     "quantity": str | int | float | None,
     "intOrString": _INT64 | str | None,
     "any": Any,
