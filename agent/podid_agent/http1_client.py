@@ -11,12 +11,12 @@ import base64
 import errno
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, SupportsIndex
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType] - a bare tuple in its type
 
 __all__ = ["Answer", "CallError", "HTTPClient", "Headers", "Kind"]
 
@@ -232,7 +232,7 @@ class _Reader(asyncio.StreamReader):
     is_idle = False
     is_spoilt = False
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
         self.is_spoilt |= self.is_idle
         super().feed_data(data)
 
