@@ -18,6 +18,7 @@ from harness.conformance.shards import Shard, digest, divide
 
 __all__ = ["bind", "case_name", "choose", "share"]
 
+_NAMED_BY_PYTEST = (int, float, type(None))
 _LONGEST_NAME = 40
 _LONGEST_OF_PYTEST = 100
 """From here on pytest names a text by its position."""
@@ -71,21 +72,29 @@ def case_name(value: object) -> str | None:
         text = value if isinstance(value, str) else value.decode("latin-1")
         if not set("[]") & set(text) and len(text) <= _LONGEST_OF_PYTEST:
             return None
-    elif not isinstance(value, list | tuple | dict | set | frozenset):
-        text = repr(value)
-        if (
-            " at 0x" in text
-            or type(value).__repr__ is object.__repr__
-            or isinstance(value, int | float | type(None))
-            or callable(value)
-        ):
-            return None
+    elif isinstance(value, list | tuple | dict | set | frozenset):
+        text = _text(value)  # pyright: ignore[reportUnknownArgumentType]
     else:
-        text = repr(value)  # pyright: ignore[reportUnknownArgumentType]
-    if not text:
+        text = repr(value)
+        if isinstance(value, _NAMED_BY_PYTEST) or callable(value):
+            return None
+    # Addresses are others in every process.
+    if not text or " at 0x" in text:
         return None
     kept = re.sub(r"[^A-Za-z0-9_.,:/=+*]+", "_", text).strip("_")[:_LONGEST_NAME]
     return f"{kept}~{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:4]}"
+
+
+def _text(value: Any) -> str:
+    """Return a value as text, the same in every process: a set has another order in each."""
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(map(_text, value))) + "}"  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_text, value)) + "]"  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, dict):
+        members: dict[Any, Any] = value
+        return "{" + ", ".join(f"{_text(name)}: {_text(entry)}" for name, entry in members.items()) + "}"
+    return repr(value)
 
 
 def choose(

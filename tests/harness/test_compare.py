@@ -13,7 +13,7 @@ from conformance_runs import make_run
 from harness.conformance.compare import Class, classify, compare, since
 from harness.conformance.outcomes import Outcome
 from harness.conformance.record import Run
-from harness.conformance.reports import markdown
+from harness.conformance.reports import html, markdown
 
 OUTCOMES = ["passed", "flaky", "expected-failure", "failed", "error", "could-not-run", "not-applicable", ""]
 R, F, N, G, S, K = Class.REGRESSED, Class.FIXED, Class.NEW, Class.VANISHED, Class.BECAME_SKIPPED, Class.STILL_FAILING
@@ -148,6 +148,8 @@ def test_what_changed_since_an_earlier_run_stands_in_record_and_summary() -> Non
     assert "### Since run-1\n\n| change | ID |  | outcome |" in text
     assert "| newly failing | AGT-1 | MUST | passed → failed |" in text
     assert "vanished" not in text, "a part of the suites leaves out on purpose"
+    page = html.render(run)
+    assert '<td>newly failing<td><a href="#AGT-1">AGT-1</a><td>MUST<td>passed → failed</tr>' in page
 
 
 def test_nothing_changed_is_said_too() -> None:

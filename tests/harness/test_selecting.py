@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, latest, make_suite, record, run, the_test
@@ -166,6 +170,25 @@ def test_a_case_is_named_by_its_value(value: object, name: str | None) -> None:
 
 def test_values_that_look_alike_have_names_of_their_own() -> None:
     assert case_name(["a b"]) != case_name(["a", "b"])
+
+
+def test_names_are_the_same_in_every_process() -> None:
+    """Each process of pytest-xdist has its own order of sets."""
+    program = (
+        "from harness.conformance.binding import case_name; print(case_name([{'a', 'b', 'c', 'd'}, {'k': {'x', 'y'}}]))"
+    )
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+
+    assert len(names) == 1
 
 
 def test_a_case_without_a_name_of_its_own_is_refused(suite: pytest.Pytester) -> None:
