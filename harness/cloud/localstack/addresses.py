@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from harness.cloud.sigv4 import RawRequest
@@ -41,6 +42,7 @@ class Address:
     is_issuer: bool = False
 
 
+@lru_cache(maxsize=1024)
 def address_of(host: str) -> Address:
     """Read a Host header."""
     name = host.rsplit(":", 1)[0].lower().rstrip(".") if host.count(":") == 1 else host.lower().rstrip(".")
