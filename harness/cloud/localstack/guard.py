@@ -173,9 +173,9 @@ class Guard:
     def _set_account(request: Any, call: Call, account: str, signing_name: str) -> None:
         """Put the account where LocalStack reads it: in the place of the access key (``emulator.md`` 4.1)."""
         request.headers.remove("x-amz-security-token")
+        day = call.entry.at[:10].replace("-", "")
         request.headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={account}/{call.entry.at[:10].replace('-', '')}/{call.region}/{signing_name}/aws4_request,"
-            " SignedHeaders=host, Signature=0"
+            f"AWS4-HMAC-SHA256 Credential={account}/{day}/{call.region}/{signing_name}/aws4_request, SignedHeaders=host, Signature=0"
         )
 
 
