@@ -174,8 +174,9 @@ class Guard:
         """Put the account where LocalStack reads it: in the place of the access key (``emulator.md`` 4.1)."""
         request.headers.remove("x-amz-security-token")
         day = call.entry.at[:10].replace("-", "")
+        scope = f"{day}/{call.region}/{signing_name}/aws4_request"
         request.headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={account}/{day}/{call.region}/{signing_name}/aws4_request, SignedHeaders=host, Signature=0"
+            f"AWS4-HMAC-SHA256 Credential={account}/{scope}, SignedHeaders=host, Signature=0"
         )
 
 
