@@ -343,9 +343,10 @@ def oidc_client_ids(account: str, arn: str) -> tuple[str, ...] | None:
 def s3_bucket(name: str) -> Any | None:
     """Return LocalStack's bucket of this name, of whatever account."""
     stores = _from("localstack.services.s3.models", "s3_stores")
-    for account in list(stores):
-        bucket = stores[account]["us-east-1"].buckets.get(name)
-        if bucket is not None:
+    for regions in list(stores.values()):
+        # An account's regions share its buckets.
+        store = next(iter(list(regions.values())), None)
+        if store is not None and (bucket := store.buckets.get(name)) is not None:
             return bucket
     return None
 
