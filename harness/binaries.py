@@ -30,7 +30,7 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
+__all__ = ["AWS_SDK_GO", "GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -113,6 +113,9 @@ KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 
 KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
 """For people whose machine has none; no test needs it."""
+
+AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})
+"""A program of ours with AWS's SDK for Go, to call the emulated AWS as applications do."""
 
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:

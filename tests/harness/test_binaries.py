@@ -278,13 +278,14 @@ def is_running(pid: int) -> bool:
         ("etcd", "go.etcd.io/etcd/server/v3 v3.6.6"),
         ("kubectl", "k8s.io/kubectl v0.34.4"),
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
+        ("aws-sdk-go", "github.com/aws/aws-sdk-go-v2 v1.48.0"),
         ("registry", "github.com/distribution/distribution/v3 v3.0.0"),
         ("runc", "github.com/opencontainers/runc v1.4.3"),
     ],
 )
 def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str) -> None:
     sources = (TOOLS / group / "go.mod").read_text()
-    versions = {each.name: each.version for each in (*binaries.GROUPS, binaries.KUBECTL)}
+    versions = {each.name: each.version for each in (*binaries.GROUPS, binaries.KUBECTL, binaries.AWS_SDK_GO)}
 
     assert re.search(rf"^(?:require|\t) ?{re.escape(pin)}(?: //.*)?$", sources, re.MULTILINE)
     # Libraries of Kubernetes are v0 where it is v1.
@@ -293,7 +294,8 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
 
 
 def test_every_directory_of_tools_is_a_group() -> None:
-    assert {group.name for group in (*binaries.GROUPS, binaries.KIND, binaries.KUBECTL)} == {
+    others = (binaries.KIND, binaries.KUBECTL, binaries.AWS_SDK_GO)
+    assert {group.name for group in (*binaries.GROUPS, *others)} == {
         path.name for path in TOOLS.iterdir() if path.is_dir()
     }
 
