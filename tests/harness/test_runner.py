@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conformance_runs import make_run
@@ -206,12 +208,13 @@ def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_pat
 
 class LabThatDoesNotComeUp:
     exists = False
+    given: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, name: str) -> None:
         assert name == "podid"
 
-    def up(self, *_arguments: object, is_offline: bool) -> None:
-        assert not is_offline
+    def up(self, *_arguments: object, given: object, nodes_from_start: int, is_offline: bool) -> None:
+        assert (given, nodes_from_start, is_offline) == ({}, 2, False)
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
 
