@@ -18,7 +18,6 @@ import yaml
 
 from harness import wait
 from harness.cluster.base import Completed
-from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault
 
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests", "pod_manifest"]
@@ -311,17 +310,8 @@ class Pod:
         return json.loads(response.data)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables of the first container's specification, in order; what was admitted becomes evidence."""
-        admitted = self.read()
-        variables: list[Manifest] = admitted["spec"]["containers"][0].get("env", [])
-        content = {
-            "uid": admitted["metadata"]["uid"],
-            "variables": variables,
-            "volumes": admitted["spec"].get("volumes", []),
-        }
-        title = f"pod {self.namespace}/{self.name} as admitted: {len(variables)} variables"
-        attach(Evidence("admission", title, content))
-        return {entry["name"]: entry.get("value", "") for entry in variables}
+        """Return the variables of the first container's specification, in order."""
+        return {entry["name"]: entry.get("value", "") for entry in self.read()["spec"]["containers"][0].get("env", [])}
 
     def wait_until_ready(self, timeout: float = 90) -> Pod:
         """Wait until the pod is Ready, and return it.
