@@ -26,6 +26,7 @@ from podid_agent import (
     local_validation,
     metrics,
     network,
+    node_credentials,
     probes,
     renewal,
     server,
@@ -795,6 +796,21 @@ def loopback_proxied() -> None:
     override(aws_settings, "proxy_for", lambda _: lambda _url, environment: environment.get("HTTP_PROXY"))
 
 
+# --- Patience --------------------------------------------------------------------------------------------------------
+
+
+@mutant("agent-endless-patience", "AGT-215")
+def endless_patience() -> None:
+    """Slow and idle clients may stay."""
+    override(http1_server, "_TIMEOUT", lambda _: 3600.0)
+
+
+@mutant("agent-keys-read-once", "AGT-145")
+def keys_read_once() -> None:
+    """The shared credentials file is read once."""
+    override(node_credentials.SharedFileCredentials, "_MAX_AGE", lambda _: 1e9)
+
+
 # --- Network ---------------------------------------------------------------------------------------------------------
 
 
@@ -814,10 +830,11 @@ def initialize_idle() -> None:
 @mutant(
     "agent-initialize-once",
     "AGT-508",
-    may_kill=dict.fromkeys(
-        ("AGT-501", "AGT-502", "AGT-505", "AGT-506", "AGT-523", "AGT-525", "AGT-607"), "a link that is there is refused"
-    )
-    | dict.fromkeys(("AGT-503", "AGT-504", "AGT-512", "AGT-513"), _SHARED_TEST),
+    may_kill={
+        "AGT-50[1-7]": "a link that is there is refused",
+        "AGT-51[23]": _SHARED_TEST,
+        **dict.fromkeys(("AGT-523", "AGT-525", "AGT-607"), "initialize runs twice there"),
+    },
 )
 def initialize_once() -> None:
     """A link that is there already ends initialize."""
