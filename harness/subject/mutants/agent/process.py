@@ -1,4 +1,4 @@
-"""Broken agents: command line, signals, metrics and logs."""
+"""Broken agents: command line, signals, patience, metrics and logs."""
 # pyright: basic, reportPrivateImportUsage=false
 # Stand-ins for private, typed seams: their types are the originals', and writing them again would hide the fault.
 
@@ -11,7 +11,9 @@ from podid_agent import (
     cli,
     credentials_endpoint,
     eks_auth,
+    http1_server,
     metrics,
+    node_credentials,
     server,
 )
 from podid_agent.credentials_endpoint import CredentialsEndpoint
@@ -111,3 +113,15 @@ def token_in_log() -> None:
 def failures_flood() -> None:
     """A failure that repeats is logged each time."""
     override(credentials_endpoint.FailureSummary, "allows", lambda _: lambda _self, _message: True)
+
+
+@mutant("agent-endless-patience", "AGT-215")
+def endless_patience() -> None:
+    """Slow and idle clients may stay."""
+    override(http1_server, "_TIMEOUT", lambda _: 3600.0)
+
+
+@mutant("agent-keys-read-once", "AGT-145")
+def keys_read_once() -> None:
+    """The shared credentials file is read once."""
+    override(node_credentials.SharedFileCredentials, "_MAX_AGE", lambda _: 1e9)
