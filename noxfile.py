@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import nox
 import nox.command
 
@@ -111,10 +114,15 @@ def workflows(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure the policy engine, what the gate adds to LocalStack, and 5,000 associations (-- --rounds N)."""
+    """Measure what tests/bench/ can measure, or what is named (-- agent --peer-command "…")."""
     sync(session)
-    session.run("python", "tests/bench/bench_iam.py")
-    session.run("python", "tests/bench/bench_aws.py", *session.posargs)
+    known = sorted(path.stem.removeprefix("bench_") for path in Path("tests/bench").glob("bench_*.py"))
+    chosen = list(itertools.takewhile(known.__contains__, session.posargs))
+    options = session.posargs[len(chosen) :]
+    if options and not chosen:
+        session.error(f"{options[0]}: name first what is to be measured: {', '.join(known)}")
+    for name in chosen or known:
+        session.run("python", f"tests/bench/bench_{name}.py", *options)
 
 
 @nox.session(default=False)

@@ -95,6 +95,17 @@ class Controller:
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": f"{_NAME}-leader"}}
             self._kube.delete(lease, self.namespace)
         self._kube.wait_until_deployed("Deployment", _NAME, self.namespace)
+        wanted = {pod.read()["status"]["podIP"] for pod in self.pods()}
+        # The API server would ask a webhook that is gone, and wait ten seconds for its answer.
+        wait.until(
+            self._endpoints, lambda found: found == wanted, what="the webhook's Service to know the pods", timeout=30
+        )
+
+    def _endpoints(self) -> set[str]:
+        found = self._kube.read_all("discovery.k8s.io/v1", "EndpointSlice", self.namespace)
+        return {
+            address for one in found for endpoint in one.get("endpoints") or () for address in endpoint["addresses"]
+        }
 
     def log(self) -> str:
         """Return what its pods have printed."""
@@ -133,7 +144,12 @@ class Controller:
     def reconcile(self, ingress: str, namespace: str = "demo") -> None:
         """Change an annotation of an Ingress: after failures the controller waits, up to a quarter of an hour."""
         again = {"metadata": {"annotations": {"podid/again": str(time.time_ns())}}}
-        self._kube.networking.patch_namespaced_ingress(ingress, namespace, again)
+        wait.until(
+            lambda: self._kube.networking.patch_namespaced_ingress(ingress, namespace, again),
+            what=f"the webhook to admit a change of Ingress {namespace}/{ingress}",
+            timeout=60,
+            transient=(ApiException,),
+        )
 
 
 def release_ingresses(kube: Kube, namespace: str, timeout: float = 60) -> None:
@@ -158,7 +174,7 @@ def strip_finalizers(kube: Kube, namespace: str) -> None:
     """Let go of Ingresses that no controller could: one without permissions never takes its finalizers off."""
     networking: Any = kube.networking
     for ingress in networking.list_namespaced_ingress(namespace).items:
-        networking.patch_namespaced_ingress(ingress.metadata.name, namespace, {"metadata": {"finalizers": []}})
+        networking.patch_namespaced_ingress(ingress.metadata.name, namespace, {"metadata": {"finalizers": None}})
 
 
 # --- requests from the host -----------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from harness.progress import Phase, Progress
 
 __all__ = [
     "ACTIONLINT",
+    "AWS_SDK_GO",
     "GROUPS",
     "HELM",
     "KIND",
@@ -155,6 +156,9 @@ ACTIONLINT = Group("actionlint", "1.7.12", {"actionlint": "github.com/rhysd/acti
 
 KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
 """For people whose machine has none; no test needs it."""
+
+AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})
+"""A program of ours with AWS's SDK for Go, to call the emulated AWS as applications do."""
 
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:

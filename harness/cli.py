@@ -23,10 +23,12 @@ from harness import binaries
 from harness import doctor as doctor_checks
 from harness.audit_commands import app as audit_app
 from harness.cluster.base import ClusterSpec
+from harness.conformance.interruption import exit_code_of
 from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
 from harness.diagnose_commands import app as diagnose_app
+from harness.doctor_webhook import webhook_checks
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
@@ -41,7 +43,7 @@ from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
-from harness.runner import how_to_continue, podid_command, run_suites
+from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, run_suites
 
 __all__ = ["app", "main"]
 
@@ -234,13 +236,22 @@ def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFA
 def doctor(
     provider: ProviderOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    webhook: Annotated[
+        Path | None,
+        typer.Option("--webhook", metavar="KUBECONFIG", help="Instead: can the webhook of this cluster do its work?"),
+    ] = None,
 ) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
-    requested = parse_request(provider)
-    choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
-    checks = doctor_checks.run_checks(choice.name)
-    if not as_json:
-        print(choice.line)
+    if webhook is not None:
+        kube = Kube(webhook)
+        checks = webhook_checks(kube)
+        kube.close()
+    else:
+        requested = parse_request(provider)
+        choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
+        checks = doctor_checks.run_checks(choice.name)
+        if not as_json:
+            print(choice.line)
     if as_json:
         print(json.dumps([check.as_data() for check in checks], indent=1))
     else:
@@ -309,8 +320,7 @@ def run(
                     progress,
                     parse_request(provider),
                     given=given,
-                    # Scenarios need two, and some providers cannot add one later.
-                    nodes_from_start=2,
+                    nodes_from_start=nodes_wanted(arguments),
                     is_offline=offline,
                 )
             except (HarnessFault, MissingPrerequisite) as error:
@@ -318,16 +328,33 @@ def run(
                 fault = error
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
+        except Abandoned as abandoned:
+            _leave_at_once(lab, abandoned.number)
         finally:
             if not keep and the_lab.exists:
                 with progress.phase("clean-up"):
-                    the_lab.down()
+                    _remove(the_lab, lab)
     if fault:
         print(f"podid: {fault}", file=sys.stderr)
     for line in how_to_continue(result, lab, kept=keep and not fault):
         print(line)
     print(result.line)
     raise typer.Exit(result.exit_code)
+
+
+def _remove(the_lab: Lab, name: str) -> None:
+    """Remove a lab, unless a person has no time for that."""
+    try:
+        the_lab.down()
+    except KeyboardInterrupt as interrupt:
+        _leave_at_once(name, interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def _leave_at_once(lab: str, number: int) -> NoReturn:
+    """Stop cleaning up, say what is left and how to remove it, and end like a program that a signal ended."""
+    print(f"podid: stopped at once; lab {lab!r} is left, remove it with: {podid_command(lab)} down", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(exit_code_of(number))
 
 
 @app.command()
@@ -383,5 +410,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)

@@ -20,7 +20,7 @@ from harness import wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault
 
-__all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests"]
+__all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests", "pod_manifest"]
 
 Manifest = dict[str, Any]
 ApiException = kubernetes.client.ApiException
@@ -258,10 +258,28 @@ class Kube:
         self, name: str, namespace: str, *, image: str, service_account: str, command: Sequence[str]
     ) -> Manifest:
         """Return the pod that admission would make of ``run``'s, without creating it."""
-        created = self.core.create_namespaced_pod(
-            namespace, pod_manifest(name, image, service_account, command), dry_run="All", _preload_content=False
-        )
+        return self.admit(pod_manifest(name, image, service_account, command), namespace)
+
+    def admit(self, pod: Manifest, namespace: str) -> Manifest:
+        """Return the pod that admission would make of a manifest, without creating it.
+
+        Raises:
+            ApiException: It is refused.
+        """
+        created = self.core.create_namespaced_pod(namespace, pod, dry_run="All", _preload_content=False)
         return json.loads(created.data)
+
+    def raw(self, path: str) -> str:
+        """Return what the API server answers on a path, as ``kubectl get --raw`` does.
+
+        Raises:
+            ApiException: It answers with an error.
+        """
+        response = self._api.rest_client.request("GET", f"{self._api.configuration.host}{path}")
+        text: str = response.read().decode()
+        if response.status != 200:
+            raise ApiException(status=response.status, reason=text)
+        return text
 
 
 def pod_manifest(

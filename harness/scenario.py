@@ -33,6 +33,7 @@ __all__ = [
     "CredentialsResponse",
     "Event",
     "LogReader",
+    "admitted_variables",
     "assume_role_records",
     "caller_identity",
     "credentials_response",
@@ -111,6 +112,19 @@ def read_document(path: Path, cluster: Cluster) -> str:
     text = text.replace(article.issuer.removeprefix("https://"), spec.issuer.removeprefix("https://"))
     # As an external ID has it: region, account, cluster, namespace, ServiceAccount.
     return text.replace(f"/{article.account}/{article.name}/", f"/{spec.account}/{spec.name}/")
+
+
+def admitted_variables(pod: Pod) -> dict[str, str]:
+    """Return the variables of the first container's specification, in order; what was admitted becomes evidence."""
+    admitted = pod.read()
+    variables: list[Manifest] = admitted["spec"]["containers"][0].get("env", [])
+    content = {
+        "uid": admitted["metadata"]["uid"],
+        "variables": variables,
+        "volumes": admitted["spec"].get("volumes", []),
+    }
+    attach(Evidence("admission", f"pod {pod.namespace}/{pod.name} as admitted: {len(variables)} variables", content))
+    return {entry["name"]: entry.get("value", "") for entry in variables}
 
 
 def caller_identity(pod: Pod, *options: str) -> dict[str, str]:

@@ -20,8 +20,6 @@ __all__ = ["KubeApi", "Request", "serve_kube_api"]
 
 Object = dict[str, Any]
 _KINDS = {"serviceaccounts": "ServiceAccount", "configmaps": "ConfigMap"}
-_PAGE = 2
-"""Objects in a page of a list at most, so that every list of three is read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,8 @@ class KubeApi:
         """Collections that may be neither listed nor watched."""
         self.unavailable = False
         """Whether every request is answered with 503."""
+        self.page_size = 2
+        """Objects in a page of a list at most: so few that every list of three is read in pages."""
         self.hidden_from_watches: set[str] = set()
         """Names whose events are held back: an object that exists and that no watch has told of yet."""
         self._objects: dict[tuple[str, str, str], Object] = {}
@@ -141,10 +141,10 @@ class KubeApi:
                 keys = [key for key in sorted(self._objects) if self._is_seen(key, kind, namespace, name)]
                 version, items = str(self._version), [self._objects[key] for key in keys]
             metadata = {"resourceVersion": version}
-            if len(items) > _PAGE:
+            if len(items) > self.page_size:
                 metadata["continue"] = f"page-{next(self._tokens)}"
-                self._pages[metadata["continue"]] = (version, items[_PAGE:])
-            page = items[:_PAGE]
+                self._pages[metadata["continue"]] = (version, items[self.page_size :])
+            page = items[: self.page_size]
             return {"apiVersion": "v1", "kind": f"{_KINDS[kind]}List", "metadata": metadata, "items": page}
 
     @contextmanager

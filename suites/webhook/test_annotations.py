@@ -281,3 +281,14 @@ def test_audience_replaces_the_flag_s(
 
     assert token.get("path") == "token"
     assert token.get("audience") == expected
+
+
+@requirement("WHK-612")
+def test_annotations_without_effect_are_named(eks: Webhook, surroundings: Surroundings) -> None:
+    """One of pods on an account, one of accounts on a pod, and one that nobody knows."""
+    surroundings.annotate(eks, "misplaced", {SKIP: "app", f"{PREFIX}/rolearn": "misspelt"})
+
+    eks.review(pod(service_account="misplaced", metadata={"annotations": {ROLE: AN_ARN}}))
+
+    for key, kind in ((SKIP, "ServiceAccount"), (f"{PREFIX}/rolearn", "ServiceAccount"), (ROLE, "pod")):
+        eks.wait_for_log(rf"annotation '{key}' has no effect on a {kind}\n")

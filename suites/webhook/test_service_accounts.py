@@ -205,6 +205,22 @@ def wait_for(webhook: Webhook, account: str, mechanism: str) -> None:
     )
 
 
+@requirement("WHK-731")
+def test_foreign_annotations_are_not_kept(own_api: tuple[KubeApi, Webhook]) -> None:
+    """Of 48 MiB of other annotations on 3,000 accounts, little stays in memory."""
+    api, webhook = own_api
+    wait_for(webhook, "kept-4", "IRSA")
+    before = webhook.resident_mib
+
+    for number in range(3000):
+        api.put_service_account("demo", f"large-{number}", {"team.example/notes": f"{number:016}" * 1024})
+    api.put_service_account("demo", "last", ROLE)
+    wait_for(webhook, "last", "IRSA")
+
+    grown = webhook.resident_mib - before
+    check("WHK-731", what="growth, MiB", expected="less than 24", observed=round(grown, 1), holds=grown < 24)
+
+
 @requirement("WHK-732")
 def test_ended_watch_is_resumed(own_api: tuple[KubeApi, Webhook]) -> None:
     """A watch that ends is resumed from where it was, without a new list."""

@@ -281,13 +281,16 @@ def is_running(pid: int) -> bool:
         ("helm", "helm.sh/helm/v3 v3.19.0"),
         ("kubectl", "k8s.io/kubectl v0.34.4"),
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
+        ("aws-sdk-go", "github.com/aws/aws-sdk-go-v2 v1.48.0"),
         ("registry", "github.com/distribution/distribution/v3 v3.0.0"),
         ("runc", "github.com/opencontainers/runc v1.4.3"),
     ],
 )
 def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str) -> None:
     sources = (TOOLS / group / "go.mod").read_text()
-    versions = {each.name: each.version for each in (*binaries.GROUPS, binaries.HELM, binaries.KUBECTL)}
+    versions = {
+        each.name: each.version for each in (*binaries.GROUPS, binaries.AWS_SDK_GO, binaries.HELM, binaries.KUBECTL)
+    }
 
     assert re.search(rf"^(?:require|\t) ?{re.escape(pin)}(?: //.*)?$", sources, re.MULTILINE)
     # Libraries of Kubernetes are v0 where it is v1.
@@ -298,6 +301,7 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
 def test_every_directory_of_tools_is_a_group() -> None:
     others = (
         binaries.ACTIONLINT,
+        binaries.AWS_SDK_GO,
         binaries.HELM,
         binaries.KIND,
         binaries.KUBECTL,

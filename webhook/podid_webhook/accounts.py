@@ -36,6 +36,15 @@ class AccountStore:
         self._role_prefix = role_prefix
         self._waiters: dict[NamespacedName, set[asyncio.Future[None]]] = {}
 
+    def reduce(self, item: JsonObject) -> JsonObject:
+        """Return the names and the annotations that count."""
+        key = _key(item)
+        annotations = {name: text for name, text in _annotations(item).items() if name.startswith(f"{self._prefix}/")}
+        metadata: JsonObject = {"namespace": key.namespace, "name": key.name}
+        if annotations:
+            metadata["annotations"] = {**annotations}
+        return {"metadata": metadata}
+
     def replace(self, objects: Iterable[JsonObject]) -> None:
         """Hold exactly these ServiceAccounts."""
         self.accounts = {}

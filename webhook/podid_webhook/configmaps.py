@@ -19,6 +19,10 @@ class IdentitiesConfigMap:
     def __init__(self, source: IdentitySource) -> None:
         self._source = source
 
+    def reduce(self, item: JsonObject) -> JsonObject:
+        """Return it whole: there is one."""
+        return item
+
     def replace(self, objects: Iterable[JsonObject]) -> None:
         """Take the listed ConfigMap, or its absence."""
         self._source.load(next((_data(item, _IDENTITIES_KEY) for item in objects), None))
@@ -38,6 +42,10 @@ class RolesConfigMap:
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
+
+    def reduce(self, item: JsonObject) -> JsonObject:
+        """Return it whole: there is one."""
+        return item
 
     def replace(self, objects: Iterable[JsonObject]) -> None:
         """Take the listed ConfigMap, or its absence."""

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from podid_webhook.goparse import first_csv_record, parse_bool, parse_int64
 from podid_webhook.mutation import Injection, Mutation, mutate
@@ -20,6 +20,8 @@ DEFAULT_TOKEN_EXPIRATION = 86400
 _JITTER_MIN = 79200
 """Pod Identity spreads the default of 24 h over the last two hours, so that not all tokens renew together (WHK-306)."""
 
+_ON_ACCOUNTS = frozenset({"role-arn", "audience", "sts-regional-endpoints", "token-expiration"})
+_ON_PODS = frozenset({"token-expiration", "skip-containers"})
 _ROLE_ARN = re.compile(r"arn:aws[a-z0-9-]*:iam::\d{12}:role/[\w\-/.@+=,]+", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -62,8 +64,7 @@ UNCONFIGURED = Account()
 """Shared by all the accounts without annotations of ours: most of a cluster's."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamespacedName:
+class NamespacedName(NamedTuple):
     """Namespace and name of a service account."""
 
     namespace: str
@@ -101,6 +102,7 @@ def mutate_pod(pod: Pod, namespace: str, sources: Sources, settings: Settings, d
         draw: Randomness for the life of a Pod Identity token.
     """
     account = NamespacedName(namespace, pod.service_account)
+    _report_unused(pod.annotations, settings.annotation_prefix, _ON_PODS, "pod")
     if sources.has_identity(account):
         injection = _pod_identity(pod, account, sources, settings, draw)
     else:
@@ -129,6 +131,7 @@ def account_from_annotations(annotations: dict[str, str], prefix: str, role_pref
         prefix: Prefix of those that count.
         role_prefix: What to put before a role that is no ARN; empty to take it as it is (WHK-410).
     """
+    _report_unused(annotations, prefix, _ON_ACCOUNTS, "ServiceAccount")
     role = annotations.get(f"{prefix}/role-arn", "")
     account = Account(
         role_arn=role_prefix + role if role and not role.startswith("arn:") else role,
@@ -139,6 +142,13 @@ def account_from_annotations(annotations: dict[str, str], prefix: str, role_pref
     if account.role_arn and not _ROLE_ARN.fullmatch(account.role_arn):
         _log.warning("role-arn annotation %r is no role ARN; it is injected as it is", account.role_arn)
     return UNCONFIGURED if account == UNCONFIGURED else account
+
+
+def _report_unused(annotations: dict[str, str], prefix: str, used: frozenset[str], kind: str) -> None:
+    """Say which annotations under the prefix do nothing: misspelt, or on the wrong kind of object (WHK-612)."""
+    for key in annotations:
+        if key.startswith(f"{prefix}/") and key.removeprefix(f"{prefix}/") not in used:
+            _log.info("annotation %r has no effect on a %s", key, kind)
 
 
 def _pod_identity(pod: Pod, account: NamespacedName, sources: Sources, settings: Settings, draw: Draw) -> Injection:
@@ -193,14 +203,16 @@ def _skipped_containers(pod: Pod, settings: Settings) -> frozenset[str]:
 
 
 def _bool_annotation(annotations: dict[str, str], key: str) -> bool | None:
+    text = annotations.get(key)
     try:
-        return parse_bool(annotations.get(key, ""))
+        return None if text is None else parse_bool(text)
     except ValueError:
         return None
 
 
 def _expiration_annotation(annotations: dict[str, str], key: str) -> int | None:
+    text = annotations.get(key)
     try:
-        return max(parse_int64(annotations.get(key, "")), MIN_TOKEN_EXPIRATION)
+        return None if text is None else max(parse_int64(text), MIN_TOKEN_EXPIRATION)
     except ValueError:
         return None

@@ -8,6 +8,7 @@ tolerates bare quotes, and its ``normpath`` keeps a double slash in front.
 import posixpath
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 _INTEGER = re.compile(r"([+-]?)0*([0-9]{1,19})", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
@@ -62,6 +63,7 @@ def parse_duration(text: str) -> float:
     return sign * total
 
 
+@lru_cache(maxsize=16)  # of flags: the same few for every pod
 def clean_join(*parts: str) -> str:
     """Join as ``filepath.Join`` does: empty parts dropped, ``//``, ``.`` and ``..`` resolved (WHK-314)."""
     joined = "/".join(part for part in parts if part)
@@ -81,7 +83,8 @@ def first_csv_record(text: str) -> tuple[str, ...]:
     Returns:
         The fields, or nothing at all when there is no record or its quoting is broken.
     """
-    text = text.replace("\r\n", "\n").removesuffix("\r").lstrip("\n")
+    if text:
+        text = text.replace("\r\n", "\n").removesuffix("\r").lstrip("\n")
     if not text:
         return ()
     try:

@@ -7,7 +7,6 @@ import random
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -16,26 +15,24 @@ from pathlib import Path
 
 import aiohttp
 import uvloop
-from aiohttp import web
 
 from podid_webhook import __version__
 from podid_webhook.accounts import AccountLookup
 from podid_webhook.cluster import ClusterView
 from podid_webhook.configmaps import IdentitiesConfigMap
 from podid_webhook.files import Contents, read_files, watch_files
+from podid_webhook.http1 import HttpServer
 from podid_webhook.identities import IdentitySource
 from podid_webhook.instance import InstanceError, read_role_prefix
 from podid_webhook.kube import KubeApi, KubeConfig, KubeConfigError, load_kube_config
+from podid_webhook.logs import configure_logging
 from podid_webhook.metrics import Metrics
 from podid_webhook.options import Options, parse_options
-from podid_webhook.server import ReviewServer, https_application, metrics_application
+from podid_webhook.server import MAX_BODY_BYTES, ReviewServer, https_handler, metrics_handler
 from podid_webhook.tls import CertificateError, ServingCertificate
 from podid_webhook.watch import Store, Watch
 
 _SHUTDOWN_TIMEOUT = 10.0
-_KEEPALIVE_TIMEOUT = 180.0
-"""Longer than the 90 s after which the API server drops an idle connection: a server that closes first can meet a
-review on its way."""
 _ROLES_CONFIG_MAP = "pod-identity-webhook"
 
 _log = logging.getLogger(__name__)
@@ -48,11 +45,7 @@ class StartError(Exception):
 def main() -> None:
     """Run the webhook; the process ends with 1 if it cannot start, with 2 for a wrong command line."""
     options = parse_options(sys.argv[1:])
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbosity >= 4 else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.Formatter.converter = time.gmtime
+    configure_logging(logging.DEBUG if options.verbosity >= 4 else logging.INFO)
     try:
         uvloop.run(Webhook(options).serve())
     except (StartError, CertificateError, KubeConfigError, InstanceError) as error:
@@ -158,16 +151,16 @@ class Webhook:
         options = self._options
         lookup = AccountLookup(api, self._view.accounts, options.lookup_grace_period)
         reviews = ReviewServer(self._view, options.settings, metrics, random.randint, lookup)
-        https = https_application(reviews, partial(self._readiness, watches[0]), debugging=options.debugging_handlers)
-        plain = metrics_application(metrics, self._view, debugging=options.debugging_handlers)
-        runners = [_runner(https), _runner(plain)]
+        https = HttpServer(
+            https_handler(reviews, partial(self._readiness, watches[0]), debugging=options.debugging_handlers),
+            MAX_BODY_BYTES,
+        )
+        plain = HttpServer(metrics_handler(metrics, self._view, debugging=options.debugging_handlers), MAX_BODY_BYTES)
         try:
-            for runner in runners:
-                await runner.setup()
             plain_socket = _listen(options.metrics_port, "--metrics-port")
-            await web.SockSite(runners[1], plain_socket).start()
+            await plain.start(plain_socket)
             https_socket = _listen(options.port, "--port")
-            await web.SockSite(runners[0], https_socket, ssl_context=self._certificate.context, backlog=1024).start()
+            await https.start(https_socket, self._certificate.context)
             _log.info(
                 "podid-webhook %s serves https on port %d and metrics on port %d",
                 __version__,
@@ -176,8 +169,7 @@ class Webhook:
             )
             yield
         finally:
-            for runner in runners:
-                await runner.cleanup()
+            await asyncio.gather(https.close(_SHUTDOWN_TIMEOUT), plain.close(_SHUTDOWN_TIMEOUT))
 
     def _metrics(self, watches: Sequence[Watch]) -> Metrics:
         metrics = Metrics()
@@ -234,18 +226,6 @@ def _first_read(path: Path) -> Contents:
         return read_files([path])
     except OSError as error:
         raise StartError(f"--watch-container-credentials-config: {error}") from error
-
-
-def _runner(application: web.Application) -> web.AppRunner:
-    return web.AppRunner(
-        application,
-        access_log=None,
-        shutdown_timeout=_SHUTDOWN_TIMEOUT,
-        keepalive_timeout=_KEEPALIVE_TIMEOUT,
-        # How long the rest of a refused body is thrown away before the connection is closed: closing at once would
-        # reset it, and the client might never read the 413.
-        lingering_time=2.0,
-    )
 
 
 def _listen(port: int, flag: str) -> socket.socket:

@@ -58,6 +58,7 @@ class Metrics:
             ("verb", "path"),
             registry=self._registry,
         )
+        self._series: dict[tuple[str, str], tuple[Histogram, Summary]] = {}
         self.pods = self._counter("pod_identity_webhook_pod_count", "Reviews with a configuration.", ("method",))
         self.missing_accounts = self._counter(
             "pod_identity_webhook_missing_sa_count", "Lookups that ended with the service account in no cache."
@@ -69,8 +70,15 @@ class Metrics:
     def observe_request(self, verb: str, path: str, code: int, latency_us: float) -> None:
         """Record one request to ``/mutate``."""
         self._requests.add(verb, path, str(code))
-        self._latencies.labels(verb, path).observe(latency_us)
-        self._durations.labels(verb, path).observe(latency_us)
+        for metric in self._timings(verb, path):
+            metric.observe(latency_us)
+
+    def _timings(self, verb: str, path: str) -> tuple[Histogram, Summary]:
+        # To look a series up by its labels takes longer than to observe.
+        found = self._series.get((verb, path))
+        if found is None:
+            found = self._series[verb, path] = (self._latencies.labels(verb, path), self._durations.labels(verb, path))
+        return found
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Export the value that ``read`` has at the time of a scrape."""

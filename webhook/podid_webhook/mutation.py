@@ -4,6 +4,7 @@ Pod Identity and IRSA differ in values only, so both are an `Injection` and shar
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from podid_webhook.goparse import clean_join
@@ -43,11 +44,6 @@ class Injection:
     labelled: bool
     """Whether the pod gets the Pod Identity label."""
 
-    @property
-    def pair(self) -> tuple[str, str]:
-        """Names of the two variables of which a container has both or neither."""
-        return self.source[0], self.token_variable
-
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
@@ -79,25 +75,29 @@ def mutate(pod: Pod, injection: Injection, skipped: frozenset[str]) -> Mutation:
     for containers in (pod.containers, pod.init_containers):
         items = _completed(containers, injection, variables, skipped)
         if items is not None:
-            patch.append(_add([pod.spec_key, containers.key], [*items]))
+            patch.append(_add([*items], pod.spec_key, containers.key))
             # Untouched containers come back as the very same objects.
             completed |= any(new is not old.json for new, old in zip(items, containers.items or (), strict=True))
     return Mutation(injection.method, patch, changes_spec=volume_missing or completed)
 
 
-def _add(path: list[str], value: Json) -> JsonObject:
-    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
-    return {"op": "add", "path": pointer, "value": value}
+def _add(value: Json, *path: str) -> JsonObject:
+    return {"op": "add", "path": _pointer(path), "value": value}
+
+
+@lru_cache(maxsize=64)
+def _pointer(path: tuple[str, ...]) -> str:
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _label_operation(pod: Pod) -> JsonObject:
     if pod.has_labels:
-        return _add([pod.metadata_key, pod.labels_key, LABEL], _LABEL_VALUE)
+        return _add(_LABEL_VALUE, pod.metadata_key, pod.labels_key, LABEL)
     labels: JsonObject = {LABEL: _LABEL_VALUE}
     if pod.has_metadata:
-        return _add([pod.metadata_key, pod.labels_key], labels)
+        return _add(labels, pod.metadata_key, pod.labels_key)
     # Without its parent the path above would not apply, and the API server would answer 500 (WHK-513).
-    return _add([pod.metadata_key], {pod.labels_key: labels})
+    return _add({pod.labels_key: labels}, pod.metadata_key)
 
 
 def _volume_operation(pod: Pod, injection: Injection) -> JsonObject:
@@ -108,8 +108,8 @@ def _volume_operation(pod: Pod, injection: Injection) -> JsonObject:
         "projected": {"sources": [{"serviceAccountToken": token}]},
     }
     if pod.volume_names is None:
-        return _add([pod.spec_key, pod.volumes_key], [volume])
-    return _add([pod.spec_key, pod.volumes_key, "0"], volume)
+        return _add([volume], pod.spec_key, pod.volumes_key)
+    return _add(volume, pod.spec_key, pod.volumes_key, "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +117,36 @@ class _Group:
     """Variables that a container gets together, and only if it has none of their names."""
 
     names: frozenset[str]
-    variables: tuple[tuple[str, str], ...]
-    """Empty when the flags switch the group off; the names still count (WHK-506)."""
+    variables: tuple[JsonObject, ...]
+    """Entries of ``env``, shared by all pods. None when flags switch the group off; its names still count (WHK-506)."""
+
+
+@lru_cache(maxsize=1024)  # the roles that pods are given most
+def _group(*variables: tuple[str, str]) -> _Group:
+    return _Group(
+        frozenset(name for name, _ in variables), tuple({"name": name, "value": value} for name, value in variables)
+    )
+
+
+_STS_GROUP = _group((_STS, "regional"))
+_NO_STS_GROUP = _Group(_STS_GROUP.names, ())
+
+
+@lru_cache(maxsize=1)
+def _region_group(region: str) -> _Group:
+    group = _group(*((name, region) for name in _REGIONS))
+    return group if region else _Group(group.names, ())
 
 
 def _variables(pod: Pod, injection: Injection) -> tuple[_Group, ...]:
     token_file = clean_join(injection.mount_path, injection.token_path)
     if any(pod.node_selector.get(label) == "windows" for label in _OS_LABELS):
         token_file = "C:" + token_file.replace("/", "\\")
+    regional_sts = _STS_GROUP if injection.regional_sts else _NO_STS_GROUP
     return (
-        _Group(frozenset({_STS}), ((_STS, "regional"),) if injection.regional_sts else ()),
-        _Group(frozenset(_REGIONS), tuple((name, injection.region) for name in _REGIONS if injection.region)),
-        _Group(frozenset(injection.pair), (injection.source, (injection.token_variable, token_file))),
+        regional_sts,
+        _region_group(injection.region),
+        _group(injection.source, (injection.token_variable, token_file)),
     )
 
 
@@ -145,10 +163,10 @@ def _completed(
 
 def _complete(container: Container, injection: Injection, groups: tuple[_Group, ...]) -> JsonObject:
     # Presence is by name only: an empty value, or one from elsewhere, is the user's choice (WHK-504).
-    missing = [group for group in groups if not group.names & container.env_names]
+    missing = [group for group in groups if group.names.isdisjoint(container.env_names)]
     if not missing:
         return container.json  # entirely untouched, without a mount even (WHK-506)
-    additions: list[Json] = [{"name": name, "value": value} for group in missing for name, value in group.variables]
+    additions = [variable for group in missing for variable in group.variables]
     mounted = injection.volume_name in container.mounted_volumes  # at whatever path (WHK-507)
     if mounted and not additions:
         return container.json

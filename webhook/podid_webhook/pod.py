@@ -4,6 +4,7 @@ Members are found without regard to case, as Go does, and remembered under the n
 must address those.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -57,54 +58,62 @@ class Pod:
     init_containers: Containers
 
 
+_Find = Callable[[JsonObject, str], tuple[str, Json]]
+"""Looks a member up, as `jsontext.member` does."""
+
+
 def decode_pod(value: Json) -> Pod:
     """Read a Pod.
 
     Raises:
         WrongTypeError: If a field has a JSON type that Kubernetes would not decode. Nulls count as absent (WHK-521).
     """
-    check_pod(value)
+    find = _exact_member if check_pod(value) else member
     pod = _object(value)
-    metadata_key, metadata = member(pod, "metadata")
+    metadata_key, metadata = find(pod, "metadata")
     meta = _object(metadata)
-    labels_key, labels = member(meta, "labels")
-    spec_key, spec_value = member(pod, "spec")
+    labels_key, labels = find(meta, "labels")
+    spec_key, spec_value = find(pod, "spec")
     spec = _object(spec_value)
-    volumes_key, volumes = member(spec, "volumes")
+    volumes_key, volumes = find(spec, "volumes")
     return Pod(
         metadata_key=metadata_key,
         has_metadata=metadata is not None,
-        display_name=_string(member(meta, "name")[1]) or _string(member(meta, "generateName")[1]),
+        display_name=_string(find(meta, "name")[1]) or _string(find(meta, "generateName")[1]),
         labels_key=labels_key,
         has_labels=labels is not None,
-        annotations=_string_map(member(meta, "annotations")[1]),
+        annotations=_string_map(find(meta, "annotations")[1]),
         spec_key=spec_key,
-        service_account=_string(member(spec, "serviceAccountName")[1]),
-        node_selector=_string_map(member(spec, "nodeSelector")[1]),
+        service_account=_string(find(spec, "serviceAccountName")[1]),
+        node_selector=_string_map(find(spec, "nodeSelector")[1]),
         volumes_key=volumes_key,
-        volume_names=None if volumes is None else _names(_list(volumes), "name"),
-        containers=_containers(spec, "containers"),
-        init_containers=_containers(spec, "initContainers"),
+        volume_names=None if volumes is None else _names(find, _list(volumes)),
+        containers=_containers(find, spec, "containers"),
+        init_containers=_containers(find, spec, "initContainers"),
     )
 
 
-def _containers(spec: JsonObject, name: str) -> Containers:
-    key, value = member(spec, name)
-    return Containers(key, None if value is None else tuple(_container(_object(item)) for item in _list(value)))
+def _exact_member(container: JsonObject, name: str) -> tuple[str, Json]:
+    return name, container.get(name)
 
 
-def _container(container: JsonObject) -> Container:
-    env_key, env = member(container, "env")
-    mounts_key, mounts = member(container, "volumeMounts")
+def _containers(find: _Find, spec: JsonObject, name: str) -> Containers:
+    key, value = find(spec, name)
+    return Containers(key, None if value is None else tuple(_container(find, _object(item)) for item in _list(value)))
+
+
+def _container(find: _Find, container: JsonObject) -> Container:
+    env_key, env = find(container, "env")
+    mounts_key, mounts = find(container, "volumeMounts")
     return Container(
         json=container,
-        name=_string(member(container, "name")[1]),
+        name=_string(find(container, "name")[1]),
         env_key=env_key,
-        env=_list(env),
-        env_names=_names(_list(env), "name"),
+        env=(variables := _list(env)),
+        env_names=_names(find, variables),
         mounts_key=mounts_key,
-        mounts=_list(mounts),
-        mounted_volumes=_names(_list(mounts), "name"),
+        mounts=(mounted := _list(mounts)),
+        mounted_volumes=_names(find, mounted),
     )
 
 
@@ -127,5 +136,9 @@ def _string_map(value: Json) -> dict[str, str]:
     return {key: _string(item) for key, item in _object(value).items()}
 
 
-def _names(items: list[Json], key: str) -> frozenset[str]:
-    return frozenset(_string(member(_object(item), key)[1]) for item in items)
+def _names(find: _Find, items: list[Json]) -> frozenset[str]:
+    try:
+        # Nearly always every entry has its name; a null among them is no name that anybody asks for.
+        return frozenset([item["name"] for item in cast("list[dict[str, str]]", items)])
+    except (KeyError, TypeError):
+        return frozenset([_string(find(_object(item), "name")[1]) for item in items])

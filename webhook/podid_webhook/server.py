@@ -1,16 +1,19 @@
-"""The two HTTP servers: reviews and probes over HTTPS, metrics over plain HTTP."""
+"""What is answered on the two ports: reviews and probes over HTTPS, metrics over plain HTTP."""
 
+import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine, Mapping
 from dataclasses import asdict
-
-from aiohttp import web
+from http import HTTPStatus
+from typing import Any
 
 from podid_webhook.accounts import AccountLookup
 from podid_webhook.cluster import ClusterView, Readiness
 from podid_webhook.configuration import Draw, NamespacedName, Settings, irsa_account, mutate_pod
+from podid_webhook.http1 import Handler, Request, Response
 from podid_webhook.jsontext import Json, encode
+from podid_webhook.logs import log_decision
 from podid_webhook.metrics import Metrics
 from podid_webhook.mutation import Mutation
 from podid_webhook.review import RefusedReviewError, Review, decode_review
@@ -18,7 +21,8 @@ from podid_webhook.review import RefusedReviewError, Review, decode_review
 MAX_BODY_BYTES = 8 * 1024**2
 """The API server sends at most its own request limit of 3 MiB, twice for an update."""
 
-_WRONG_CONTENT_TYPE = "Invalid Content-Type, expected `application/json`\n"
+_JSON = "application/json"
+_WRONG_CONTENT_TYPE = b"Invalid Content-Type, expected `application/json`\n"
 
 _log = logging.getLogger(__name__)
 
@@ -49,66 +53,71 @@ class ReviewServer:
         self._draw = draw
         self._lookup = lookup
 
-    async def mutate(self, request: web.Request) -> web.StreamResponse:
-        """Handle ``POST /mutate`` and measure it."""
+    def mutate(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """Handle ``POST /mutate`` and measure it; at once, unless the service account has to be waited for."""
         started = time.perf_counter()
-        try:
-            response = await self._handle(request)
-        except web.HTTPException as error:
-            self._measure(request, error.status, started)
-            raise
-        self._measure(request, response.status, started)
+        answer = self._handle(request)
+        if isinstance(answer, Response):
+            self._measure(request, answer, started)
+            return answer
+        return self._measured(request, answer, started)
+
+    async def _measured(self, request: Request, answer: Coroutine[Any, Any, Response], started: float) -> Response:
+        response = await answer
+        self._measure(request, response, started)
         return response
 
-    def _measure(self, request: web.Request, status: int, started: float) -> None:
-        self._metrics.observe_request(request.method, "/mutate", status, (time.perf_counter() - started) * 1e6)
+    def _measure(self, request: Request, response: Response, started: float) -> None:
+        self._metrics.observe_request(request.method, "/mutate", response.status, (time.perf_counter() - started) * 1e6)
 
-    async def _handle(self, request: web.Request) -> web.Response:
-        if request.headers.get("Content-Type") != "application/json":
+    def _handle(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        if request.content_type != _JSON:
             self._metrics.failures.add("content_type")
-            return web.Response(status=415, text=_WRONG_CONTENT_TYPE)
-        if (request.content_length or 0) > MAX_BODY_BYTES:
+            return Response(415, _WRONG_CONTENT_TYPE)
+        if request.refusal:
             self._metrics.failures.add("too_large")
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
-        # Without a length read() stops at client_max_size, with the same error.
-        body = await request.read()
+            return _refusal(request)
         try:
-            answer = await self.review(body)
-        except RefusedReviewError as refused:
-            self._metrics.failures.add("refused")
-            _log.warning("review refused: %s", refused)
-            answer = refused.answer()
-        except Exception as error:  # noqa: BLE001 - 500 leaves the pod to the failurePolicy; a denial would block it
-            self._metrics.failures.add("internal")
-            # Neither message nor traceback: they can hold values of the pod.
-            _log.error("review failed: %s at %s", type(error).__name__, _origin(error))
-            return web.Response(status=500, text="internal error\n")
-        return web.Response(body=answer, content_type="application/json")
+            review = decode_review(request.body)
+            account = NamespacedName(review.namespace, review.pod.service_account)
+            found = self._is_known(account)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            return self._failed(error)
+        if not found and self._lookup.grace_period > 0:
+            return self._answer_after_wait(review, account)
+        return self._answer(review, found=found)
 
-    async def review(self, body: bytes) -> bytes:
-        """Answer one review.
+    async def _answer_after_wait(self, review: Review, account: NamespacedName) -> Response:
+        """Wait for an account that nothing is known of (WHK-727)."""
+        await self._lookup.wait_for(account)
+        return self._answer(review, found=self._is_known(account))
 
-        Raises:
-            RefusedReviewError: If it cannot be read.
-        """
-        review = decode_review(body)
-        account = NamespacedName(review.namespace, review.pod.service_account)
-        found = await self._found(account)
-        mutation = mutate_pod(review.pod, review.namespace, self._view, self._settings, self._draw)
-        answer = review.answer(mutation)
+    def _answer(self, review: Review, *, found: bool) -> Response:
+        try:
+            mutation = mutate_pod(review.pod, review.namespace, self._view, self._settings, self._draw)
+            answer = review.answer(mutation)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            return self._failed(error)
         if mutation is not None:
             self._metrics.pods.add(mutation.method)
         elif not found:
             self._metrics.missing_accounts.add()
         _log_outcome(review, mutation, timed_out=not found and self._lookup.grace_period > 0)
-        return answer
+        return Response(200, answer, _JSON)
 
-    async def _found(self, account: NamespacedName) -> bool:
-        """Wait for an account that nothing is known of; tell whether it is known in the end."""
-        if self._is_known(account):
-            return True
-        await self._lookup.wait_for(account)
-        return self._is_known(account)
+    def _failed(self, error: Exception) -> Response:
+        """Refuse a review that cannot be read; anything else is our fault.
+
+        Then 500 leaves the pod to the failurePolicy, while a denial would block it (WHK-114).
+        """
+        if isinstance(error, RefusedReviewError):
+            self._metrics.failures.add("refused")
+            _log.warning("review refused: %s", error)
+            return Response(200, error.answer(), _JSON)
+        self._metrics.failures.add("internal")
+        # Neither message nor traceback: they can hold values of the pod.
+        _log.error("review failed: %s at %s", type(error).__name__, _origin(error))
+        return Response(500, b"internal error\n")
 
     def _is_known(self, account: NamespacedName) -> bool:
         # A listed pair is not kept waiting (WHK-212), nor an account that is cached without a role (WHK-729).
@@ -127,13 +136,12 @@ def _log_outcome(review: Review, mutation: Mutation | None, *, timed_out: bool) 
         outcome = f"mutated ({mutation.method})"
     else:
         outcome = f"already complete ({mutation.method})"
-    # %r: names in a direct review are whatever the sender likes, line breaks included.
-    _log.info(
-        "review: namespace=%r pod=%r serviceAccount=%r outcome=%r",
-        review.namespace,
-        review.pod.display_name,
-        review.pod.service_account,
-        outcome,
+    # !r: names in a direct review are whatever the sender likes, line breaks included.
+    pod = review.pod
+    log_decision(
+        _log,
+        f"review: namespace={review.namespace!r} pod={pod.display_name!r} "
+        f"serviceAccount={pod.service_account!r} outcome={outcome!r}",
     )
 
 
@@ -144,54 +152,55 @@ def _origin(error: BaseException) -> str:
     return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else "an unknown place"
 
 
-def https_application(reviews: ReviewServer, readiness: Readiness, *, debugging: bool) -> web.Application:
-    """Build the application of the HTTPS port: reviews and probes (WHK-101, WHK-841, WHK-842, WHK-850)."""
+def https_handler(reviews: ReviewServer, readiness: Readiness, *, debugging: bool) -> Handler:
+    """Build what answers on the HTTPS port: reviews and probes (WHK-101, WHK-841, WHK-842, WHK-850)."""
 
-    async def readyz(_request: web.Request) -> web.Response:
+    def mutate(request: Request) -> Response | Coroutine[Any, Any, Response]:
+        return reviews.mutate(request) if request.method == "POST" else Response(405, b"405: Method Not Allowed\n")
+
+    def readyz(_request: Request) -> Response:
         if reasons := readiness():
-            return web.Response(status=503, text="not ready: " + "; ".join(reasons) + "\n")
-        return web.Response(text="ok")
+            return Response(503, f"not ready: {'; '.join(reasons)}\n".encode())
+        return Response(200, b"ok")
 
-    application = web.Application(client_max_size=MAX_BODY_BYTES)
-    application.router.add_post("/mutate", reviews.mutate)
-    application.router.add_get("/healthz", _answer(web.Response, text="ok"))
-    application.router.add_get("/readyz", readyz)
+    handlers: dict[str, Handler] = {"/mutate": mutate, "/healthz": lambda _: Response(200, b"ok"), "/readyz": readyz}
     if debugging:
         denial: Json = {"response": {"uid": "", "allowed": False, "status": {"message": "Test deny message"}}}
-        application.router.add_route(
-            "*", "/debug/alpha/deny", _answer(web.Response, body=encode(denial), content_type="application/json")
-        )
-        application.router.add_route("*", "/debug/alpha/500", _answer(web.Response, status=500, text="Test error\n"))
-    return application
+        handlers["/debug/alpha/deny"] = lambda _: Response(200, encode(denial), _JSON)
+        handlers["/debug/alpha/500"] = lambda _: Response(500, b"Test error\n")
+    return _by_path(handlers)
 
 
-def metrics_application(metrics: Metrics, view: ClusterView, *, debugging: bool) -> web.Application:
-    """Build the application of the metrics port (WHK-843, WHK-850)."""
+def metrics_handler(metrics: Metrics, view: ClusterView, *, debugging: bool) -> Handler:
+    """Build what answers on the metrics port (WHK-843, WHK-850)."""
 
-    async def scrape(_request: web.Request) -> web.Response:
-        return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    def scrape(_request: Request) -> Response:
+        return Response(200, metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
 
-    async def cache(_request: web.Request) -> web.Response:
+    def cache(_request: Request) -> Response:
         accounts = {f"{key.namespace}/{key.name}": asdict(value) for key, value in view.accounts.accounts.items()}
-        return web.json_response(accounts)
+        return Response(200, json.dumps(accounts).encode(), _JSON)
 
-    async def clear(_request: web.Request) -> web.Response:
+    def clear(_request: Request) -> Response:
         view.accounts.accounts.clear()
-        return web.Response(text="ok")
+        return Response(200, b"ok")
 
-    application = web.Application()
-    application.router.add_get("/metrics", scrape)
+    handlers: dict[str, Handler] = {"/metrics": scrape}
     if debugging:
-        application.router.add_get("/debug/alpha/cache", cache)
-        application.router.add_get("/debug/alpha/cache/clear", clear)
-    return application
+        handlers |= {"/debug/alpha/cache": cache, "/debug/alpha/cache/clear": clear}
+    return _by_path(handlers)
 
 
-def _answer(
-    build: Callable[..., web.Response], **arguments: object
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    # A response object can be sent only once.
-    async def handler(_request: web.Request) -> web.Response:
-        return build(**arguments)
+def _by_path(handlers: Mapping[str, Handler]) -> Handler:
+    def handle(request: Request) -> Response | Coroutine[Any, Any, Response]:
+        handler = handlers.get(request.path)
+        if handler is None or (request.refusal and request.refusal != HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+            return _refusal(request) if request.refusal else Response(404, b"404: Not Found\n")
+        return handler(request)
 
-    return handler
+    return handle
+
+
+def _refusal(request: Request) -> Response:
+    status = HTTPStatus(request.refusal)
+    return Response(status, f"{status.value}: {status.phrase}\n".encode())

@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 class Store(Protocol):
     """What a collection is copied into."""
 
+    def reduce(self, item: JsonObject) -> JsonObject:
+        """Return what counts of a listed object: thousands of them wait in memory for the end of the list."""
+        ...
+
     def replace(self, objects: Iterable[JsonObject]) -> None:
         """Hold exactly these objects."""
         ...
@@ -104,7 +108,8 @@ class Watch:
         while True:
             page = await self._api.get(self.path, parameters, _LIST_TIMEOUT)
             items = page.get("items")
-            objects.extend(item for item in (items if isinstance(items, list) else []) if isinstance(item, dict))
+            items = items if isinstance(items, list) else []
+            objects.extend(self._store.reduce(item) for item in items if isinstance(item, dict))
             metadata = page.get("metadata")
             more = _text(metadata, "continue")
             if not more:

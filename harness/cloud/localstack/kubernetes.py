@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -228,13 +229,19 @@ def _rollout(daemon_set: Mapping[str, Any], name: str) -> AddonHealth:
 
 
 def _config_map(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    identities = [{"namespace": namespace, "serviceAccount": account} for namespace, account in sorted(pairs)]
+    identities = ",".join([_identity(*pair) for pair in sorted(pairs)])
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": CONFIG_MAP, "namespace": NAMESPACE},
-        "data": {"identities.json": json.dumps({"identities": identities}, separators=(",", ":"))},
+        "data": {"identities.json": f'{{"identities":[{identities}]}}'},
     }
+
+
+@lru_cache(maxsize=16384)
+def _identity(namespace: str, service_account: str) -> str:
+    """Return a pair as JSON; remembered, because a change of one pair publishes all of them."""
+    return json.dumps({"namespace": namespace, "serviceAccount": service_account}, separators=(",", ":"))
 
 
 def _apply_late(connection: _Connection, manifest: Mapping[str, Any], name: str) -> None:

@@ -142,9 +142,11 @@ class KindCluster:
     def _node(self, number: int, name: str) -> Node:
         networks = self._engine.engine.client.containers.get(name).attrs["NetworkSettings"]["Networks"]
         address = str(networks[self._engine.network_name]["IPAddress"])
-        # Instances of one lab differ; a cluster's further nodes count on from a hundred.
-        index = self.index if number == 0 else 100 * (self.index + 1) + number
-        return Node(name, address, instance_id(self._engine.lab, index))
+        return Node(name, address, self._instance_id(self.index, number))
+
+    def _instance_id(self, index: int, number: int) -> str:
+        """Return the instance of a node: those of one lab differ; a cluster's further nodes count on from a hundred."""
+        return instance_id(self._engine.lab, index if number == 0 else 100 * (index + 1) + number)
 
     @property
     def control_plane_access(self) -> Access:
@@ -195,9 +197,14 @@ class KindCluster:
         self._description.write_text(json.dumps(description, indent=1))
         self._engine.refuse_foreign_cluster(self.kind_name)
         file = self.directory / "kind-config.yaml"
-        file.write_text(
-            configuration.render(BASE_CONFIGURATION.read_text(), spec, traits, cgroup_version=cgroup_version)
+        text = configuration.render(
+            BASE_CONFIGURATION.read_text(),
+            spec,
+            traits,
+            cgroup_version=cgroup_version,
+            instance_ids=[self._instance_id(index, number) for number in range(spec.nodes)],
         )
+        file.write_text(text)
         arguments = ["create", "cluster", f"--name={self.kind_name}", f"--config={file}", f"--image={image.reference}"]
         arguments += [f"--kubeconfig={self.kubeconfig}", "--retain"]
         with self._log.open("wb") as log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,9 @@ class NodeTraits:
         return ".".join(self.kubernetes.removeprefix("v").split(".")[:2])
 
 
-def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str) -> str:
+def render(
+    base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str, instance_ids: Sequence[str]
+) -> str:
     """Return the configuration of one cluster.
 
     Args:
@@ -39,6 +42,7 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
         spec: The cluster; its issuer takes the place of ``@ISSUER@``, and it has workers if it has several nodes.
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
+        instance_ids: EC2 instance that each node stands for.
     """
     configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
     kubelet: dict[str, Any] = {}
@@ -55,10 +59,30 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
         # kind keeps pods off the control plane as soon as there is a worker; here it is a node like the others.
         patch = yaml.safe_dump({"kind": "InitConfiguration", "nodeRegistration": {"taints": []}})
         first.setdefault("kubeadmConfigPatches", []).append(patch)
-        configuration["nodes"] += [{"role": "worker"}] * (spec.nodes - 1)
+        labels = first["labels"]
+        configuration["nodes"] += [{"role": "worker", "labels": dict(labels)} for _ in range(spec.nodes - 1)]
+    for node, instance_id in zip(configuration["nodes"], instance_ids, strict=True):
+        node["kubeadmConfigPatchesJSON6902"] = _instance(node["role"], f"aws:///{spec.region}a/{instance_id}")
     if traits.brings_network:
         configuration.setdefault("networking", {})["disableDefaultCNI"] = True
     return yaml.safe_dump(configuration, sort_keys=False)
+
+
+def _instance(role: str, provider_id: str) -> list[dict[str, str]]:
+    """Return patches, one for each version that kind may write, that make kubelet say which instance its node is.
+
+    Load balancers find a pod's network interface by it. Of a flag given twice the last counts.
+    """
+    kind = "InitConfiguration" if role == "control-plane" else "JoinConfiguration"
+    arguments = "/nodeRegistration/kubeletExtraArgs"
+    operations = {
+        "v1beta3": {"op": "add", "path": f"{arguments}/provider-id", "value": provider_id},
+        "v1beta4": {"op": "add", "path": f"{arguments}/-", "value": {"name": "provider-id", "value": provider_id}},
+    }
+    return [
+        {"group": "kubeadm.k8s.io", "version": version, "kind": kind, "patch": yaml.safe_dump([operation])}
+        for version, operation in operations.items()
+    ]
 
 
 def patched_corefile(corefile: str, aws_address: str, elb_address: str) -> str:

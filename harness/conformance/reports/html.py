@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.conformance.record import EvidenceRecord, Run, gist
+from harness.conformance.reports._chain import chain_of
 from harness.conformance.reports._flow import flow_of
 from harness.conformance.reports._plot import plot
 from harness.conformance.reports._timeline import timeline_of
@@ -44,6 +45,7 @@ def render(run: Run) -> str:
             rows=rows,
             areas=[(area, AREAS.get(area, ""), [row for row in rows if row.area == area]) for area in areas],
             flow=flow_of(rows),
+            chain=chain_of(run),
             timeline=timeline_of(run),
             style=style(),
             script=Markup(script),  # noqa: S704 - our own file
