@@ -30,7 +30,7 @@ def initialize_idle() -> None:
     may_kill={
         "AGT-50*": "a link that is there is refused",
         "AGT-51*": SHARED_TEST,
-        **{name: "initialize runs twice there" for name in ("AGT-523", "AGT-525", "AGT-607")},
+        **dict.fromkeys(("AGT-523", "AGT-525", "AGT-607"), "initialize runs twice there"),
     },
 )
 def initialize_once() -> None:
