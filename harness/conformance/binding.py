@@ -92,7 +92,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_text, value)) + "]"  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, dict):
-        members: dict[Any, Any] = value
+        members: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
         return "{" + ", ".join(f"{_text(name)}: {_text(entry)}" for name, entry in members.items()) + "}"
     return repr(value)
 
