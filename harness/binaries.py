@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
@@ -30,7 +30,18 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
+__all__ = [
+    "EXTERNAL_SECRETS",
+    "GROUPS",
+    "KIND",
+    "KUBECTL",
+    "KUBERNETES",
+    "Group",
+    "ensure",
+    "entries",
+    "missing",
+    "paths",
+]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -55,6 +66,14 @@ class Group:
     """Go variables that the linker sets, such as the version a program prints."""
     tags: str = ""
     cgo: bool = False
+    files: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Name of a file kept beside the programs → module and path in it (``module:path``): what belongs to a program and
+    may not be committed here, such as its CRDs."""
+
+    @property
+    def products(self) -> Sequence[str]:
+        """Names of everything that the group's entry of the cache has."""
+        return [*self.programs, *self.files]
 
 
 def _programs(prefix: str, *names: str) -> dict[str, str]:
@@ -114,9 +133,28 @@ KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
 """For people whose machine has none; no test needs it."""
 
+_ESO = "github.com/external-secrets/external-secrets"
+EXTERNAL_SECRETS = Group(
+    "external-secrets",
+    "0.20.4",
+    {"external-secrets": _ESO},
+    files={
+        f"{kind}.yaml": f"{_ESO}:config/crds/bases/{group}_{kind}.yaml"
+        for group, kind in (
+            ("external-secrets.io", "clustersecretstores"),
+            ("external-secrets.io", "externalsecrets"),
+            ("external-secrets.io", "pushsecrets"),
+            ("external-secrets.io", "secretstores"),
+            ("generators.external-secrets.io", "generatorstates"),
+        )
+    },
+)
+"""The External Secrets Operator and the CRDs it cannot start without; for its scenario only, as it takes minutes to
+build."""
+
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
-    """Return the path of every program of the groups, building what the cache lacks.
+    """Return the path of every program and file of the groups, building what the cache lacks.
 
     Args:
         cache: The harness's cache directory.
@@ -147,11 +185,11 @@ def missing(cache: Path, groups: Sequence[Group] = GROUPS) -> list[Group]:
 
 
 def paths(cache: Path, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
-    """Return the path of every program of the groups; whether it is there is not looked at."""
+    """Return the path of every program and file of the groups; whether it is there is not looked at."""
     return {
         name: entry / name
         for group, entry in zip(groups, entries(cache, groups), strict=True)
-        for name in group.programs
+        for name in group.products
     }
 
 
@@ -223,6 +261,8 @@ class _Builds:
 def _entry(store: Path, group: Group) -> Path:
     """Return the directory of the group's programs: its name has a digest of what is built, and how."""
     digest = hashlib.sha256(repr((group, _BUILD, _STRIP)).encode())
+    if group.files:
+        digest.update(repr(sorted(group.files.items())).encode())
     sources = TOOLS / group.name
     for file in sorted(path for path in sources.iterdir() if path.suffix in {".mod", ".sum", ".go"}):
         digest.update(file.name.encode() + file.read_bytes())
@@ -240,8 +280,8 @@ def _is_intact(store: Path, group: Group) -> bool:
 
 
 def _digests(directory: Path, group: Group) -> dict[str, str]:
-    """Return the SHA-256 of every program; a file with several names is read once."""
-    files = {name: (directory / name).resolve(strict=True) for name in group.programs}
+    """Return the SHA-256 of every program and file; a file with several names is read once."""
+    files = {name: (directory / name).resolve(strict=True) for name in group.products}
     digests = {file: _sha256(file) for file in set(files.values())}
     return {name: digests[file] for name, file in files.items()}
 
@@ -277,6 +317,9 @@ def _build(cache: Path, group: Group, phase: Phase, call: _Call) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{group.name}-", dir=store))
         try:
             _go_build(go, group, temporary, cache / "logs", call)
+            for name, place in group.files.items():
+                module, _, path = place.partition(":")
+                shutil.copyfile(_module_directory(go, group, module) / path, temporary / name)
             manifest = {"go": _go_version(go), "sha256": _digests(temporary, group)}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             temporary.chmod(0o755)
@@ -294,6 +337,20 @@ def _go_version(go: Path) -> str:
     return subprocess.run(
         [go, "version"], env=go_environment(cgo=False), capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def _module_directory(go: Path, group: Group, module: str) -> Path:
+    """Return where Go keeps the sources of a module, which it has verified when it built from them."""
+    command = [go, "list", "-m", "-f", "{{.Dir}}", module]
+    done = subprocess.run(
+        command,
+        cwd=TOOLS / group.name,
+        env=go_environment(cgo=False),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Path(done.stdout.strip())
 
 
 def _go_build(go: Path, group: Group, output: Path, logs: Path, call: _Call) -> None:

@@ -215,6 +215,11 @@ class KindProvider:
         """Wait until the images are in the node; they are loaded while kind still works on it."""
         self._loads[cluster.spec.name].result()
 
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Have the engine build the images, and load them into the node."""
+        archive = DockerImages(self.engine.engine, cache_directory(), self._cancelled).ensure_archive(specs, progress)
+        _load_archive(_ours(cluster), archive)
+
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Get a client certificate from the cluster, and put it where AWS reads it."""
         access = cluster.control_plane_access
@@ -261,9 +266,14 @@ class KindProvider:
 
 
 def _load_images(cluster: KindCluster, archive: Future[Archive]) -> None:
-    """Load the images, and check that the node has these and no others under their names."""
+    """Load the lab's images while kind still works on the cluster."""
     wanted = archive.result()
     cluster.wait_until_images_can_be_loaded()
+    _load_archive(cluster, wanted)
+
+
+def _load_archive(cluster: KindCluster, wanted: Archive) -> None:
+    """Load images, and check that the node has these and no others under their names."""
     cluster.load_images(wanted.path, list(wanted.ids))
     there = cluster.image_ids()
     if stale := [name for name, identifier in wanted.ids.items() if there.get(name) != identifier]:

@@ -23,6 +23,7 @@ from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
@@ -123,10 +124,39 @@ class Lab:
         Raises:
             UsageError: There is no such cluster.
         """
+        return self._find(name)
+
+    def _find(self, name: str) -> LabCluster:
         for cluster in self._provider.clusters():
             if cluster.spec.name == name and cluster.is_running:
                 return cluster
         raise UsageError(f"no cluster {name!r} in lab {self.name!r}", hint=f"add it with: podid up --cluster {name}")
+
+    def add_images(self, cluster: str, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that the lab does not start with, and make a running cluster able to use them.
+
+        Args:
+            cluster: The cluster's name.
+            specs: The images.
+            progress: Where to report.
+
+        Raises:
+            UsageError: There is no such cluster.
+            HarnessFault: A build failed; the text has its last lines.
+        """
+        self._provider.add_images(self._find(cluster), specs, progress)
+
+    def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
+        """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
+
+        Args:
+            cluster: The cluster.
+            tokens_required: Whether IMDSv1 is off (``HttpTokens``).
+            hop_limit: How far the answer with a token goes (``HttpPutResponseHopLimit``): pods are at 2.
+        """
+        self.aws.register_nodes(
+            cluster, self._provider.aws_endpoint, tokens_required=tokens_required, hop_limit=hop_limit
+        )
 
     def administrator(self, account: str = "123456789012") -> AwsAccount:
         """Return an administrator's view of an account."""

@@ -180,6 +180,12 @@ class NativeProvider:
         if self._images:
             self._images.result()
 
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build the images into the storage that the lab's registry serves."""
+        del cluster
+        cache = cache_directory()
+        images.ensure(specs, cache, binaries.paths(cache)["registry"], progress)
+
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Do nothing: AWS reads the files where they are."""
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.errors import MissingPrerequisite, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.progress import Progress
 
@@ -139,6 +140,10 @@ class Provider(Protocol):
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the lab's images are built, and until the cluster can use them."""
+        ...
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that a lab does not start with, and make a running cluster able to use them."""
         ...
 
     def hand_over_keys(self, cluster: LabCluster) -> None:

@@ -79,6 +79,21 @@ def test_programs_are_built_once(cache: Path) -> None:
     assert builds(cache) == 1
 
 
+def test_files_of_a_module_are_kept_beside_its_programs(cache: Path, tmp_path: Path) -> None:
+    """What belongs to a program and is not committed here, such as its CRDs, is part of its entry of the cache."""
+    write_go(tmp_path, f'[ "$1" = list ] && echo {tmp_path} && exit\n{BUILDS}')
+    (tmp_path / "crds.yaml").write_text("kind: CustomResourceDefinition\n")
+    group = Group("tiny", "1.2", TINY.programs, files={"crd": "example.test:crds.yaml"})
+
+    paths, _ = ensure(cache, group)
+    paths["crd"].write_text("something else\n")
+    _, printed = ensure(cache, group)
+
+    assert paths["crd"].read_text() == "kind: CustomResourceDefinition\n"
+    assert "the cached tiny 1.2 is damaged; building it again" in printed
+    assert paths["one"] != ensure(cache)[0]["one"]
+
+
 def test_a_package_with_several_names_is_built_once(cache: Path) -> None:
     both = Group("tiny", "1.2", {"one": "example.test/cmd/all", "two": "example.test/cmd/all"})
 
@@ -276,6 +291,7 @@ def is_running(pid: int) -> bool:
         ("containerd", "github.com/containerd/containerd/v2 v2.1.5"),
         ("coredns", "github.com/coredns/coredns v1.13.1"),
         ("etcd", "go.etcd.io/etcd/server/v3 v3.6.6"),
+        ("external-secrets", "github.com/external-secrets/external-secrets v0.20.4"),
         ("kubectl", "k8s.io/kubectl v0.34.4"),
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
         ("registry", "github.com/distribution/distribution/v3 v3.0.0"),
@@ -284,7 +300,7 @@ def is_running(pid: int) -> bool:
 )
 def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str) -> None:
     sources = (TOOLS / group / "go.mod").read_text()
-    versions = {each.name: each.version for each in (*binaries.GROUPS, binaries.KUBECTL)}
+    versions = {each.name: each.version for each in (*binaries.GROUPS, binaries.KUBECTL, binaries.EXTERNAL_SECRETS)}
 
     assert re.search(rf"^(?:require|\t) ?{re.escape(pin)}(?: //.*)?$", sources, re.MULTILINE)
     # Libraries of Kubernetes are v0 where it is v1.
@@ -293,7 +309,8 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
 
 
 def test_every_directory_of_tools_is_a_group() -> None:
-    assert {group.name for group in (*binaries.GROUPS, binaries.KIND, binaries.KUBECTL)} == {
+    extra = (binaries.EXTERNAL_SECRETS, binaries.KIND, binaries.KUBECTL)
+    assert {group.name for group in (*binaries.GROUPS, *extra)} == {
         path.name for path in TOOLS.iterdir() if path.is_dir()
     }
 

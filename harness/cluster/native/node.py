@@ -18,7 +18,13 @@ _LABELS = (
     "node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
     "topology.kubernetes.io/zone=eu-west-1a"
 )
-_MIRRORED = ("docker.io", "public.ecr.aws", "registry.k8s.io", "602401143452.dkr.ecr.eu-west-1.amazonaws.com")
+_MIRRORED = (
+    "docker.io",
+    "public.ecr.aws",
+    "registry.k8s.io",
+    "oci.external-secrets.io",
+    "602401143452.dkr.ecr.eu-west-1.amazonaws.com",
+)
 
 
 def node(
