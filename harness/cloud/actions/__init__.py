@@ -12,6 +12,7 @@ from harness.cloud.actions.iam import plan_iam
 from harness.cloud.actions.model import Bucket, ParsedCall, Plan, PlannedCheck, Resources, planned
 from harness.cloud.actions.s3 import plan_s3
 from harness.cloud.actions.secretsmanager import plan_secretsmanager
+from harness.cloud.actions.ssm import plan_ssm
 
 __all__ = ["Bucket", "ParsedCall", "Plan", "PlannedCheck", "Resources", "plan"]
 
@@ -45,6 +46,7 @@ _PLANS: Mapping[str, Callable[[ParsedCall, Resources], Plan | None]] = {
     "iam": plan_iam,
     "s3": plan_s3,
     "secretsmanager": plan_secretsmanager,
+    "ssm": plan_ssm,
     "sts": _plan_sts,
 }
 

@@ -18,6 +18,7 @@ SERVICES = {
     "iam": "iam",
     "s3": "s3",
     "secretsmanager": "secretsmanager",
+    "ssm": "ssm",
     "sts": "sts",
 }
 """Signing name → name in SDKs, of every service that the lab serves."""

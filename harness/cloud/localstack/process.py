@@ -23,7 +23,7 @@ from harness.errors import HarnessFault
 __all__ = ["LOCAL_LISTEN", "start_command", "variables", "wait_until_ready"]
 
 LOCAL_LISTEN = "127.0.0.1:4566"
-SERVICES = ("cloudtrail", "ec2", "eks", "eks-auth", "iam", "s3", "secretsmanager", "sts")
+SERVICES = ("cloudtrail", "ec2", "eks", "eks-auth", "iam", "s3", "secretsmanager", "ssm", "sts")
 _EXPECTED = dict.fromkeys(SERVICES, "default") | {"sts": "podid"}
 _VERSION = "4.14.0"
 
@@ -177,6 +177,7 @@ def _probe(endpoint: str, key: AccessKey, region: str) -> None:
         "iam": lambda client: client.get_user(),
         "s3": lambda client: client.list_buckets(),
         "secretsmanager": lambda client: client.list_secrets(),
+        "ssm": lambda client: client.describe_parameters(),
         "sts": lambda client: client.get_caller_identity(),
     }
     configuration = Config(retries={"total_max_attempts": 1}, read_timeout=30)
