@@ -53,8 +53,15 @@ _PAUSE = ("sleep", "3600")
 
 
 @contextlib.contextmanager
-def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[None]:
-    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end."""
+def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube, *, keeps_link: bool = False) -> Generator[None]:
+    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end.
+
+    Args:
+        cluster: The cluster.
+        aws: Administrator of its account.
+        kube: Administrator of the cluster.
+        keeps_link: Keep the link, as an agent that ends leaves it: then clients are refused, and do not wait in vain.
+    """
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
     aws.delete_agent_addon(cluster.name)
@@ -65,7 +72,7 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
             what="the agent's pods to end",
             timeout=60,
         )
-        for node in cluster.nodes:
+        for node in [] if keeps_link else cluster.nodes:
             # The agent leaves its link behind; without it the address is routed away and nobody answers.
             cluster.run_on_node(node.name, ["ip", "link", "delete", "pod-id-link0"])
         yield
