@@ -35,6 +35,7 @@ from harness.progress import Phase, Progress
 __all__ = [
     "ACTIONLINT",
     "AWS_SDK_GO",
+    "EXTERNAL_SECRETS",
     "GROUPS",
     "HELM",
     "KIND",
@@ -159,6 +160,25 @@ KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
 
 AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})
 """A program of ours with AWS's SDK for Go, to call the emulated AWS as applications do."""
+
+_ESO = "github.com/external-secrets/external-secrets"
+EXTERNAL_SECRETS = Group(
+    "external-secrets",
+    "0.20.4",
+    {"external-secrets": _ESO},
+    files={
+        f"{kind}.yaml": f"{_ESO}:config/crds/bases/{group}_{kind}.yaml"
+        for group, kind in (
+            ("external-secrets.io", "clustersecretstores"),
+            ("external-secrets.io", "externalsecrets"),
+            ("external-secrets.io", "pushsecrets"),
+            ("external-secrets.io", "secretstores"),
+            ("generators.external-secrets.io", "generatorstates"),
+        )
+    },
+)
+"""The External Secrets Operator and the CRDs it cannot start without; for its scenario only, as it takes minutes to
+build."""
 
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:

@@ -124,10 +124,11 @@ class Kube:
                 force_conflicts=True,
             )
 
-    def delete(self, manifest: Manifest, namespace: str | None = None) -> None:
-        """Delete the object that a manifest describes."""
+    def delete(self, manifest: Manifest, namespace: str | None = None) -> bool:
+        """Delete the object that a manifest describes; return whether it was there."""
         metadata = manifest["metadata"]
-        self._resource(manifest).delete(name=metadata["name"], namespace=metadata.get("namespace", namespace))
+        place = metadata.get("namespace", namespace)
+        return _exists(lambda: self._resource(manifest).delete(name=metadata["name"], namespace=place))
 
     def _resource(self, manifest: Manifest) -> Any:
         if self._dynamic is None:
@@ -142,6 +143,22 @@ class Kube:
         """Return all objects of a kind, of a namespace if it is given."""
         found = self._resource({"apiVersion": api_version, "kind": kind}).get(namespace=namespace)
         return found.to_dict()["items"]
+
+    def exists(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> bool:
+        """Tell whether an object is there."""
+        return _exists(lambda: self.read(api_version, kind, name, namespace))
+
+    def merge(self, api_version: str, kind: str, name: str, change: Manifest, namespace: str | None = None) -> None:
+        """Change members of an object as ``kubectl patch --type=merge`` does."""
+        self._resource({"apiVersion": api_version, "kind": kind}).patch(
+            name=name, namespace=namespace, body=change, content_type="application/merge-patch+json"
+        )
+
+    def events(self, kind: str, name: str) -> list[Manifest]:
+        """Return the events about an object; those of a cluster-wide one are kept in ``default``."""
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}"
+        response = self.core.list_event_for_all_namespaces(field_selector=selector, _preload_content=False)
+        return json.loads(response.data)["items"]
 
     @contextlib.contextmanager
     def namespace(self, name: str) -> Generator[str]:

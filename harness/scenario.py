@@ -83,10 +83,18 @@ def shown_progress(config: pytest.Config) -> Generator[Progress]:
 
 
 @contextlib.contextmanager
-def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[None]:
-    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put all of it back at the end."""
+def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube, *, keeps_link: bool = False) -> Generator[None]:
+    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put all of it back at the end.
+
+    Args:
+        cluster: The cluster.
+        aws: Administrator of its account.
+        kube: Administrator of the cluster.
+        keeps_link: Keep the link, as an agent that ends leaves it: then clients are refused, and do not wait in vain.
+    """
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
+    hidden = [] if keeps_link else cluster.nodes
     aws.delete_agent_addon(cluster.name)
     try:
         wait.until(
@@ -95,11 +103,11 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
             what="the agent's pods to end",
             timeout=60,
         )
-        for node in cluster.nodes:
+        for node in hidden:
             hide_agent_link(cluster, node)
         yield
     finally:
-        for node in cluster.nodes:
+        for node in hidden:
             show_agent_link(cluster, node)
         aws.create_agent_addon(cluster.name)
         aws.wait_until_agent_is_active(cluster.name)

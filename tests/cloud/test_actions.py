@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,13 @@ class Stored:
     def secret(self, account: str, region: str, secret_id: str) -> str | None:
         assert (account, region) == (ACCOUNT, "eu-west-1")
         return self.secrets.get(secret_id)
+
+    def secret_policy(self, arn: str) -> NamedPolicy | None:
+        return NamedPolicy(arn, "{}") if arn in self.secrets.values() else None
+
+    def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        assert (account, region, filters) == (ACCOUNT, "eu-west-1", [{"Key": "name", "Values": ["demo/"]}])
+        return list(self.secrets)
 
     def tags(self, arn: str) -> Mapping[str, str]:
         return self.stored_tags.get(arn, {})
@@ -266,6 +273,57 @@ def test_absent_secret_is_checked_under_its_name() -> None:
     ]
 
 
+def test_secret_brings_its_policy() -> None:
+    found = planned("secretsmanager", "GetSecretValue", SecretId="demo/app-config")
+
+    assert found is not None
+    assert found.checks[0].resource_policy == NamedPolicy(STORED.secrets["demo/app-config"], "{}")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"SecretIdList": ["demo/app-config"]}, {"Filters": [{"Key": "name", "Values": ["demo/"]}]}],
+    ids=["named", "found"],
+)
+def test_batch_asks_for_itself_and_for_every_secret(parameters: dict[str, Any]) -> None:
+    found = planned("secretsmanager", "BatchGetSecretValue", **parameters)
+
+    assert found is not None
+    assert [(entry.check.action, entry.check.resource, entry.key) for entry in found.checks] == [
+        ("secretsmanager:BatchGetSecretValue", "*", None),
+        ("secretsmanager:GetSecretValue", STORED.secrets["demo/app-config"], "demo/app-config"),
+    ]
+
+
+def test_secret_with_tags_needs_the_right_to_tag() -> None:
+    """EMU-GATE-CREATETAGS."""
+    new = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:new-??????"
+
+    assert checks("secretsmanager", "CreateSecret", Name="new") == [("secretsmanager:CreateSecret", new)]
+    assert checks("secretsmanager", "CreateSecret", Name="new", Tags=[{"Key": "a", "Value": "b"}]) == [
+        ("secretsmanager:CreateSecret", new),
+        ("secretsmanager:TagResource", new),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "resources"),
+    [
+        ("GetParameter", {"Name": "/demo/flag"}, ["parameter/demo/flag"]),
+        ("GetParameter", {"Name": "flag:3"}, ["parameter/flag"]),
+        ("GetParameter", {"Name": f"arn:aws:ssm:eu-west-1:{ACCOUNT}:parameter/demo/flag:3"}, ["parameter/demo/flag"]),
+        ("GetParameters", {"Names": ["/a", "b"]}, ["parameter/a", "parameter/b"]),
+        ("GetParametersByPath", {"Path": "/demo", "Recursive": True}, ["parameter/demo"]),
+        ("DescribeParameters", {}, ["*"]),
+        ("AddTagsToResource", {"ResourceType": "Parameter", "ResourceId": "/demo/flag"}, ["parameter/demo/flag"]),
+    ],
+)
+def test_ssm(operation: str, parameters: dict[str, Any], resources: list[str]) -> None:
+    expected = [(f"ssm:{operation}", f"arn:aws:ssm:eu-west-1:{ACCOUNT}:{resource}") for resource in resources]
+
+    assert checks("ssm", operation, **parameters) == expected
+
+
 def test_tags_that_are_put_on_an_object_are_keys_of_the_request() -> None:
     tags = {"TagSet": [{"Key": "team", "Value": "a"}, {"Key": "empty", "Value": ""}]}
 
@@ -307,6 +365,7 @@ def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
         ("ec2", "RunInstances"),
         ("cloudtrail", "CreateTrail"),
         ("secretsmanager", "RotateSecret"),
+        ("ssm", "SendCommand"),
         ("dynamodb", "ListTables"),
     ],
 )
@@ -373,3 +432,7 @@ def test_changes_see_the_tags_that_are_stored() -> None:
 @pytest.mark.parametrize(("service", "operation"), [("elbv2", "CreateTrustStore"), ("ec2", "RunInstances")])
 def test_what_load_balancers_do_not_need_stays_unknown(service: str, operation: str) -> None:
     assert planned(service, operation) is None
+
+
+def test_parameter_store_is_no_way_around_secrets_manager() -> None:
+    assert planned("ssm", "GetParameter", Name="/aws/reference/secretsmanager/demo/app-config") is None

@@ -279,6 +279,7 @@ def is_running(pid: int) -> bool:
         ("coredns", "github.com/coredns/coredns v1.13.1"),
         ("etcd", "go.etcd.io/etcd/server/v3 v3.6.6"),
         ("helm", "helm.sh/helm/v3 v3.19.0"),
+        ("external-secrets", "github.com/external-secrets/external-secrets v0.20.4"),
         ("kubectl", "k8s.io/kubectl v0.34.4"),
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
         ("aws-sdk-go", "github.com/aws/aws-sdk-go-v2 v1.48.0"),
@@ -289,7 +290,8 @@ def is_running(pid: int) -> bool:
 def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str) -> None:
     sources = (TOOLS / group / "go.mod").read_text()
     versions = {
-        each.name: each.version for each in (*binaries.GROUPS, binaries.AWS_SDK_GO, binaries.HELM, binaries.KUBECTL)
+        each.name: each.version
+        for each in (*binaries.GROUPS, binaries.AWS_SDK_GO, binaries.EXTERNAL_SECRETS, binaries.HELM, binaries.KUBECTL)
     }
 
     assert re.search(rf"^(?:require|\t) ?{re.escape(pin)}(?: //.*)?$", sources, re.MULTILINE)
@@ -302,6 +304,7 @@ def test_every_directory_of_tools_is_a_group() -> None:
     others = (
         binaries.ACTIONLINT,
         binaries.AWS_SDK_GO,
+        binaries.EXTERNAL_SECRETS,
         binaries.HELM,
         binaries.KIND,
         binaries.KUBECTL,

@@ -14,6 +14,7 @@ from harness.cloud.actions.iam import plan_iam
 from harness.cloud.actions.model import Bucket, ParsedCall, Plan, PlannedCheck, Resources, planned
 from harness.cloud.actions.s3 import plan_s3
 from harness.cloud.actions.secretsmanager import plan_secretsmanager
+from harness.cloud.actions.ssm import plan_ssm
 
 __all__ = ["Bucket", "ParsedCall", "Plan", "PlannedCheck", "Resources", "plan"]
 
@@ -43,6 +44,7 @@ _PLANS: Mapping[str, Callable[[ParsedCall, Resources], Plan | None]] = {
     "s3": plan_s3,
     "secretsmanager": plan_secretsmanager,
     "shield": plan_shield,
+    "ssm": plan_ssm,
     "sts": _plan_sts,
     "waf-regional": plan_web_acl,
     "wafv2": plan_web_acl,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,6 +69,14 @@ class Resources(Protocol):
         """Return the full ARN of the secret with this name or (partial) ARN."""
         ...
 
+    def secret_policy(self, arn: str) -> NamedPolicy | None:
+        """Return the resource policy of the secret with this full ARN."""
+        ...
+
+    def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        """Return the names of the secrets that all filters of ListSecrets match."""
+        ...
+
     def tags(self, arn: str) -> Mapping[str, str]:
         """Return the stored tags of a resource; empty without such a resource."""
         ...
@@ -87,7 +95,7 @@ class PlannedCheck:
     shown: str | None = None
     """Name of the resource in a denial, where it is not the ARN (``iam.md`` 14.2)."""
     key: str | None = None
-    """Object key of S3's DeleteObjects: refused one by one."""
+    """Object key of S3's DeleteObjects, name of a secret of BatchGetSecretValue: refused one by one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ SERVICES = {
     "s3": "s3",
     "secretsmanager": "secretsmanager",
     "shield": "shield",
+    "ssm": "ssm",
     "sts": "sts",
     "waf-regional": "waf-regional",
     "wafv2": "wafv2",

@@ -31,7 +31,9 @@ class Call:
     """``header``, ``presigned`` or ``anonymous``."""
     signed_at: datetime | None = None
     denied_keys: list[tuple[PlannedCheck, str]] = field(default_factory=list[tuple[PlannedCheck, str]])
-    """Objects of S3's DeleteObjects that are refused one by one, with the text for each."""
+    """Parts of a batch that are refused one by one, with the text for each."""
+    batch: list[str] = field(default_factory=list[str])
+    """All parts of it."""
     is_aws: bool = True
     """False for control route, health and issuer discovery."""
 

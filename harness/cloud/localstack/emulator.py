@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -246,6 +247,19 @@ class StoredResources:
                 return arn
         return None
 
+    def secret_policy(self, arn: str) -> NamedPolicy | None:
+        """Return the resource policy of the secret with this full ARN."""
+        stored = _secret(arn)
+        policy: Any = getattr(stored, "policy", None)
+        if not policy:
+            return None
+        return NamedPolicy(arn, policy if isinstance(policy, str) else json.dumps(policy))
+
+    def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        """Return the names of the secrets that all filters of ListSecrets match."""
+        found = internals.matching_secrets(account, region, filters)
+        return [str(secret.name) for secret in found if not secret.is_deleted()]
+
     def tags(self, arn: str) -> Mapping[str, str]:
         """Return the stored tags of a resource; empty without such a resource."""
         service = arn.split(":")[2] if arn.count(":") >= 5 else ""
@@ -262,10 +276,11 @@ class StoredResources:
                 stored = internals.elbv2_backend(account, region).tagging_service.get_tag_dict_for_resource(arn)
             return {str(key): str(value) for key, value in dict(stored).items()}
         if service == "secretsmanager":
-            _, _, _, region, account, _ = arn.split(":", 5)
-            for secret in internals.secrets(account, region):
-                if str(secret.arn) == arn:
-                    return {str(tag["Key"]): str(tag["Value"]) for tag in secret.tags or ()}
+            stored = _secret(arn)
+            return {str(tag["Key"]): str(tag["Value"]) for tag in stored.tags or ()} if stored else {}
+        if service == "ssm":
+            _, _, _, region, account, resource = arn.split(":", 5)
+            return internals.parameter_tags(account, region, resource.removeprefix("parameter/"))
         return {}
 
     def addon_arn(self, cluster_arn: str, name: str) -> str:
@@ -275,3 +290,13 @@ class StoredResources:
         if addon:
             return addon.arn
         return f"{cluster_arn.replace(':cluster/', ':addon/', 1)}/{name}/*"
+
+
+def _secret(arn: str) -> Any | None:
+    """Return moto's secret with exactly this ARN."""
+    if arn.count(":") < 6:
+        return None
+    _, _, service, region, account, _, _ = arn.split(":", 6)
+    if service != "secretsmanager" or not account.isdigit():
+        return None
+    return next((secret for secret in internals.secrets(account, region) if str(secret.arn) == arn), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, P
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
+from harness.cloud.localstack.partial_denials import leave_out
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
 from harness.cloud.sts import role_policies
@@ -79,7 +79,7 @@ class Gate:
         if call.service == "iam" and not is_read_only(operation):
             self._emulator.iam.before_change(call.principal.account)
         if call.denied_keys:
-            self._leave_out_denied_keys(chain, context, call, response)
+            leave_out(chain, context, call, response)
 
     def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
         """Do to the call what the lab was told to do to calls like it."""
@@ -100,6 +100,7 @@ class Gate:
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = self._policies(call)
         context = CallContext(call.principal, caller_context(call))
+        call.batch = [planned.key for planned in wanted.checks if planned.key is not None]
         for planned in wanted.checks:
             decision = self._ask(call, planned, policies, context)
             if decision.allowed:
@@ -145,23 +146,6 @@ class Gate:
         if credential.principal.kind == "role-session":
             return role_policies(credential, self._emulator.iam)
         return PolicySet()
-
-    def _leave_out_denied_keys(self, chain: Any, context: Any, call: Call, response: Any) -> None:
-        """Delete the objects that may be deleted; the recorder adds an error for each of the others."""
-        denied = Counter((planned.key, planned.check.action) for planned, _ in call.denied_keys)
-        delete = dict(context.service_request["Delete"])
-        kept: list[Mapping[str, Any]] = []
-        for entry in delete["Objects"]:
-            action = "s3:DeleteObjectVersion" if entry.get("VersionId") else "s3:DeleteObject"
-            if denied[entry["Key"], action] > 0:
-                denied[entry["Key"], action] -= 1
-            else:
-                kept.append(entry)
-        context.service_request["Delete"] = delete | {"Objects": kept}
-        if not kept:
-            context.service_response = {}
-            response.update_from(internals.serialized(context, {}))
-            chain.stop()
 
 
 def _name_caller(context: Any, call: Call) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -188,6 +189,12 @@ def add_form_parameter(context: Context, name: str, value: str) -> None:
     body = context.request.environ["wsgi.input"].getvalue()
     set_body(context.request, body + b"&" + urlencode({name: value}).encode())
     context.service_request = {**(context.service_request or {}), name: value}
+
+
+def replace_json(context: Context, request: Mapping[str, Any]) -> None:
+    """Give a parsed JSON call other parameters, as if the client had sent them."""
+    set_body(context.request, json.dumps(request).encode())
+    context.service_request = dict(request)
 
 
 def peer_of(request: Any) -> str:
@@ -401,6 +408,21 @@ def create_vpc(backend: Any, vpc_id: str, cidr: str) -> Any:
 def call_moto(context: Context, _: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let moto answer a call."""
     return _from("localstack.services.moto", "call_moto")(context)
+
+
+def matching_secrets(account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return moto's secrets that all filters match, as its own ListSecrets finds them; none for unknown filters."""
+    models: Any = importlib.import_module("moto.secretsmanager.models")
+    if any(entry.get("Key") not in models.filter_keys() or not entry.get("Values") for entry in filters):
+        return []
+    return [secret for secret in secrets(account, region) if models._matches(secret, list(filters))]  # noqa: SLF001
+
+
+def parameter_tags(account: str, region: str, name: str) -> dict[str, str]:
+    """Return the tags of a parameter of Parameter Store, given without the slash before its name."""
+    backend = _from("moto.ssm.models", "ssm_backends")[account][region]
+    filed: Mapping[str, Mapping[str, str]] = backend._resource_tags.get("Parameter") or {}  # noqa: SLF001
+    return dict(filed.get(f"/{name}") or filed.get(name) or {})
 
 
 def reset_services() -> None:

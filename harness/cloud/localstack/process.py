@@ -33,6 +33,7 @@ SERVICES = (
     "s3",
     "secretsmanager",
     "shield",
+    "ssm",
     "sts",
     "waf-regional",
     "wafv2",
@@ -191,6 +192,7 @@ def _probe(endpoint: str, key: AccessKey, region: str) -> None:
         "iam": lambda client: client.get_user(),
         "s3": lambda client: client.list_buckets(),
         "secretsmanager": lambda client: client.list_secrets(),
+        "ssm": lambda client: client.describe_parameters(),
         "sts": lambda client: client.get_caller_identity(),
     }
     configuration = Config(retries={"total_max_attempts": 1}, read_timeout=30)

@@ -13,6 +13,7 @@ from harness.cloud.localstack import internals
 from harness.cloud.localstack.addresses import SERVICES
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
+from harness.cloud.localstack.partial_denials import add_errors
 
 __all__ = ["Recorder", "finish_refusal"]
 
@@ -36,7 +37,7 @@ class Recorder:
         if call is None or not call.is_aws:
             return
         if call.denied_keys and context.service_exception is None:
-            _add_denied_keys(context, call, response)
+            add_errors(context, call, response)
         failure = _failure(context)
         entry = call.entry
         if failure is None and entry.layer == "gate":
@@ -95,15 +96,6 @@ def _resources(service: str, parameters: Mapping[str, Any]) -> tuple[tuple[str, 
         "UserName": "AWS::IAM::User",
     }
     return tuple((kind, str(parameters[member])) for member, kind in kinds.items() if parameters.get(member))
-
-
-def _add_denied_keys(context: Any, call: Call, response: Any) -> None:
-    """Put the refused objects of DeleteObjects into its answer, which is a 200 all the same (``iam.md`` 10.1)."""
-    result = dict(context.service_response or {})
-    errors = [{"Key": planned.key, "Code": "AccessDenied", "Message": text} for planned, text in call.denied_keys]
-    result["Errors"] = [*(result.get("Errors") or []), *errors]
-    context.service_response = result
-    response.update_from(internals.serialized(context, result))
 
 
 def finish_refusal(chain: Any, exception: BaseException, context: Any, response: Any) -> None:

@@ -26,7 +26,13 @@ _LABELS = (
 )
 # Host names that pods in the node's own network need; everyone else asks CoreDNS.
 _AWS_HOSTS = ("eks-auth.{region}.api.aws", "eks.{region}.amazonaws.com", "sts.{region}.amazonaws.com")
-_MIRRORED = ("docker.io", "public.ecr.aws", "registry.k8s.io", "602401143452.dkr.ecr.eu-west-1.amazonaws.com")
+_MIRRORED = (
+    "docker.io",
+    "public.ecr.aws",
+    "registry.k8s.io",
+    "oci.external-secrets.io",
+    "602401143452.dkr.ecr.eu-west-1.amazonaws.com",
+)
 
 
 def new_node(lab: LabNetwork, index: int, region: str) -> Node:
