@@ -122,7 +122,7 @@ def as_node(controller: Controller, demo: str) -> Failure:
     """No association: the controller falls back to the node's role."""
     assert demo
     text = controller.wait_for_event("nginx", "FailedBuildModel", "AccessDenied")
-    return Failure(text, 0, [pod.name for pod in controller.pods()])
+    return Failure(text, controller.installed_at, [pod.name for pod in controller.pods()])
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def curl(kube: Kube, demo: str) -> Iterator[Pod]:
 @requirement("LBC-READY-NOPROOF", "LBC-WEBHOOK-CERT")
 def test_ready_controller_without_association_acts_as_the_node(as_node: Failure, controller: Controller) -> None:
     """Pods are Ready, the Ingress was admitted, and every call is the node's: readiness proves nothing."""
-    callers = {str(call["principal"]) for call in controller.calls()}
+    callers = {str(call["principal"]) for call in controller.calls(as_node.since)}
 
     check(
         "LBC-WEBHOOK-CERT",
