@@ -217,12 +217,12 @@ def get(address: str, host: str, path: str = "/", *, timeout: float = 15) -> Ans
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Many requests: when each was answered, and with what; status 0 for none."""
+    """Many requests: when each began, and with what it was answered; status 0 for nothing."""
 
     answers: Sequence[tuple[float, int]]
 
     def failures(self, since: float = 0) -> dict[int, int]:
-        """Return status → number of answers but 200, of a moment of ``time.monotonic`` and later."""
+        """Return status → number of answers but 200, to requests since a moment of ``time.monotonic``."""
         found: dict[int, int] = {}
         for at, status in self.answers:
             if status != 200 and at >= since:
@@ -244,6 +244,7 @@ def send(address: str, host: str, requests: int, *, at_once: int = 8) -> Generat
 def _send(address: str, host: str, requests: int, answers: list[tuple[float, int]]) -> None:
     connection = http.client.HTTPConnection(address, 80, timeout=15)
     for _ in range(requests):
+        begun = time.monotonic()
         try:
             connection.request("GET", "/", headers={"Host": host})
             response = connection.getresponse()
@@ -252,5 +253,5 @@ def _send(address: str, host: str, requests: int, answers: list[tuple[float, int
         except (OSError, http.client.HTTPException):
             connection.close()
             status = 0
-        answers.append((time.monotonic(), status))
+        answers.append((begun, status))
     connection.close()
