@@ -9,6 +9,7 @@ import pytest
 from harness.errors import HarnessFault
 from harness.image_lock import built, pulled, read_lock
 from harness.lab.kind import _aws_image
+from harness.lab.load_balancing import image_specs
 from harness.lab.native import _image_specs
 from harness.lab.wiring import LAB_IMAGES
 
@@ -21,9 +22,9 @@ def write(path: Path, entry: str, schema: str = "podid-images/1") -> Path:
 
 
 def test_every_image_that_a_lab_builds_is_in_the_lock() -> None:
-    programs = {name: Path(name) for name in ("pause", "coredns")}
+    programs = {name: Path(name) for name in ("pause", "coredns", "aws-load-balancer-controller")}
 
-    specs = {spec.reference for spec in [*LAB_IMAGES, *_image_specs(programs), _aws_image()]}
+    specs = {spec.reference for spec in [*LAB_IMAGES, *_image_specs(programs), _aws_image(), *image_specs(programs)]}
 
     assert specs == {image.reference for image in read_lock().values() if image.origin == "build"}
 
