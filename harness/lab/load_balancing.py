@@ -61,7 +61,7 @@ def bring_up(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> None
         progress: Where to report.
     """
     found = binaries.ensure(cache_directory(), progress, [binaries.LOAD_BALANCER_CONTROLLER])
-    lab.addimage_specs(cluster.name, image_specs(found), progress)
+    lab.add_images(cluster.name, image_specs(found), progress)
     with progress.phase("load balancers") as phase:
         phase.step("starting the data plane")
         access = {"AWS_ADDRESS": lab.aws_address, "DATA_PLANE_TOKEN": lab.data_plane_token}
