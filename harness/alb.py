@@ -37,6 +37,8 @@ class Controller:
         self._kube = kube
         self._files = files
         self.namespace = namespace
+        self.installed_at = 0
+        """Number of the journal's entry from which on calls are those of this installation."""
 
     def install(self, vpc_id: str) -> None:
         """``helm install``, with the article's values.
@@ -53,6 +55,7 @@ class Controller:
             "enableServiceMutatorWebhook": "false",
         }
         self.uninstall()
+        self.installed_at = self.mark()
         settings = [f"--set={name}={value}" for name, value in values.items()]
         done = self._helm("install", _NAME, str(self._files.chart), *settings)
         if done.returncode != 0:
@@ -90,12 +93,18 @@ class Controller:
 
         Pods that are killed keep the leader's lease, for which the new ones would wait a quarter of a minute.
         """
+        former = {pod.name for pod in self.pods()}
         self._kube.core.delete_collection_namespaced_pod(self.namespace, label_selector=_LABEL, grace_period_seconds=0)
         with contextlib.suppress(ApiException):
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": f"{_NAME}-leader"}}
             self._kube.delete(lease, self.namespace)
-        self._kube.wait_until_deployed("Deployment", _NAME, self.namespace)
-        wanted = {pod.read()["status"]["podIP"] for pod in self.pods()}
+        pods = wait.until(
+            self.pods,
+            lambda found: len(found) == len(former) and former.isdisjoint(pod.name for pod in found),
+            what="new pods of the controller",
+            timeout=60,
+        )
+        wanted = {pod.wait_until_ready().read()["status"]["podIP"] for pod in pods}
         # The API server would ask a webhook that is gone, and wait ten seconds for its answer.
         wait.until(
             self._endpoints, lambda found: found == wanted, what="the webhook's Service to know the pods", timeout=30
@@ -208,12 +217,12 @@ def get(address: str, host: str, path: str = "/", *, timeout: float = 15) -> Ans
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Many requests: when each was answered, and with what; status 0 for none."""
+    """Many requests: when each began, and with what it was answered; status 0 for nothing."""
 
     answers: Sequence[tuple[float, int]]
 
     def failures(self, since: float = 0) -> dict[int, int]:
-        """Return status → number of answers but 200, of a moment of ``time.monotonic`` and later."""
+        """Return status → number of answers but 200, to requests since a moment of ``time.monotonic``."""
         found: dict[int, int] = {}
         for at, status in self.answers:
             if status != 200 and at >= since:
@@ -235,6 +244,7 @@ def send(address: str, host: str, requests: int, *, at_once: int = 8) -> Generat
 def _send(address: str, host: str, requests: int, answers: list[tuple[float, int]]) -> None:
     connection = http.client.HTTPConnection(address, 80, timeout=15)
     for _ in range(requests):
+        begun = time.monotonic()
         try:
             connection.request("GET", "/", headers={"Host": host})
             response = connection.getresponse()
@@ -243,5 +253,5 @@ def _send(address: str, host: str, requests: int, answers: list[tuple[float, int
         except (OSError, http.client.HTTPException):
             connection.close()
             status = 0
-        answers.append((time.monotonic(), status))
+        answers.append((begun, status))
     connection.close()

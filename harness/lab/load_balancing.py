@@ -20,7 +20,7 @@ from harness.lab.lab import Lab
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.progress import Progress
 
-__all__ = ["ControllerFiles", "bring_up", "controller_files"]
+__all__ = ["ControllerFiles", "bring_up", "controller_files", "image_specs"]
 
 NAMESPACE = "podid-load-balancers"
 _MANIFESTS = CHECKOUT / "fixtures" / "lab" / "load-balancers.yaml"
@@ -61,7 +61,7 @@ def bring_up(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> None
         progress: Where to report.
     """
     found = binaries.ensure(cache_directory(), progress, [binaries.LOAD_BALANCER_CONTROLLER])
-    lab.add_images(cluster.name, _images(found), progress)
+    lab.add_images(cluster.name, image_specs(found), progress)
     with progress.phase("load balancers") as phase:
         phase.step("starting the data plane")
         access = {"AWS_ADDRESS": lab.aws_address, "DATA_PLANE_TOKEN": lab.data_plane_token}
@@ -69,7 +69,8 @@ def bring_up(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> None
         kube.wait_until_deployed("Deployment", "load-balancers", NAMESPACE)
 
 
-def _images(programs: Mapping[str, Path]) -> list[ImageSpec]:
+def image_specs(programs: Mapping[str, Path]) -> list[ImageSpec]:
+    """Return the images of the scenario: controller, application, data plane."""
     controller = "aws-load-balancer-controller"
     package = CHECKOUT / "harness"
     modules = [

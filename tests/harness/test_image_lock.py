@@ -10,6 +10,7 @@ from harness.errors import HarnessFault
 from harness.image_lock import built, pulled, read_lock
 from harness.lab.given import lab_images
 from harness.lab.kind import _aws_image
+from harness.lab.load_balancing import image_specs
 from harness.lab.native import _image_specs
 
 _ENTRY = "{name: x, origin: %s, reference: %s, providers: [kind], purpose: p, licence: l}"
@@ -21,7 +22,7 @@ def write(path: Path, entry: str, schema: str = "podid-images/1") -> Path:
 
 
 def test_every_image_that_a_lab_builds_is_in_the_lock() -> None:
-    programs = {name: Path(name) for name in ("pause", "coredns")}
+    programs = {name: Path(name) for name in ("pause", "coredns", "aws-load-balancer-controller")}
 
     at_start = [*_image_specs(programs, lab_images({}).values()), _aws_image()]
     later = ["old-sdk", "aws-load-balancer-controller", "nginx", "load-balancer", "external-secrets"]
