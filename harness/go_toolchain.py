@@ -18,8 +18,8 @@ from harness.progress import Phase
 
 __all__ = ["GO_MINIMUM", "PINNED", "find_go", "go_environment"]
 
-GO_MINIMUM = (1, 25)
-"""What runc 1.4 and our ``go.mod`` files ask for; Debian 13 and Ubuntu 24.04 have older ones."""
+GO_MINIMUM = (1, 26)
+"""What the AWS Load Balancer Controller asks for; Debian 13 and Ubuntu 24.04 have older ones."""
 
 PINNED = "1.26.6"
 # The Go project's own release, repackaged: both wheels were compared file by file with the toolchain modules

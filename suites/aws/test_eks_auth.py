@@ -1,118 +1,32 @@
-"""A pod's token for a role's credentials: AssumeRoleForPodIdentity from end to end (``eks-api.md`` 5 and 6)."""
+"""A pod's token for a role's credentials: AssumeRoleForPodIdentity from end to end (``eks-api.md`` 5)."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
 
-from harness.cloud.credentials import CredentialRegistry
-from harness.cloud.eks import EksSettings
-from harness.cloud.eks_auth import AssumedForPod, EksAuth, TargetRefused
-from harness.cloud.ports import NamedPolicy, Refusal
 from harness.cloud.sts import caller_identity, role_policies
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.subject.eks_lab import ACCOUNT, ISSUER, READER, SCOPE, Lab
+from harness.subject.eks_lab import ACCOUNT, READER, SCOPE
 from harness.subject.iam_requests import ALLOW_ALL, alone, ask, policy
-
-KEY = rsa.generate_private_key(65537, 2048)
-OTHER_KEY = rsa.generate_private_key(65537, 2048)
-UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-CLUSTER_ARN = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/pod-identity-lab"
-POD_UID = "2b4e8f3c-1d55-4f0e-9a5e-6a1f0c7d9b21"
-SIX_TAGS = [
-    ("eks-cluster-arn", CLUSTER_ARN),
-    ("eks-cluster-name", "pod-identity-lab"),
-    ("kubernetes-namespace", "demo"),
-    ("kubernetes-service-account", "s3-reader"),
-    ("kubernetes-pod-name", "s3-test"),
-    ("kubernetes-pod-uid", POD_UID),
-]
-OTHER_ACCOUNT = "210987654321"
-TARGET = f"arn:aws:iam::{OTHER_ACCOUNT}:role/lab/target"
-EXTERNAL_ID = "eu-west-1/123456789012/pod-identity-lab/demo/s3-reader"
-BOTH = ("sts:AssumeRole", "sts:TagSession")
-NOT_ASSUMED = (
-    400,
-    "AccessDeniedException",
-    "Unauthorized Exception! EKS does not have permissions to assume the associated role.",
+from harness.subject.pod_exchange import (
+    CLUSTER_ARN,
+    NOT_ASSUMED,
+    OTHER_ACCOUNT,
+    OTHER_KEY,
+    POD_UID,
+    SIX_TAGS,
+    UUID4,
+    Exchange,
+    allow,
+    pods_trust,
+    trust,
 )
-
-
-def trust(principal: dict[str, str], *actions: str, condition: Any = None) -> str:
-    statement: dict[str, Any] = {"Effect": "Allow", "Principal": principal, "Action": list(actions or BOTH)}
-    if condition:
-        statement["Condition"] = condition
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-
-def pods_trust(*actions: str, condition: Any = None) -> str:
-    return trust({"Service": "pods.eks.amazonaws.com"}, *actions, condition=condition)
-
-
-def allow(*actions: str, resource: str) -> NamedPolicy:
-    statement = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
-    return NamedPolicy("inline:allow", json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
-
-
-@dataclass
-class Exchange:
-    """EKS Auth over a lab with one cluster."""
-
-    lab: Lab
-    auth: EksAuth
-    credentials: CredentialRegistry
-
-    @classmethod
-    def new(cls, settings: EksSettings = EksSettings()) -> Exchange:  # noqa: B008 - immutable
-        lab, credentials = Lab.new(settings=settings), CredentialRegistry()
-        public = json.loads(RSAAlgorithm.to_jwk(KEY.public_key()))
-        lab.clusters.keys = {"keys": [public | {"kid": "k1", "use": "sig", "alg": "RS256"}]}
-        auth = EksAuth(lab.eks, lab.clusters, lab.iam, credentials, clock=lab.clock, ids=lab.ids)
-        return cls(lab, auth, credentials)
-
-    def token(self, key: rsa.RSAPrivateKey = KEY, pod: str = "s3-test", **changes: Any) -> str:
-        now = int(self.lab.clock.now().timestamp())
-        claims = {
-            "aud": ["pods.eks.amazonaws.com"],
-            "exp": now + 86400,
-            "nbf": now,
-            "iat": now,
-            "iss": ISSUER,
-            "sub": "system:serviceaccount:demo:s3-reader",
-            "kubernetes.io": {
-                "namespace": "demo",
-                "serviceaccount": {"name": "s3-reader", "uid": "7d1c0f1e-52a4-4a0e-8f57-1f8fd4f1a5b0"},
-                "pod": {"name": pod, "uid": POD_UID},
-            },
-        }
-        return jwt.encode(claims | changes, key, algorithm="RS256", headers={"kid": "k1"})
-
-    def assume(self, token: str | None = None, **changes: Any) -> AssumedForPod:
-        request = {"clusterName": "pod-identity-lab", "token": self.token() if token is None else token}
-        return self.auth.assume_role_for_pod_identity(SCOPE, request | changes)
-
-    def refusal(self, token: str | None = None, **changes: Any) -> tuple[int, str, str]:
-        """Return how the exchange was refused, having checked that no credentials were issued."""
-        with pytest.raises(Refusal) as refusal:
-            self.assume(token, **changes)
-        assert len(self.credentials) == 0
-        return refusal.value.status, refusal.value.code, refusal.value.message
-
-    def trust(self, document: str, role: str = READER) -> None:
-        self.lab.iam.roles[role] = replace(self.lab.iam.roles[role], trust_policy=document)
-
-    def permit(self, *policies: NamedPolicy) -> None:
-        self.lab.iam.roles[READER] = replace(self.lab.iam.roles[READER], identity_policies=policies)
 
 
 @pytest.fixture
@@ -120,16 +34,6 @@ def exchange() -> Exchange:
     """demo/s3-reader is associated with a role of universal trust."""
     exchange = Exchange.new()
     exchange.lab.create()
-    return exchange
-
-
-@pytest.fixture
-def chain() -> Exchange:
-    """demo/s3-reader is associated with a role and, behind it, a target role in another account."""
-    exchange = Exchange.new()
-    exchange.lab.add_role(TARGET, trust({"AWS": READER}))
-    exchange.permit(allow(*BOTH, resource=TARGET))
-    exchange.lab.create(targetRoleArn=TARGET)
     return exchange
 
 
@@ -410,160 +314,6 @@ def test_too_large_tags_are_refused_by_name() -> None:
 
     assert (status, code) == (400, "InvalidRequestException")
     assert message == "PackedPolicyTooLarge: Packed size of session tags consumes 141% of allotted space."
-
-
-# --- target roles ---------------------------------------------------------------------------------------------------
-
-
-@requirement("API-601", "API-602", "API-603", "API-605")
-def test_target_role_is_handed_out_and_the_first_session_is_not(chain: Exchange) -> None:
-    """API-601 to API-603, API-605, S15."""
-    assumed = chain.assume()
-
-    first, second = assumed.sessions
-    session = f"eks-pod-identi-s3-test-{UUID4}"
-    prefix = "arn:aws:sts::210987654321:assumed-role/target/"
-    assert re.fullmatch(prefix + session, assumed.response["assumedRoleUser"]["arn"])
-    assert assumed.response["credentials"]["accessKeyId"] == second.credential.access_key_id
-    assert assumed.response["credentials"]["expiration"] == chain.lab.clock.now() + timedelta(seconds=3540)
-    assert first.credential.session_name != second.credential.session_name
-    assert chain.credentials.find(first.credential.access_key_id) is None
-    assert chain.credentials.find(second.credential.access_key_id) is second.credential
-    assert (second.duration_seconds, second.credential.chained) == (3540, True)
-    assert second.caller.role_arn == READER
-
-
-@requirement("API-607")
-def test_tags_are_inherited_by_the_target_session(chain: Exchange) -> None:
-    """API-607, IAM-ABAC-08."""
-    _, second = chain.assume().sessions
-
-    assert second.request.tags == ()
-    assert second.inherited_tags == dict(SIX_TAGS)
-    assert second.credential.principal.tags == dict(SIX_TAGS)
-    assert second.credential.transitive_tags == dict(SIX_TAGS)
-
-
-@requirement("API-604", "API-607")
-@pytest.mark.parametrize(
-    "condition",
-    [
-        {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}},
-        {"StringEquals": {"aws:RequestTag/kubernetes-namespace": "demo"}},
-        {"StringEquals": {"aws:PrincipalTag/kubernetes-namespace": "demo"}},
-        {"StringEquals": {"aws:RequestTag/eks-cluster-arn": CLUSTER_ARN}},
-    ],
-)
-def test_trust_of_the_target_sees_external_id_and_tags(chain: Exchange, condition: Any) -> None:
-    """API-604, API-607."""
-    chain.trust(trust({"AWS": READER}, condition=condition), TARGET)
-
-    assert len(chain.assume().sessions) == 2
-
-
-def _drop_identity(exchange: Exchange) -> None:
-    exchange.permit()
-
-
-def _drop_identity_tag_session(exchange: Exchange) -> None:
-    exchange.permit(allow("sts:AssumeRole", resource=TARGET))
-
-
-def _permit_another_target(exchange: Exchange) -> None:
-    exchange.permit(allow(*BOTH, resource=TARGET + "-2"))
-
-
-def _drop_trust_of_the_first(exchange: Exchange) -> None:
-    exchange.trust(pods_trust("sts:AssumeRole"))
-
-
-def _drop_trust_assume_role(exchange: Exchange) -> None:
-    exchange.trust(trust({"AWS": READER}, "sts:TagSession"), TARGET)
-
-
-def _drop_trust_tag_session(exchange: Exchange) -> None:
-    exchange.trust(trust({"AWS": READER}, "sts:AssumeRole"), TARGET)
-
-
-def _trust_another_role(exchange: Exchange) -> None:
-    exchange.trust(trust({"AWS": READER + "-2"}), TARGET)
-
-
-def _expect_another_external_id(exchange: Exchange) -> None:
-    other = EXTERNAL_ID.replace("/demo/", "/prod/")
-    exchange.trust(trust({"AWS": READER}, condition={"StringEquals": {"sts:ExternalId": other}}), TARGET)
-
-
-def _delete_target(exchange: Exchange) -> None:
-    del exchange.lab.iam.roles[TARGET]
-
-
-@requirement("API-606", "API-608", "API-609")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        _drop_identity,
-        _drop_identity_tag_session,
-        _permit_another_target,
-        _drop_trust_of_the_first,
-        _drop_trust_assume_role,
-        _drop_trust_tag_session,
-        _trust_another_role,
-        _expect_another_external_id,
-        _delete_target,
-    ],
-)
-def test_target_needs_every_permission_on_both_sides(chain: Exchange, fault: Callable[[Exchange], None]) -> None:
-    """API-606, API-608, API-609."""
-    fault(chain)
-
-    assert chain.refusal() == NOT_ASSUMED
-
-
-@requirement("API-608")
-def test_refusal_of_the_target_tells_how_far_it_went(chain: Exchange) -> None:
-    """The first role was assumed; STS's words about the second are for CloudTrail, the pod gets EKS Auth's."""
-    _drop_trust_tag_session(chain)
-
-    with pytest.raises(TargetRefused) as refused:
-        chain.assume()
-
-    source = refused.value.first.credential.principal
-    assert (refused.value.status, refused.value.code, refused.value.message) == NOT_ASSUMED
-    assert (source.role_arn, refused.value.request.role_arn) == (READER, TARGET)
-    assert (refused.value.cause.code, refused.value.cause.message) == (
-        "AccessDenied",
-        f"User: {source.arn} is not authorized to perform: sts:TagSession on resource: {TARGET}",
-    )
-
-
-@requirement("API-507")
-def test_target_without_session_tags_needs_assume_role_only() -> None:
-    """API-507 on both hops."""
-    exchange = Exchange.new()
-    condition = {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}, "Null": {"aws:RequestTag/eks-cluster-arn": "true"}}
-    exchange.lab.add_role(TARGET, trust({"AWS": READER}, "sts:AssumeRole", condition=condition))
-    exchange.trust(pods_trust("sts:AssumeRole"))
-    exchange.permit(allow("sts:AssumeRole", resource=TARGET))
-    exchange.lab.create(targetRoleArn=TARGET, disableSessionTags=True)
-
-    _, second = exchange.assume().sessions
-
-    assert second.credential.principal.tags == {}
-
-
-@requirement("API-512")
-def test_policy_limits_the_target_session_only() -> None:
-    """API-512."""
-    exchange = Exchange.new()
-    document = allow("s3:GetObject", resource="*").document
-    exchange.lab.add_role(TARGET, trust({"AWS": READER}, "sts:AssumeRole"))
-    exchange.permit(allow("sts:AssumeRole", resource=TARGET))
-    exchange.lab.create(targetRoleArn=TARGET, disableSessionTags=True, policy=document)
-
-    first, second = exchange.assume().sessions
-
-    assert (first.credential.session_policies, second.credential.session_policies) == (None, (document,))
 
 
 # --- who decides about tags -----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from harness.errors import HarnessFault
 from harness.image_lock import built, pulled, read_lock
 from harness.lab.given import lab_images
 from harness.lab.kind import _aws_image
-from harness.lab.load_balancing import image_specs
 from harness.lab.native import _image_specs
 
 _ENTRY = "{name: x, origin: %s, reference: %s, providers: [kind], purpose: p, licence: l}"

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from harness.cloud.sigv4 import RawRequest
 
-__all__ = ["SERVICES", "Address", "address_of", "api_name", "scope_of"]
+__all__ = ["SERVICES", "Address", "address_of", "api_name", "claimed_key", "scope_of"]
 
 SERVICES = {
     "cloudtrail": "cloudtrail",
@@ -34,6 +34,7 @@ _ISSUER = re.compile(r"oidc\.eks\.(?P<region>[a-z]{2}-[a-z]+-\d)\.amazonaws\.com
 _REGIONAL = re.compile(r"(?P<service>[a-z0-9-]+)\.(?P<region>[a-z]{2}-[a-z]+-\d)\.amazonaws\.com")
 _GLOBAL = re.compile(r"(?P<service>[a-z0-9-]+)\.amazonaws\.com")
 _CREDENTIAL = re.compile(r"Credential=([^,\s]+)")
+_KEY_ID = re.compile(r"\w{16,128}", re.ASCII)
 GLOBAL_REGION = "us-east-1"
 
 
@@ -70,6 +71,20 @@ def scope_of(raw: RawRequest) -> tuple[str, str]:
 
     A signature of S3's own former kind, which names no scope, is meant for S3 and is refused in its words.
     """
+    parts = _credential_of(raw).rsplit("/", 4)
+    if len(parts) == 5:
+        return parts[2], parts[3]
+    names = {name for name, _ in raw.query_items()}
+    return "", "s3" if {"AWSAccessKeyId", "Signature", "Expires"} <= names else ""
+
+
+def claimed_key(raw: RawRequest) -> str:
+    """Return the access key id that a request claims to be signed with; a word of ours for what cannot be one."""
+    key = _credential_of(raw).partition("/")[0]
+    return key if _KEY_ID.fullmatch(key) else "(unreadable)"
+
+
+def _credential_of(raw: RawRequest) -> str:
     credential = ""
     for value in raw.header_values("authorization"):
         found = _CREDENTIAL.search(value)
@@ -77,11 +92,7 @@ def scope_of(raw: RawRequest) -> tuple[str, str]:
     for name, value in raw.query_items():
         if unquote(name) == "X-Amz-Credential" and not credential:
             credential = unquote(value)
-    parts = credential.rsplit("/", 4)
-    if len(parts) == 5:
-        return parts[2], parts[3]
-    names = {name for name, _ in raw.query_items()}
-    return "", "s3" if {"AWSAccessKeyId", "Signature", "Expires"} <= names else ""
+    return credential
 
 
 def api_name(signing_name: str) -> str | None:

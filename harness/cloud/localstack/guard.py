@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from harness.cloud.localstack import internals
-from harness.cloud.localstack.addresses import SERVICES, Address, address_of, api_name, scope_of
+from harness.cloud.localstack.addresses import SERVICES, Address, address_of, api_name, claimed_key, scope_of
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.control_route import ControlRoute
 from harness.cloud.localstack.emulator import Emulator
@@ -107,13 +107,24 @@ class Guard:
         signing_name = address.service or scope_service or "sts"
         self._name_service(context, call, signing_name)
         # S3's global endpoint takes every region; an address of the lab itself names none.
-        authenticated = verify(
-            call.raw,
-            self._emulator.keys,
-            self._emulator.clock,
-            service=signing_name,
-            region=address.region or None,
-        )
+        try:
+            authenticated = verify(
+                call.raw,
+                self._emulator.keys,
+                self._emulator.clock,
+                service=signing_name,
+                region=address.region or None,
+            )
+        except Refusal as refusal:
+            # Not its further members: S3 shows the caller the whole calculation, token included (IAM-SIG-12).
+            LOG.warning(
+                "%s: refused what key %s signed: %s: %s",
+                signing_name,
+                claimed_key(call.raw),
+                refusal.code,
+                refusal.message,
+            )
+            raise
         family = family_of(signing_name)
         if authenticated.region not in self._known_regions():
             presigned = authenticated.form == "presigned"
