@@ -18,7 +18,7 @@ from harness.progress import Phase
 
 __all__ = ["GO_MINIMUM", "PINNED", "find_go", "go_environment"]
 
-GO_MINIMUM = (1, 26)
+GO_MINIMUM = (1, 26, 2)
 """What the AWS Load Balancer Controller asks for; Debian 13 and Ubuntu 24.04 have older ones."""
 
 PINNED = "1.26.6"
@@ -87,15 +87,15 @@ def find_go(cache: Path, phase: Phase) -> Path:
 
 
 def _version(go: Path) -> tuple[int, ...]:
-    """Return major and minor version, or nothing if the command does not run."""
+    """Return major and minor version and patch, or nothing if the command does not run."""
     try:
         done = subprocess.run(
             [go, "env", "GOVERSION"], env=go_environment(cgo=False), capture_output=True, text=True, check=False
         )
     except OSError:
         return ()
-    version = re.match(r"go(\d+)\.(\d+)", done.stdout)
-    return (int(version[1]), int(version[2])) if version else ()
+    version = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", done.stdout)
+    return (int(version[1]), int(version[2]), int(version[3] or 0)) if version else ()
 
 
 def _pinned(cache: Path, phase: Phase, reason: str) -> Path:

@@ -44,7 +44,7 @@ def find(machine: Path) -> tuple[Path, str]:
 
 
 def test_the_machine_s_go_is_used_when_it_is_new_enough(machine: Path) -> None:
-    own = write_script(machine / "bin/go", "echo go1.25.0")
+    own = write_script(machine / "bin/go", "echo go1.26.2")
 
     assert find(machine)[0] == own
     assert not (machine / "uv-calls").exists()
@@ -84,7 +84,7 @@ def test_without_go_and_without_network_both_ways_out_are_named(machine: Path) -
     with pytest.raises(MissingPrerequisite) as error:
         find(machine)
 
-    assert f"{machine}/bin/go is Go 1.22; Kubernetes" in error.value.message
+    assert f"{machine}/bin/go is Go 1.22.2; Kubernetes" in error.value.message
     assert "dns error" in error.value.message
     assert "https://go.dev/dl/" in error.value.hint
     assert [entry.name for entry in (machine / "cache/go").iterdir()] == [".lock"]
