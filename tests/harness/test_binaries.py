@@ -293,7 +293,7 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
 
 
 def test_every_directory_of_tools_is_a_group() -> None:
-    assert {group.name for group in (*binaries.GROUPS, binaries.KIND, binaries.KUBECTL)} == {
+    assert {group.name for group in (*binaries.GROUPS, binaries.HELM, binaries.KIND, binaries.KUBECTL)} == {
         path.name for path in TOOLS.iterdir() if path.is_dir()
     }
 
