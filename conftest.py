@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import binaries, checkout
-from harness.cluster.base import Cluster, ClusterSpec, Completed
+from harness.cluster.base import Cluster, ClusterSpec, Completed, Node
 from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.canary import VARIABLE as CANARY
@@ -22,19 +22,22 @@ from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
 from harness.conformance.options import add_options
+from harness.conformance.outcomes import could_not_run
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
+from harness.errors import UsageError
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.lab.paths import cache_directory
 from harness.lab.provider import parse_request
 from harness.metering import PodMeter
-from harness.progress import Progress
 from harness.runner import raise_setup_fault
-from harness.scenario import AwsAccount
+from harness.scenario import AwsAccount, shown_progress
 
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
+NODES = 2
+"""As many as any scenario needs of its first cluster."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -113,19 +116,23 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
-    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig)
+    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
+    for role, image in the_lab.given.items():
+        run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
     ground.watch(the_lab.look_for_losses())
     yield the_lab
     if not was_up:
         the_lab.down()
 
 
-def _raise_clusters(lab: Lab, names: Sequence[str], config: pytest.Config) -> None:
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), Progress() as progress:
-        specs = [ClusterSpec.named(name) for name in names]
-        lab.up(specs, progress, parse_request(config.getoption("--provider")))
+def _raise_clusters(
+    lab: Lab, names: Sequence[str], config: pytest.Config, *, nodes: int = 1, nodes_from_start: int = 1
+) -> None:
+    with shown_progress(config) as progress:
+        specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
+        provider = parse_request(config.getoption("--provider"))
+        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start)
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +156,18 @@ def second_cluster(
     run_environment["clusters"] = f"{cluster.name}, {name}"
     ground.watch(lab.look_for_losses())
     return lab.cluster(name)
+
+
+@pytest.fixture(scope="session")
+def second_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: Ground) -> Node:
+    """Another node of the cluster, added for the first scenario that needs two where the provider can; it stays."""
+    if len(cluster.nodes) < NODES:
+        try:
+            _raise_clusters(lab, [cluster.name], pytestconfig, nodes=NODES)
+        except UsageError as error:
+            could_not_run("environment", str(error))
+        ground.watch(lab.look_for_losses())
+    return cluster.nodes[1]
 
 
 @pytest.fixture(scope="session")
@@ -179,10 +198,10 @@ def _administrator(cluster: Cluster, diagnostics: Diagnostics) -> Generator[Kube
 
 
 @pytest.fixture(scope="session")
-def kubectl(cluster: Cluster) -> Callable[..., Completed]:
+def kubectl(pytestconfig: pytest.Config, cluster: Cluster) -> Callable[..., Completed]:
     """``kubectl`` with these arguments, as the cluster's administrator; the machine's, or ours where it has none."""
     found = shutil.which("kubectl")
-    with Progress() as progress:
+    with shown_progress(pytestconfig) as progress:
         program = found or str(binaries.ensure(cache_directory(), progress, [binaries.KUBECTL])["kubectl"])
 
     def run(*arguments: str) -> Completed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import nox
 import nox.command
 
@@ -102,11 +105,24 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def bench(session: nox.Session) -> None:
-    """Measure the policy engine, what the gate adds to LocalStack, and 5,000 associations (-- --rounds N)."""
+def workflows(session: nox.Session) -> None:
+    """Check the GitHub workflows and the action: actionlint, built at first use, and zizmor."""
     sync(session)
-    session.run("python", "tests/bench/bench_iam.py")
-    session.run("python", "tests/bench/bench_aws.py", *session.posargs)
+    session.run("python", "-m", "harness.workflow_lint")
+    session.run("zizmor", "--offline", "--no-progress", ".github")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what tests/bench/ can measure, or what is named (-- agent --peer-command "…")."""
+    sync(session)
+    known = sorted(path.stem.removeprefix("bench_") for path in Path("tests/bench").glob("bench_*.py"))
+    chosen = list(itertools.takewhile(known.__contains__, session.posargs))
+    options = session.posargs[len(chosen) :]
+    if options and not chosen:
+        session.error(f"{options[0]}: name first what is to be measured: {', '.join(known)}")
+    for name in chosen or known:
+        session.run("python", f"tests/bench/bench_{name}.py", *options)
 
 
 @nox.session(default=False)

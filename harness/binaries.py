@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
 import platform
@@ -17,12 +18,13 @@ import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
@@ -30,7 +32,21 @@ from harness.errors import HarnessFault, MissingPrerequisite
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
-__all__ = ["GROUPS", "HELM", "KIND", "KUBECTL", "KUBERNETES", "Group", "ensure", "entries", "missing", "paths"]
+__all__ = [
+    "ACTIONLINT",
+    "AWS_SDK_GO",
+    "GROUPS",
+    "HELM",
+    "KIND",
+    "KUBECTL",
+    "KUBERNETES",
+    "LOAD_BALANCER_CONTROLLER",
+    "Group",
+    "ensure",
+    "entries",
+    "missing",
+    "paths",
+]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 KUBERNETES = "v1.34.4"
@@ -55,6 +71,14 @@ class Group:
     """Go variables that the linker sets, such as the version a program prints."""
     tags: str = ""
     cgo: bool = False
+    files: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Name of a file kept beside the programs → module and path in it (``module:path``): what belongs to a program and
+    may not be committed here, such as its CRDs. A directory becomes an archive."""
+
+    @property
+    def products(self) -> Sequence[str]:
+        """Names of everything that the group's entry of the cache has."""
+        return [*self.programs, *self.files]
 
 
 def _programs(prefix: str, *names: str) -> dict[str, str]:
@@ -108,18 +132,37 @@ GROUPS: Sequence[Group] = (
     ),
 )
 
+_CONTROLLER = "sigs.k8s.io/aws-load-balancer-controller"
+LOAD_BALANCER_CONTROLLER = Group(
+    "aws-load-balancer-controller",
+    "3.2.2",
+    {"aws-load-balancer-controller": _CONTROLLER},
+    {f"{_CONTROLLER}/pkg/version.GitVersion": "v3.2.2"},
+    files={
+        "aws-load-balancer-controller.tgz": f"{_CONTROLLER}:helm/aws-load-balancer-controller",
+        "iam_policy.json": f"{_CONTROLLER}:docs/install/iam_policy.json",
+    },
+)
+"""The AWS Load Balancer Controller with its chart and its IAM policy, for the scenario that installs it."""
+
 HELM = Group("helm", "3.19.0", {"helm": "helm.sh/helm/v3/cmd/helm"})
 """For people and scenarios whose machine has none."""
 
 KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 """kind itself, for machines that have none."""
 
+ACTIONLINT = Group("actionlint", "1.7.12", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"})
+"""Checks our workflows; no lab needs it."""
+
 KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
 """For people whose machine has none; no test needs it."""
 
+AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})
+"""A program of ours with AWS's SDK for Go, to call the emulated AWS as applications do."""
+
 
 def ensure(cache: Path, progress: Progress, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
-    """Return the path of every program of the groups, building what the cache lacks.
+    """Return the path of every program and file of the groups, building what the cache lacks.
 
     Args:
         cache: The harness's cache directory.
@@ -150,11 +193,11 @@ def missing(cache: Path, groups: Sequence[Group] = GROUPS) -> list[Group]:
 
 
 def paths(cache: Path, groups: Sequence[Group] = GROUPS) -> dict[str, Path]:
-    """Return the path of every program of the groups; whether it is there is not looked at."""
+    """Return the path of every program and file of the groups; whether it is there is not looked at."""
     return {
         name: entry / name
         for group, entry in zip(groups, entries(cache, groups), strict=True)
-        for name in group.programs
+        for name in group.products
     }
 
 
@@ -226,6 +269,8 @@ class _Builds:
 def _entry(store: Path, group: Group) -> Path:
     """Return the directory of the group's programs: its name has a digest of what is built, and how."""
     digest = hashlib.sha256(repr((group, _BUILD, _STRIP)).encode())
+    if group.files:
+        digest.update(repr(sorted(group.files.items())).encode())
     sources = TOOLS / group.name
     for file in sorted(path for path in sources.iterdir() if path.suffix in {".mod", ".sum", ".go"}):
         digest.update(file.name.encode() + file.read_bytes())
@@ -243,8 +288,8 @@ def _is_intact(store: Path, group: Group) -> bool:
 
 
 def _digests(directory: Path, group: Group) -> dict[str, str]:
-    """Return the SHA-256 of every program; a file with several names is read once."""
-    files = {name: (directory / name).resolve(strict=True) for name in group.programs}
+    """Return the SHA-256 of every program and file; a file with several names is read once."""
+    files = {name: (directory / name).resolve(strict=True) for name in group.products}
     digests = {file: _sha256(file) for file in set(files.values())}
     return {name: digests[file] for name, file in files.items()}
 
@@ -280,6 +325,9 @@ def _build(cache: Path, group: Group, phase: Phase, call: _Call) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{group.name}-", dir=store))
         try:
             _go_build(go, group, temporary, cache / "logs", call)
+            for name, place in group.files.items():
+                module, _, path = place.partition(":")
+                _copy(_module_directory(go, group, module) / path, temporary / name)
             manifest = {"go": _go_version(go), "sha256": _digests(temporary, group)}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             temporary.chmod(0o755)
@@ -314,6 +362,33 @@ def _go_build(go: Path, group: Group, output: Path, logs: Path, call: _Call) -> 
     for name, package in group.programs.items():
         if name != (made := _executable(group, package)):
             (output / name).symlink_to(made)
+
+
+def _module_directory(go: Path, group: Group, module: str) -> Path:
+    """Return where Go keeps the files of a module that the group's ``go.mod`` pins."""
+    command = [go, "list", "-m", "-f", "{{.Dir}}", module]
+    environment = go_environment(cgo=False)
+    done = subprocess.run(command, cwd=TOOLS / group.name, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not done.stdout.strip():
+        raise HarnessFault(f"the files of module {module} cannot be found: {done.stderr.strip()}")
+    return Path(done.stdout.strip())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; pack a directory, under its own name, so that the same files give the same bytes."""
+    if not source.is_dir():
+        shutil.copyfile(source, target)
+        return
+    with (
+        target.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            entry = tarfile.TarInfo(f"{source.name}/{path.relative_to(source)}")
+            entry.size, entry.mode = path.stat().st_size, 0o644
+            with path.open("rb") as content:
+                archive.addfile(entry, content)
 
 
 def _executable(group: Group, package: str) -> str:

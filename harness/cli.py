@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,10 +21,13 @@ import typer
 
 from harness import binaries
 from harness import doctor as doctor_checks
+from harness.audit_commands import app as audit_app
 from harness.cluster.base import ClusterSpec
+from harness.conformance.interruption import exit_code_of
 from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
+from harness.diagnose_commands import app as diagnose_app
 from harness.doctor_webhook import webhook_checks
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.iam_commands import app as iam_app
@@ -30,12 +35,15 @@ from harness.image_commands import app as images_app
 from harness.image_commands import print_images
 from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab import load_balancing as load_balancers
+from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
+from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
-from harness.runner import how_to_continue, podid_command, run_suites
+from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, run_suites
 
 __all__ = ["app", "main"]
 
@@ -50,6 +58,9 @@ app = typer.Typer(
 app.add_typer(iam_app, name="iam")
 app.add_typer(report_app)
 app.add_typer(images_app, name="images")
+app.add_typer(diagnose_app)
+app.add_typer(audit_app)
+app.add_typer(migrate_app, name="migrate")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -64,9 +75,30 @@ ProviderOption = Annotated[
         help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
     ),
 ]
+Nodes = Annotated[
+    int, typer.Option("--nodes", envvar="PODID_NODES", min=1, max=9, help="Nodes of each cluster, at least.")
+]
 OfflineOption = Annotated[
     bool,
     typer.Option("--offline", envvar="PODID_OFFLINE", help="Refuse at once if something would have to be fetched."),
+]
+AgentImage = Annotated[
+    str,
+    typer.Option(
+        "--agent-image",
+        metavar="IMAGE",
+        envvar="PODID_AGENT_IMAGE",
+        help="Agent to deploy instead of ours: a file of docker save, or on kind a reference.",
+    ),
+]
+WebhookImage = Annotated[
+    str,
+    typer.Option(
+        "--webhook-image",
+        metavar="IMAGE",
+        envvar="PODID_WEBHOOK_IMAGE",
+        help="Webhook to deploy instead of ours, likewise.",
+    ),
 ]
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C, and shells for a program that it ended."""
@@ -80,18 +112,29 @@ def up(
     *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
+    nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    agent_image: AgentImage = "",
+    webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
 ) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
-        the_lab.up([ClusterSpec.named(name) for name in cluster], progress, parse_request(provider), is_offline=offline)
+        specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+        given = _given(agent_image, webhook_image)
+        the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline)
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
     print(f"# Remove it with: {podid_command(lab)} down")
+
+
+def _given(agent_image: str, webhook_image: str) -> dict[Role, str]:
+    """Return what is to run instead of ours."""
+    sources: dict[Role, str] = {"agent": agent_image, "webhook": webhook_image}
+    return {role: source for role, source in sources.items() if source}
 
 
 @app.command()
@@ -167,6 +210,29 @@ def _missing_kubectl(progress: Progress) -> Path | None:
 
 
 @app.command()
+def load_balancing(lab: LabName = DEFAULT_LAB, cluster: str = DEFAULT_CLUSTERS[0]) -> None:
+    """Let the lab's load balancers carry traffic, and print where the controller's chart and IAM policy are."""
+    the_lab = Lab(lab).require()
+    with Progress() as progress:
+        found = the_lab.cluster(cluster)
+        with contextlib.closing(Kube(found.kubeconfig)) as kube:
+            load_balancers.bring_up(the_lab, found, kube, progress)
+        files = load_balancers.controller_files(the_lab, progress)
+    print(f"chart: {files.chart}\nIAM policy: {files.policy}\nhelm: {files.helm}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFAULT_CLUSTERS[0]) -> None:
+    """Run curl with these arguments against the lab's load balancers, whose names only the lab resolves."""
+    address = Lab(lab).require().cluster(cluster).nodes[0].address
+    program = shutil.which("curl")
+    if program is None:
+        raise MissingPrerequisite("there is no curl on this machine", hint="install curl")
+    done = subprocess.run([program, "--noproxy", "*", "--connect-to", f"::{address}:", *context.args], check=False)
+    raise typer.Exit(done.returncode)
+
+
+@app.command()
 def doctor(
     provider: ProviderOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
@@ -200,7 +266,10 @@ def run(
     *,
     lab: LabName = DEFAULT_LAB,
     cluster: Clusters = DEFAULT_CLUSTERS,
+    nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    agent_image: AgentImage = "",
+    webhook_image: WebhookImage = "",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
     only: Only = [],  # noqa: B006
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
@@ -219,7 +288,7 @@ def run(
     """Raise the lab, run the suites, remove the lab, print the verdict. Further arguments go to pytest.
 
     Among them: --report-dir DIR, --baseline FILE, --frozen RELEASE, --subject NAME, --retries N, --repeat N, and paths
-    below suites/.
+    below suites/. Another agent or webhook than ours is held to what AWS's does, unless --subject says otherwise.
     """
     if list_images:
         print_images(provider, as_json=False)
@@ -237,29 +306,55 @@ def run(
         result = run_suites(lab, cluster, ["--dry-run", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
-    the_lab = Lab(lab)
+    the_lab, given = Lab(lab), _given(agent_image, webhook_image)
+    if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
+        arguments.append("--subject=upstream")
     keep = keep or the_lab.exists
     fault: PodidError | None = None
     with Progress() as progress:
         try:
             try:
-                specs = [ClusterSpec.named(name) for name in cluster]
-                the_lab.up(specs, progress, parse_request(provider), is_offline=offline)
+                specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+                the_lab.up(
+                    specs,
+                    progress,
+                    parse_request(provider),
+                    given=given,
+                    nodes_from_start=nodes_wanted(arguments),
+                    is_offline=offline,
+                )
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
+        except Abandoned as abandoned:
+            _leave_at_once(lab, abandoned.number)
         finally:
             if not keep and the_lab.exists:
                 with progress.phase("clean-up"):
-                    the_lab.down()
+                    _remove(the_lab, lab)
     if fault:
         print(f"podid: {fault}", file=sys.stderr)
     for line in how_to_continue(result, lab, kept=keep and not fault):
         print(line)
     print(result.line)
     raise typer.Exit(result.exit_code)
+
+
+def _remove(the_lab: Lab, name: str) -> None:
+    """Remove a lab, unless a person has no time for that."""
+    try:
+        the_lab.down()
+    except KeyboardInterrupt as interrupt:
+        _leave_at_once(name, interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def _leave_at_once(lab: str, number: int) -> NoReturn:
+    """Stop cleaning up, say what is left and how to remove it, and end like a program that a signal ended."""
+    print(f"podid: stopped at once; lab {lab!r} is left, remove it with: {podid_command(lab)} down", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(exit_code_of(number))
 
 
 @app.command()
@@ -315,5 +410,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)

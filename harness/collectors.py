@@ -6,6 +6,7 @@ Collectors for :class:`harness.conformance.diagnostics.Diagnostics`; fixtures re
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ _LOG_BYTES = 1 << 20
 _MOST_COLLECTED = 500
 _MOST_SHOWN = 50
 _SHOWN = ("at", "service", "operation", "method", "principal", "layer", "decisions", "status", "error_code")
+_ERROR = re.compile(r"\b(?:error|fatal|panic)\b|^(?:\S+ )?E[0-9]{4} ", re.IGNORECASE)
 _METRICS = {"eks-pod-identity-agent": 2705, "pod-identity-webhook": 9999}
 """Name of a pod's app → port of its metrics."""
 
@@ -61,7 +63,13 @@ class AwsCalls:
         del since  # the emulator's clock may have been moved: its numbers count
         calls = self._journal.journal(self._next)[-_MOST_COLLECTED:]
         folder.data("aws/calls.json", calls)
-        folder.data("aws/denied.json", [entry for entry in calls if int(entry["status"]) >= 400])
+        denied = [entry for entry in calls if int(entry["status"]) >= 400]
+        folder.data("aws/denied.json", denied)
+        if denied:
+            last = denied[-1]
+            call = f"{last.get('service', '')}:{last.get('operation') or last.get('method', '')}"
+            answer = f"{last['status']} {last.get('error_code', '')}"
+            folder.tell(f"last call that AWS refused: {call} as {last.get('principal') or 'nobody'} → {answer}")
 
 
 def _is_administrator(entry: dict[str, Any]) -> bool:
@@ -84,24 +92,32 @@ class ClusterState:
     def collect(self, folder: Folder, since: datetime) -> None:
         """Write what the cluster looks like; what it does not answer is noted in the place of the answer."""
         del since  # what led to a failure is often older than the test
-        events = self._list("list_event_for_all_namespaces")
-        folder.text(f"{self.name}/events.txt", "\n".join(map(_event, sorted(events, key=_last_seen))) + "\n")
+        self.collect_events(folder)
         folder.data(f"{self.name}/nodes.json", self._list("list_node"))
         pods = self._list("list_pod_for_all_namespaces")
         folder.data(f"{self.name}/pods.json", pods)
         for pod in pods:
             self._collect_pod(folder, pod)
 
+    def collect_events(self, folder: Folder) -> None:
+        """Write what happened in the cluster."""
+        events = self._list("list_event_for_all_namespaces")
+        folder.text(f"{self.name}/events.txt", "\n".join(map(_event, sorted(events, key=_last_seen))) + "\n")
+
     def _collect_pod(self, folder: Folder, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
-        for status in pod.get("status", {}).get("containerStatuses", []):
+        app = next((app for app in _METRICS if name.startswith(app)), None)
+        state = pod.get("status", {})
+        for status in state.get("initContainerStatuses", []) + state.get("containerStatuses", []):
             container = status["name"]
             for previous in (False, True) if status.get("restartCount") else (False,):
                 suffix = ".previous" if previous else ""
                 file = f"{self.name}/logs/{namespace}/{name}.{container}{suffix}.log"
-                folder.text(file, self._log(name, namespace, container, previous=previous))
-        app = next((app for app in _METRICS if name.startswith(app)), None)
+                log = self._log(name, namespace, container, previous=previous)
+                folder.text(file, log)
+                if app and (error := _last_error(log)):
+                    folder.tell(f"{name}{suffix}: {error}")
         if app:
             read = self._core.connect_get_namespaced_pod_proxy_with_path
             port = f"{name}:{_METRICS[app]}"
@@ -138,6 +154,12 @@ def _asked(ask: Any) -> str:
         return f"the API server answered: {error}\n"
 
 
+def _last_error(log: str) -> str:
+    """Return the last line of a log that is of an error; agents and webhooks write JSON, klog's lines or Go's."""
+    lines = reversed(log.splitlines())
+    return next((line for line in lines if _ERROR.search(line)), "")
+
+
 def _last_seen(event: dict[str, Any]) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or "")
 
@@ -166,4 +188,7 @@ class AgentOutput:
         """Write both streams; the lines have times of their own."""
         del since
         for stream, file in self._files.items():
-            folder.text(f"{self.name}/{stream}", file.read_text(errors="replace"))
+            text = file.read_text(errors="replace")
+            folder.text(f"{self.name}/{stream}", text)
+            if error := _last_error(text):
+                folder.tell(f"{self.name}: {error}")

@@ -99,7 +99,7 @@ class DockerImages:
             if found := _intact(path):
                 return found
             phase.total = len(specs) + 1
-            built = [(spec.reference, self._build(spec, phase)) for spec in specs]
+            built = [(spec.reference, self._build(spec, phase), not spec.is_archive) for spec in specs]
             phase.step("writing the archive")
             archive = self._write(path, built)
             self._prune_archives()
@@ -123,7 +123,7 @@ class DockerImages:
             phase.step("storing it")
             path = self._store / f"image-{self._key([spec])}.tar"
             try:
-                self._write(path, [(tag, image)])
+                self._write(path, [(tag, image, True)])
                 with path.open("rb") as file, explained(f"loading {tag}"):
                     self._engine.client.images.load(file)
             finally:
@@ -183,7 +183,12 @@ class DockerImages:
     # --- building ---------------------------------------------------------------------------------------------------
 
     def _build(self, spec: ImageSpec, phase: Phase) -> str:
-        """Build an image and return its ID; the engine keeps its layers as a cache."""
+        """Build an image, or take one in, and return its ID; the engine keeps its layers as a cache."""
+        if spec.is_archive:
+            phase.step(f"storing {spec.reference}")
+            with spec.context.open("rb") as file, explained(f"loading {spec.reference}"):
+                (image,) = self._engine.client.images.load(file)
+            return str(image.id)
         phase.step(f"building {spec.reference}")
         name = f"podid-build/{spec.repository}:{hashlib.sha256(spec.key().encode()).hexdigest()[:12]}"
         with tempfile.TemporaryDirectory(dir=self._store) as directory:
@@ -227,22 +232,27 @@ class DockerImages:
 
     # --- archives ---------------------------------------------------------------------------------------------------
 
-    def _write(self, path: Path, images: Sequence[tuple[str, str]]) -> Archive:
-        """Write an archive of (name, image ID), shared layers once, without the layers of this machine's settings."""
+    def _write(self, path: Path, images: Sequence[tuple[str, str, bool]]) -> Archive:
+        """Write an archive, shared layers once.
+
+        Args:
+            path: The file.
+            images: Name, ID, and whether we built it: then a layer has this machine's settings, and is left out.
+        """
         base_layers = len(self._engine.client.images.get(BASE).attrs["RootFS"]["Layers"])
         draft = path.with_name(f".{path.name}.draft")
         ids: dict[str, str] = {}
         manifest: list[dict[str, Any]] = []
         written: set[str] = set()
         with tarfile.open(draft, "w") as archive:
-            for name, image in images:
+            for name, image, is_ours in images:
                 with tempfile.TemporaryFile(dir=self._store) as file:
                     with explained(f"reading {name}"):
                         for chunk in self._engine.client.images.get(image).save():
                             file.write(chunk)
                     file.seek(0)
                     with tarfile.open(fileobj=file) as saved:
-                        entry = _copy_image(saved, archive, written, drop=base_layers)
+                        entry = _copy_image(saved, archive, written, drop=base_layers if is_ours else None)
                 manifest.append({**entry, "RepoTags": [name]})
                 ids[name] = f"sha256:{entry['Config'].removesuffix('.json')}"
             _add(archive, "manifest.json", json.dumps(manifest).encode())
@@ -315,13 +325,17 @@ def without_layer(configuration: Mapping[str, Any], index: int) -> dict[str, Any
     return {**kept, "rootfs": {**kept["rootfs"], "diff_ids": layers}, "history": history}
 
 
-def _copy_image(saved: tarfile.TarFile, archive: tarfile.TarFile, written: set[str], *, drop: int) -> dict[str, Any]:
+def _copy_image(
+    saved: tarfile.TarFile, archive: tarfile.TarFile, written: set[str], *, drop: int | None
+) -> dict[str, Any]:
     """Copy the one image of an archive, without layer number ``drop``, and return its entry for the manifest."""
     (entry,) = json.load(_open(saved, "manifest.json"))
-    configuration: dict[str, Any] = json.load(_open(saved, entry["Config"]))
+    text = _open(saved, entry["Config"]).read()
+    configuration: dict[str, Any] = json.loads(text)
     names = list(zip(configuration["rootfs"]["diff_ids"], entry["Layers"], strict=True))
-    del names[drop]
-    text = json.dumps(without_layer(configuration, drop), sort_keys=True).encode()
+    if drop is not None:
+        del names[drop]
+        text = json.dumps(without_layer(configuration, drop), sort_keys=True).encode()
     config = f"{hashlib.sha256(text).hexdigest()}.json"
     layers: list[str] = []
     for diff_id, member in names:

@@ -7,13 +7,14 @@
     ├── MissingPrerequisite   the machine lacks something; the hint says how to get it
     ├── HarnessFault          the lab or the harness broke; says nothing about the subject
     └── SubjectFault          the agent or the webhook under test misbehaved
+        └── NotReady          it did not get ready: one requirement fails, and what needs it could not run
 
 Only a :class:`SubjectFault` may ever make a verdict *non-conformant*.
 """
 
 from __future__ import annotations
 
-__all__ = ["HarnessFault", "MissingPrerequisite", "PodidError", "SubjectFault", "UsageError"]
+__all__ = ["HarnessFault", "MissingPrerequisite", "NotReady", "PodidError", "SubjectFault", "UsageError"]
 
 
 class PodidError(Exception):
@@ -51,3 +52,18 @@ class SubjectFault(PodidError):  # noqa: N818 - "fault" is the word of the verdi
     """The subject contradicted its contract outside a plain assertion."""
 
     exit_code = 1
+
+
+class NotReady(SubjectFault):
+    """The subject did not get ready, so that everything which needs it says nothing."""
+
+    def __init__(self, message: str, *, requirement: str, hint: str = "") -> None:
+        """Keep what fails.
+
+        Args:
+            message: As of every error.
+            requirement: ID of the requirement to get ready, which alone is contradicted.
+            hint: As of every error.
+        """
+        super().__init__(message, hint=hint)
+        self.requirement = requirement

@@ -133,6 +133,19 @@ class Builder:
             command += [f"--volume={source}:{target}:ro" for target, source in host_settings(host).items()]
             self._check([*command, context], f"building {name}")
 
+    def take_in(self, name: str, archive: Path) -> None:
+        """Name the one image of an archive that ``docker save`` wrote.
+
+        Args:
+            name: Name and tag in the builder's storage.
+            archive: The file.
+
+        Raises:
+            HarnessFault: It cannot be read.
+        """
+        printed = self._check([*self._buildah, "pull", "--quiet", f"docker-archive:{archive}"], f"reading {archive}")
+        self._check([*self._buildah, "tag", printed.split()[-1], name], f"naming the image of {archive}")
+
     def push(self, name: str, target: str) -> str:
         """Push an image and return its digest.
 
@@ -155,7 +168,8 @@ class Builder:
         if len(images) > _MOST_LAYERS:
             self._check([*self._buildah, "rmi", "--prune", "--force"], "removing old layers")
 
-    def _check(self, command: Sequence[str | Path], what: str, hint: str = "") -> None:
+    def _check(self, command: Sequence[str | Path], what: str, hint: str = "") -> str:
+        """Run a command and return what it printed."""
         try:
             done = self._run(command)
         except OSError as error:
@@ -163,7 +177,7 @@ class Builder:
                 raise MissingPrerequisite(f"{what} failed: {error}", hint=_NO_SPACE_HINT) from error
             raise
         if done.returncode == 0:
-            return
+            return done.stdout
         last = "\n".join(f"  {line}" for line in done.stdout.strip().splitlines()[-8:])
         message = f"{what} failed; {self._log} ends with:\n{last}"
         if re.search("no space left on device", done.stdout, re.IGNORECASE):

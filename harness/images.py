@@ -1,4 +1,4 @@
-"""Container images of the lab: built from our Dockerfiles and kept in the lab registry's storage.
+"""Container images of the lab: built from our Dockerfiles, or given, and kept in the lab registry's storage.
 
 The storage is a cache: an image is built again only when something that it is made of changed, and its blobs are
 verified on every use.
@@ -44,14 +44,19 @@ _BLOBS = "docker/registry/v2/blobs"
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image to build."""
+    """An image to build, or one that somebody else built."""
 
     reference: str
     """Full name, such as ``docker.io/amazon/aws-cli:latest``."""
     context: Path
-    """Directory with a Dockerfile, and what it copies."""
+    """Directory with a Dockerfile, and what it copies; an archive (``docker save``) that is taken as it is."""
     extra_files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     """Name in the context → file that is added to it."""
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether somebody else built it."""
+        return self.context.is_file()
 
     @property
     def repository(self) -> str:
@@ -65,6 +70,8 @@ class ImageSpec:
 
     def files(self) -> list[tuple[str, Path]]:
         """Return what the image is made of, without what .dockerignore names: (name in the context, file), sorted."""
+        if self.is_archive:
+            return [("image.tar", self.context)]
         rules = _ignore_rules(self.context / ".dockerignore")
         names = [(str(path.relative_to(self.context)), path) for path in self.context.rglob("*") if path.is_file()]
         own = [(name, path) for name, path in names if not _is_ignored(name, rules)]
@@ -149,12 +156,16 @@ def ensure(specs: Sequence[ImageSpec], cache: Path, registry: Path, progress: Pr
         builder = Builder(cache, phase)
         with _running_registry(registry, cache) as address:
             for spec in lacking:
-                phase.step(f"building {spec.reference}")
                 _record(cache, spec).unlink(missing_ok=True)
-                if "FROM debian:trixie-slim" in (spec.context / "Dockerfile").read_text():
-                    builder.make_base()
                 key, name = spec.key(), f"localhost/podid-build/{spec.repository}:{spec.tag}"
-                builder.build(name, spec.files())
+                if spec.is_archive:
+                    phase.step(f"storing {spec.reference}")
+                    builder.take_in(name, spec.context)
+                else:
+                    phase.step(f"building {spec.reference}")
+                    if "FROM debian:trixie-slim" in (spec.context / "Dockerfile").read_text():
+                        builder.make_base()
+                    builder.build(name, spec.files())
                 digest = builder.push(name, f"{address}/{spec.repository}:{spec.tag}")
                 _record(cache, spec).write_text(json.dumps({"key": key, "digest": digest}))
         builder.prune()

@@ -18,6 +18,7 @@ import yaml
 
 from harness import wait
 from harness.cluster.base import Completed
+from harness.errors import HarnessFault
 
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests", "pod_manifest"]
 
@@ -43,12 +44,18 @@ def load_manifests(path: Path, replacements: Mapping[str, str] | None = None) ->
 class Kube:
     """A client for one cluster, by its kubeconfig."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        """Read the kubeconfig; the API server is not asked yet."""
-        self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig))
+    def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
+        """Read the kubeconfig; the API server is not asked yet.
+
+        Args:
+            kubeconfig: The file.
+            context: Its context; None for the current one.
+        """
+        self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig), context)
         self._discovery_cache = kubeconfig.with_name("discovery.json")
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
+        self.networking: Any = kubernetes.client.NetworkingV1Api(self._api)
         self._dynamic: Any = None
 
     def close(self) -> None:
@@ -62,6 +69,43 @@ class Kube:
         except (OSError, urllib3.exceptions.HTTPError):
             return False
         return response.status == 200
+
+    def get(self, path: str, **query: str) -> Manifest | None:
+        """Return what the API has at a path, field names as in the API; None if there is nothing.
+
+        Args:
+            path: Such as ``/api/v1/namespaces/demo/pods/s3-test``.
+            query: Parameters such as ``labelSelector``.
+
+        Raises:
+            HarnessFault: The API server does not answer, or does not allow it.
+        """
+        serialized = self._api.param_serialize(
+            "GET",
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = self._api.call_api(*serialized, _request_timeout=30)
+        except (OSError, urllib3.exceptions.HTTPError, ApiException) as error:
+            raise HarnessFault(
+                f"the API server at {self._api.configuration.host} did not answer GET {path}: {error}"
+            ) from error
+        content = response.read()
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise HarnessFault(
+                f"the API server refused GET {path}: {response.status} {content.decode(errors='replace')[:500]}",
+                hint="whoever looks needs to be allowed to get and list; see: kubectl auth can-i --list",
+            )
+        return json.loads(content)
+
+    def items(self, path: str, **query: str) -> list[Manifest]:
+        """Return what the API lists at a path; nothing where there is no such API."""
+        return (self.get(path, **query) or {"items": []})["items"]
 
     def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
         """Apply objects server-side, in order.
@@ -93,6 +137,11 @@ class Kube:
     def read(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Manifest:
         """Return an object as JSON, field names as in the API."""
         return self._resource({"apiVersion": api_version, "kind": kind}).get(name=name, namespace=namespace).to_dict()
+
+    def read_all(self, api_version: str, kind: str, namespace: str | None = None) -> list[Manifest]:
+        """Return all objects of a kind, of a namespace if it is given."""
+        found = self._resource({"apiVersion": api_version, "kind": kind}).get(namespace=namespace)
+        return found.to_dict()["items"]
 
     @contextlib.contextmanager
     def namespace(self, name: str) -> Generator[str]:
@@ -168,6 +217,16 @@ class Kube:
             what=f"{kind} {namespace}/{name} to be rolled out",
             timeout=timeout,
             hint=f"see: kubectl --namespace {namespace} describe {kind.lower()},pod",
+        )
+
+    def wait_until_nodes_are_ready(self, names: Sequence[str], timeout: float = 120) -> None:
+        """Wait until these nodes are there and take pods."""
+        wait.until(
+            lambda: sorted(set(names) - {node.metadata.name for node in self.core.list_node().items if _takes(node)}),
+            lambda missing: not missing,
+            what=f"nodes {', '.join(names)} to be ready",
+            timeout=timeout,
+            hint="see: kubectl describe node",
         )
 
     def pods(self, namespace: str, label_selector: str) -> list[Pod]:
@@ -294,6 +353,10 @@ class Pod:
         """Delete the pod and wait until it is gone."""
         self.kube.core.delete_namespaced_pod(self.name, self.namespace, grace_period_seconds=0)
         wait.until(lambda: not _exists(self.read), what=f"pod {self.namespace}/{self.name} to go", timeout=60)
+
+
+def _takes(node: Any) -> bool:
+    return any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or ())
 
 
 def _exists(call: Callable[[], object]) -> bool:

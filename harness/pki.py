@@ -65,6 +65,17 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
+    @classmethod
+    def read(cls, directory: Path, name: str) -> Authority:
+        """Return the authority whose key pair was written to a directory."""
+        authority = cls.__new__(cls)
+        key = serialization.load_pem_private_key((directory / f"{name}.key").read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{name}.key in {directory} is none of ours")
+        authority._key = key  # noqa: SLF001 - its own
+        authority._certificate = x509.load_pem_x509_certificate((directory / f"{name}.crt").read_bytes())  # noqa: SLF001
+        return authority
+
     @property
     def certificate(self) -> str:
         """The CA certificate, PEM."""

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
-from harness.conformance.compare import compare
+from harness.conformance.artifacts import PUBLISH
+from harness.conformance.compare import compare, since
 from harness.conformance.frozen import freeze, read_all, read_frozen
-from harness.conformance.history import DEFAULT, note_run, read_flakes
-from harness.conformance.ledger import Level, read_ledger
+from harness.conformance.history import DEFAULT, last_outcomes, note_run, read_flakes
+from harness.conformance.ledger import Level, Requirement, read_ledger
 from harness.conformance.merge import bring_diagnostics, merge
 from harness.conformance.record import read_run
 from harness.conformance.release import objections
 from harness.conformance.reports import write_reports
 from harness.conformance.selection import select
-from harness.conformance.store import rewrite, save
+from harness.conformance.store import rewrite, save, seal
 from harness.errors import HarnessFault, UsageError
 from harness.lab.paths import CHECKOUT
 from harness.runner import collect_bindings
@@ -68,7 +69,8 @@ def compare_runs(
     """Say what changed between two runs. Exit code 1: a MUST was lost; 2: the runs do not allow an all-clear."""
     run = read_run(new)
     against = objections(run, read_frozen(FROZEN, release), read_flakes(history)) if release else ()
-    comparison = compare(read_run(old), run, against)
+    first, second = (str((path if path.is_dir() else path.parent) / "index.html") for path in (old, new))
+    comparison = compare(read_run(old), run, against, (first, second))
     match form:
         case Form.TEXT:
             print(comparison.text())
@@ -90,17 +92,23 @@ def report(directory: Annotated[Path, typer.Argument(help="A run's directory.")]
 def merge_runs(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of runs.")],
     report_dir: Annotated[Path, typer.Option("--report-dir", help="Where the directory is made.")] = Path("reports"),
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="RUN", help="An earlier run; the summary says what changed since."),
+    ] = None,
     history: History = HISTORY,
 ) -> None:
     """Make one report of several runs: suites of one subject, or all shards. The exit code is that of the verdict."""
     runs = [read_run(directory) for directory in directories]
     identifier = f"merged-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = merge(identifier, runs)
+    run = replace(run, since=since(read_run(against), run)) if against else run
     directory = report_dir / identifier
     directory.mkdir(mode=0o700, parents=True)
     bring_diagnostics({part.id: source for source, part in zip(directories, runs, strict=True)}, directory)
-    save(directory, run)
-    _complain(write_reports(directory, run))
+    complaints = write_reports(directory, save(directory, run))
+    seal(directory, may_leave=all((source / PUBLISH).is_dir() for source in directories))
+    _complain(complaints)
     if shards := [part for part in runs if part.shard]:
         note_run(history, merge(identifier, shards))
     print(f"{run.line} — {directory / 'index.html'}")
@@ -117,8 +125,9 @@ def list_requirements(
     only: Only = [],  # noqa: B006 - typer copies it
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    history: History = HISTORY,
 ) -> None:
-    """List the requirements and the tests that decide them."""
+    """List the requirements: level, feature, tier, status, last outcome, mutants, and the tests that decide them."""
     ledger = read_ledger(REQUIREMENTS)
     asked = select(ledger, only, cast("list[Level]", level), {file.stem for file in SUITES.rglob("test_*.py")})
     tests: dict[str, list[str]] = {}
@@ -130,16 +139,50 @@ def list_requirements(
         for entry in ledger.values()
         if any(asked.asks(entry, node.partition("::")[0]) for node in tests.get(entry.id, [""]))
     ]
+    mutants, last = _killers(), last_outcomes(history)
+    lines = [_listed(entry, tests.get(entry.id, []), mutants.get(entry.id, []), last.get(entry.id)) for entry in chosen]
     if as_json:
-        print(json.dumps([asdict(entry) | {"tests": tests.get(entry.id, [])} for entry in chosen], indent=1))
+        print(json.dumps(lines, indent=1, ensure_ascii=False))
         return
-    for entry in chosen:
-        print(f"{entry.id:16} {entry.level:6} {entry.sentence}")
-        why = f"untestable: {entry.untestable}" if entry.untestable else "provisional: no test decides it"
-        why = f"withdrawn in {entry.withdrawn}" if entry.withdrawn else why
-        print("\n".join(f"{'':24}{line}" for line in tests.get(entry.id, [why])))
+    for line in lines:
+        print(f"{line['id']:16} {line['level']:6} {line['sentence']}")
+        facts = [line["feature"], line["tier"], line["status"], f"last {line['last'] or 'never'}"]
+        facts += [f"mutants {' '.join(line['mutants'])}"] if line["mutants"] else []
+        print(
+            f"{'':24}{' · '.join(fact for fact in facts if fact)} · confirmed on AWS {line['aws_verified'] or 'never'}"
+        )
+        why = f"withdrawn in {line['withdrawn']}" if line["withdrawn"] else f"untestable: {line['untestable']}"
+        why = why if line["status"] != "provisional" else "provisional: no test decides it"
+        print("\n".join(f"{'':24}{text}" for text in line["tests"] or [why]))
     decided = sum(entry.id in tests for entry in chosen)
     print(f"{len(chosen)} requirements, {decided} decided by tests", file=sys.stderr)
+
+
+def _listed(entry: Requirement, tests: list[str], mutants: list[str], last: str | None) -> dict[str, Any]:
+    """Return what a line of the list says; no requirement was confirmed on real AWS so far."""
+    status = (
+        "withdrawn" if entry.withdrawn else "untestable" if entry.untestable else "stable" if tests else "provisional"
+    )
+    # Scenarios lie directly in suites/ and stand on a cluster, the other suites on processes.
+    tiers = sorted({"cluster" if node.count("/") == 1 else "process" for node in tests})
+    facts = {"subject": entry.subject, "feature": entry.profile, "tier": "+".join(tiers), "status": status}
+    known = {"tests": tests, "mutants": mutants, "last": last or "", "aws_verified": ""}
+    return asdict(entry) | facts | known
+
+
+def _killers() -> dict[str, list[str]]:
+    """Return requirement ID → mutants that it must find out; nothing where agent and webhook are not installed."""
+    try:
+        from harness.subject.mutants.catalogue import all_mutants  # noqa: PLC0415 - it imports agent and webhook
+
+        mutants = all_mutants()
+    except ModuleNotFoundError:
+        return {}
+    killers: dict[str, list[str]] = {}
+    for mutant in mutants:
+        for name in mutant.must_kill:
+            killers.setdefault(name, []).append(mutant.name)
+    return killers
 
 
 @app.command()

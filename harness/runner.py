@@ -25,9 +25,11 @@ from harness.lab.paths import CHECKOUT
 
 __all__ = [
     "SETUP_FAULT_VARIABLE",
+    "Abandoned",
     "Result",
     "collect_bindings",
     "how_to_continue",
+    "nodes_wanted",
     "podid_command",
     "raise_setup_fault",
     "run_suites",
@@ -38,6 +40,15 @@ DEFAULT_LAB = "podid"
 SETUP_FAULT_VARIABLE = "PODID_SETUP_FAULT"
 """Environment variable that tells the suites why there is no lab, so that the record and the reports say it."""
 _OUTPUT = ("-v", "--override-ini=console_output_style=count", "--durations=5")
+
+
+class Abandoned(BaseException):
+    """A second signal: whoever sent it does not want to wait for the end of anything."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal."""
+        self.number = number
+        super().__init__(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,17 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
     return Result(ExitCode.HARNESS_ERROR, line, ())
 
 
+def nodes_wanted(arguments: Sequence[str]) -> int:
+    """Return how many nodes the scenarios that pytest's arguments choose need.
+
+    Two only where one asks for the fixture ``second_node``: every node takes its time to get its images.
+    """
+    chosen = [CHECKOUT / argument.partition("::")[0] for argument in arguments if argument.startswith("suites")]
+    places = chosen or [CHECKOUT / "suites"]
+    files = [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]
+    return 2 if any(file.exists() and "second_node" in file.read_text() for file in files) else 1
+
+
 def _scenarios(suites: Path) -> list[str]:
     """Return arguments that choose what needs a lab: the files directly in ``suites/``; its folders need none.
 
@@ -92,11 +114,20 @@ def run_to_its_end(command: Sequence[str], environment: dict[str, str], director
     """Run a program to its end, and let it have its end: an interruption reaches it once, and it is waited for.
 
     ``subprocess.run`` would kill it a quarter of a second after a Ctrl-C, in the middle of its clean-up and reports.
+
+    Raises:
+        Abandoned: A second interruption; the program was killed.
     """
     with subprocess.Popen(command, cwd=directory, env=environment) as process:
+        received: list[int] = []
 
         def forward(number: int, _frame: FrameType | None) -> None:
-            # A terminal sends Ctrl-C to the program as well; a second one would stop its clean-up.
+            received.append(number)
+            if len(received) > 1:
+                # Nothing is worth waiting for any more.
+                process.kill()
+                raise Abandoned(number)
+            # A terminal sends Ctrl-C to the program as well, for which two would be one too many.
             if number == signal.SIGTERM or not sys.stdin.isatty():
                 process.send_signal(signal.SIGINT)
 
@@ -155,7 +186,7 @@ def how_to_continue(result: Result, lab: str, *, kept: bool) -> list[str]:
     lines: list[str] = []
     if result.failed:
         option = "" if lab == DEFAULT_LAB else f"--lab {lab} "
-        lines.append(f"again:  python3 -m nox -s e2e -- --keep {option}{shlex.quote(result.failed[0])}")
+        lines.append(f"again:  python3 -m nox -s e2e -- --keep --partial {option}{shlex.quote(result.failed[0])}")
     if kept:
         lines += [f"enter:  {podid_command(lab)} exports", f"remove: {podid_command(lab)} down"]
     return lines

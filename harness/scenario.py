@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness import wait
-from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, SubjectFault
 from harness.kube import Kube, Manifest, Pod
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
+from harness.progress import Progress
 
 __all__ = [
     "AGENT_ADDON",
@@ -30,12 +33,16 @@ __all__ = [
     "CredentialsResponse",
     "Event",
     "LogReader",
+    "admitted_variables",
     "assume_role_records",
     "caller_identity",
     "credentials_response",
     "decode_token",
+    "hide_agent_link",
     "read_document",
     "session_of",
+    "show_agent_link",
+    "shown_progress",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
     "without_agent",
@@ -52,9 +59,32 @@ _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-id
 _PAUSE = ("sleep", "3600")
 
 
+def hide_agent_link(cluster: Cluster, node: Node) -> None:
+    """Take away the link that an agent leaves behind: its address is then routed away, and nobody answers.
+
+    Hidden and not deleted, because some agents need to find it. The kernel answers for addresses of a link that is
+    down, so they have to go.
+    """
+    steps = "ip address flush dev pod-id-link0; ip link set pod-id-link0 down name pod-id-away"
+    cluster.run_on_node(node.name, ["sh", "-c", steps])
+
+
+def show_agent_link(cluster: Cluster, node: Node) -> None:
+    """Put back what :func:`hide_agent_link` took away; the next agent gives it its addresses."""
+    cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-away", "name", "pod-id-link0"])
+
+
+@contextlib.contextmanager
+def shown_progress(config: pytest.Config) -> Generator[Progress]:
+    """Report what takes long to the person who waits, although pytest keeps what tests print."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), Progress() as progress:
+        yield progress
+
+
 @contextlib.contextmanager
 def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[None]:
-    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put the agent back at the end."""
+    """Make the nodes look as if no agent ever ran there: no add-on, no pod, no link; put all of it back at the end."""
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
     aws.delete_agent_addon(cluster.name)
@@ -66,10 +96,11 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube) -> Generator[No
             timeout=60,
         )
         for node in cluster.nodes:
-            # The agent leaves its link behind; without it the address is routed away and nobody answers.
-            cluster.run_on_node(node.name, ["ip", "link", "delete", "pod-id-link0"])
+            hide_agent_link(cluster, node)
         yield
     finally:
+        for node in cluster.nodes:
+            show_agent_link(cluster, node)
         aws.create_agent_addon(cluster.name)
         aws.wait_until_agent_is_active(cluster.name)
 
@@ -81,6 +112,19 @@ def read_document(path: Path, cluster: Cluster) -> str:
     text = text.replace(article.issuer.removeprefix("https://"), spec.issuer.removeprefix("https://"))
     # As an external ID has it: region, account, cluster, namespace, ServiceAccount.
     return text.replace(f"/{article.account}/{article.name}/", f"/{spec.account}/{spec.name}/")
+
+
+def admitted_variables(pod: Pod) -> dict[str, str]:
+    """Return the variables of the first container's specification, in order; what was admitted becomes evidence."""
+    admitted = pod.read()
+    variables: list[Manifest] = admitted["spec"]["containers"][0].get("env", [])
+    content = {
+        "uid": admitted["metadata"]["uid"],
+        "variables": variables,
+        "volumes": admitted["spec"].get("volumes", []),
+    }
+    attach(Evidence("admission", f"pod {pod.namespace}/{pod.name} as admitted: {len(variables)} variables", content))
+    return {entry["name"]: entry.get("value", "") for entry in variables}
 
 
 def caller_identity(pod: Pod, *options: str) -> dict[str, str]:

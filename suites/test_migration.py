@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class Application:
         self._kube = kube
         self._kubectl = kubectl
         self._logs: list[LogReader] = []
+        self.restarts: dict[str, datetime] = {}
+        """Pod → when it was ready."""
 
     def start(self) -> Moment:
         """``kubectl apply -f``: the ServiceAccount with its annotation, and the Deployment."""
@@ -98,6 +100,7 @@ class Application:
     def _follow(self) -> Moment:
         self._kube.wait_until_deployed("Deployment", "app", NAMESPACE)
         self._logs.append(LogReader(self.pod))
+        self.restarts[self.pod.name] = datetime.now(UTC)
         return self.look(reads=1)  # it became ready with its first
 
     @property
@@ -362,19 +365,26 @@ def test_no_read_failed_on_the_whole_way(application: Application, migrated: Mom
     reads = application.reads()
 
     lines = [line for printed in reads.values() for line in printed]
-    attach(Evidence("text", f"the {len(lines)} reads of the whole migration, second by second", timeline(reads)))
+    attach(Evidence("plot", f"the {len(lines)} reads of the whole migration", drawn(reads, application.restarts)))
     assert [line for line in lines if not line.endswith("Z read")] == []
     assert len(reads) == 6
     assert all(reads.values())
 
 
-def timeline(reads: dict[str, list[str]]) -> str:
-    """Draw a line for each pod, a column for each second: a dot for a read, an X for one that failed."""
-    marks = {
-        pod: {datetime.fromisoformat(line[:20]): "." if line.endswith(" read") else "X" for line in lines}
+def drawn(reads: dict[str, list[str]], restarts: dict[str, datetime]) -> dict[str, Any]:
+    """Return the reads as a plot: a line for each pod, a point for each read, and when each step restarted it."""
+    points = {
+        pod: [(datetime.fromisoformat(line[:20]), line.endswith(" read")) for line in lines]
         for pod, lines in reads.items()
     }
-    moments = [at for row in marks.values() for at in row]
-    first, seconds = min(moments), int((max(moments) - min(moments)).total_seconds()) + 1
-    columns = [first + timedelta(seconds=number) for number in range(seconds)]
-    return "\n".join(f"{pod:24} {''.join(row.get(at, ' ') for at in columns)}" for pod, row in marks.items())
+    first = min(at for row in points.values() for at, _ in row)
+    return {
+        "series": [
+            {"name": pod, "points": [[(at - first).total_seconds(), good] for at, good in row]}
+            for pod, row in points.items()
+        ],
+        "events": [
+            {"at": max(0.0, (at - first).total_seconds()), "what": f"pod {pod} is ready"}
+            for pod, at in restarts.items()
+        ],
+    }

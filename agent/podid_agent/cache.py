@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from podid_agent.clock import Clock
 from podid_agent.credentials import PodCredentials
+from podid_agent.http1_response import Response
+from podid_agent.journal import encode_members
 from podid_agent.tokens import TokenClaims
 
-__all__ = ["LEAST_LIFE", "CredentialCache", "Entry", "renewal_delay"]
+__all__ = ["LEAST_LIFE", "CredentialCache", "Entry", "log_fields", "renewal_delay"]
 
 LEAST_LIFE = 15.0
 """Credentials with so many seconds left, or fewer, are not served (AGT-404)."""
@@ -44,6 +46,25 @@ class Entry:
     """When the credentials last handed to a client expire, likewise (AGT-464)."""
 
     renewing: bool = False
+    response: Response = field(init=False, repr=False)
+    """The answer with these credentials, made once for all hits (AGT-1106)."""
+
+    log_members: str = field(init=False, repr=False)
+    """Whose entry it is, as members of a log line; likewise."""
+
+    def __post_init__(self) -> None:
+        self.response = Response(200, self.credentials.body, "application/json")
+        self.describe()
+
+    def describe(self) -> None:
+        """Take over whose entry it is from its claims."""
+        self.log_members = encode_members(log_fields(self.claims, self.credentials))
+
+
+def log_fields(claims: TokenClaims, credentials: PodCredentials) -> Mapping[str, str]:
+    """Return whose credentials they are as fields of a log line."""
+    association_id = credentials.association_id
+    return {**claims.identity, "association-id": association_id} if association_id else claims.identity
 
 
 def renewal_delay(life: float, retention: float, spread: float) -> float:
@@ -114,6 +135,7 @@ class CredentialCache:
     def bind(self, entry: Entry, token: bytes, claims: TokenClaims) -> None:
         """Let an entry belong to a newer token of its pod, which somebody has verified (AGT-905, AGT-918)."""
         entry.token, entry.claims = token, claims
+        entry.describe()
 
     def life(self, credentials: PodCredentials) -> float:
         """Return the seconds that credentials have left by the wall clock."""
@@ -121,8 +143,9 @@ class CredentialCache:
 
     def is_usable(self, entry: Entry) -> bool:
         """Whether an entry has more than 15 s left, by both clocks: steps of one must not revive it (AGT-410)."""
-        left = min(self.life(entry.credentials), entry.ends_at - self._clock.monotonic())
-        return left > LEAST_LIFE
+        clock = self._clock
+        by_wall = entry.credentials.expires_at - clock.wall() > LEAST_LIFE
+        return by_wall and entry.ends_at - clock.monotonic() > LEAST_LIFE
 
     def store(self, key: bytes, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:
         """Add or replace what a request fetched, as used."""
@@ -152,8 +175,9 @@ class CredentialCache:
 
     def remove_expired(self) -> None:
         """Remove what can never be served again (AGT-466)."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
         for entry in self:
-            if entry.ends_at <= self._clock.monotonic() or self.life(entry.credentials) <= 0:
+            if entry.ends_at <= now or entry.credentials.expires_at <= wall:
                 self.remove(entry, "expired")
 
     def _entry(self, key: bytes, token: bytes, claims: TokenClaims, credentials: PodCredentials) -> Entry:

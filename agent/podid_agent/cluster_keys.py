@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import aiohttp
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
 from podid_agent.clock import Clock
+from podid_agent.http1_client import CallError, HTTPClient
 from podid_agent.journal import Journal
 
 __all__ = ["ClusterKey", "ClusterKeys", "read_keys"]
@@ -171,7 +171,7 @@ class ClusterKeys:
         except _TooOldError as error:
             self._keys = {}
             self._journal.warning(f"Tokens cannot be verified here: {error}")
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+        except (CallError, OSError, ValueError) as error:  # TimeoutError is an OSError
             self._journal.warning("Cannot fetch the cluster's keys", {"error": f"{type(error).__name__}: {error}"})
             self._keys = self._keys or self._load()
         else:
@@ -184,17 +184,16 @@ class ClusterKeys:
         # API servers' CAs may lack what Python 3.13 and later want of a certificate.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         token = (self._account / "token").read_text().strip()
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context),
-            timeout=aiohttp.ClientTimeout(total=_FETCH_TIMEOUT),
-            headers={"Authorization": f"Bearer {token}"},
-            trust_env=False,
-            raise_for_status=True,
-        ) as session:
-            async with session.get(f"{self._url}/version") as response:
-                _check_version(await response.text())
-            async with session.get(f"{self._url}/openid/v1/jwks") as response:
-                return await response.text()
+        headers = {"Authorization": f"Bearer {token}"}
+        async with HTTPClient(tls=context, timeout=_FETCH_TIMEOUT) as client:
+            _check_version(await self._get(client, "/version", headers))
+            return await self._get(client, "/openid/v1/jwks", headers)
+
+    async def _get(self, client: HTTPClient, path: str, headers: Mapping[str, str]) -> str:
+        answer = await client.call("GET", f"{self._url}{path}", headers)
+        if answer.status != 200:
+            raise ValueError(f"{path}: status {answer.status}")
+        return answer.body.decode()
 
     def _load(self) -> dict[str, ClusterKey]:
         """Read the copy of an earlier life (AGT-917)."""

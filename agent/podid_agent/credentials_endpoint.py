@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any
 
+from prometheus_client import Counter, Histogram
+
+from podid_agent.cache import log_fields
 from podid_agent.clock import Clock
 from podid_agent.config import DEFAULT_BIND_HOSTS
 from podid_agent.errors import CannotCallError, CredentialsError, InvalidAnswerError
 from podid_agent.fetching import Fetcher, Source
 from podid_agent.http1_request import Request
 from podid_agent.http1_response import NOT_FOUND, Response, text_error
-from podid_agent.journal import FailureSummary, Journal
+from podid_agent.journal import FailureSummary, Journal, encode_members, encode_text
 from podid_agent.metrics import Metrics
 from podid_agent.rate_limit import TokenBucket
 from podid_agent.tokens import InvalidTokenError, TokenClaims, check_times, parse_token
@@ -54,7 +57,9 @@ class CredentialsEndpoint:
         self._failures = failures
         self._limiter = TokenBucket(_REQUESTS_PER_SECOND, _BURST, clock.monotonic)
         self._rate_limited = metrics.rate_limited.labels(listener)
-        self._listener = listener
+        self._series: dict[tuple[int, Source], tuple[Counter, Histogram]] = {}
+        self._listener = encode_text(listener)
+        self._is_logged = journal.is_enabled("info")
         self._keyed_by_pod = keyed_by_pod
         # Upstream's cache wraps these texts, so they are longer with caching on.
         self._prefix = "error getting credentials to cache: " if caching else ""
@@ -66,23 +71,22 @@ class CredentialsEndpoint:
         if not self._limiter.take():
             self._rate_limited.inc()
             return _TOO_MANY
-        exchange = _Exchange(client, self._listener)
+        exchange = _Exchange(client)
         token = request.authorization
         try:
             claims = self._check(request, token)
             key = self._pod_uid(token) if self._keyed_by_pod else token
         except _RefusedLocallyError as refusal:
             return self._answer(exchange, text_error(refusal.status, str(refusal)), "local", error=str(refusal))
-        exchange.identity = claims.identity
-        credentials = self._fetcher.cached(key, token)
-        if credentials is not None:
-            exchange.association_id = credentials.association_id
-            return self._answer(exchange, Response(200, credentials.body, "application/json"), "cache")
+        entry = self._fetcher.cached(key, token)
+        if entry is not None:
+            exchange.log_members = entry.log_members
+            return self._answer(exchange, entry.response, "cache")
+        exchange.log_members = encode_members(claims.identity)
         return self._fetch(exchange, key, token, claims)
 
     def _check(self, request: Request, token: bytes) -> TokenClaims:
-        host = called_host(request.host)
-        if host not in DEFAULT_BIND_HOSTS:
+        if request.host not in DEFAULT_BIND_HOSTS and (host := called_host(request.host)) not in DEFAULT_BIND_HOSTS:
             allowed = " ".join(DEFAULT_BIND_HOSTS)
             reason = f"Called agent through invalid address, please use either [{allowed}] address not {host}"
             raise _RefusedLocallyError(403, f"Access Denied. {reason}")
@@ -115,44 +119,53 @@ class CredentialsEndpoint:
             return self._answer(exchange, text_error(error.status, message), "upstream", error=message)
         finally:
             self._metrics.requests_in_flight.dec()
-        exchange.association_id = granted.credentials.association_id
+        exchange.log_members = encode_members(log_fields(claims, granted.credentials))
         return self._answer(exchange, Response(200, granted.credentials.body, "application/json"), granted.source)
 
     def _answer(self, exchange: _Exchange, response: Response, source: Source, error: str = "") -> Response:
         seconds = time.monotonic() - exchange.started
-        self._metrics.http_response.labels(str(response.status)).inc()
-        self._metrics.request_duration.labels(str(response.status), source).observe(seconds)
-        if error and not self._failures.allows(error):
-            return response
-        fields: dict[str, object] = {
-            "client-addr": exchange.client,
-            "bind-addr": exchange.listener,
-            "status": response.status,
-            "source": source,
-            "cache-hit": int(source == "cache"),
-            "request_time_ms": round(seconds * 1000, 3),
-            **exchange.identity,
-        }
-        if exchange.association_id:
-            fields["association-id"] = exchange.association_id
+        answers, durations = self._series_of(response.status, source)
+        answers.inc()
+        durations.observe(seconds)
         if error:
-            self._journal.error(f"Error fetching credentials: {error}", fields)
-        else:
-            self._journal.info(f"handling new request request from {exchange.client}", fields)
+            if self._failures.allows(error):
+                self._journal.write(
+                    "error", f"Error fetching credentials: {error}", self._members(exchange, response, source, seconds)
+                )
+        elif self._is_logged:
+            message = f"handling new request request from {exchange.client}"
+            self._journal.write("info", message, self._members(exchange, response, source, seconds))
         return response
+
+    def _series_of(self, status: int, source: Source) -> tuple[Counter, Histogram]:
+        # prometheus_client looks a series up by its labels in twice the time it counts in.
+        found = self._series.get((status, source))
+        if found is None:
+            code = str(status)
+            found = (self._metrics.http_response.labels(code), self._metrics.request_duration.labels(code, source))
+            self._series[status, source] = found
+        return found
+
+    def _members(self, exchange: _Exchange, response: Response, source: Source, seconds: float) -> str:
+        """Return the members of a request's log line (AGT-664), put together by hand: one is written for each hit."""
+        comma = ", " if exchange.log_members else ""
+        return (
+            f'"client-addr": {encode_text(exchange.client)}, "bind-addr": {self._listener}, '
+            f'"status": {response.status}, "source": "{source}", "cache-hit": {int(source == "cache")}, '
+            f'"request_time_ms": {seconds * 1000:.3f}{comma}{exchange.log_members}'
+        )
 
 
 class _Exchange:
     """What is known of a request while it is answered."""
 
-    __slots__ = ("association_id", "client", "identity", "listener", "started")
+    __slots__ = ("client", "log_members", "started")
 
-    def __init__(self, client: str, listener: str) -> None:
+    def __init__(self, client: str) -> None:
         self.client = client
-        self.listener = listener
         self.started = time.monotonic()
-        self.identity: Mapping[str, str] = {}
-        self.association_id = ""
+        self.log_members = ""
+        """Whose request it claims to be, as members of its log line."""
 
 
 def called_host(host: str) -> str:

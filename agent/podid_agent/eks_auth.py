@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import socket
-import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import aiohttp
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
-from yarl import URL
 
 from podid_agent import __version__
 from podid_agent.aws_settings import AWSSettings
@@ -23,6 +18,7 @@ from podid_agent.call_slots import CallSlots, Trigger
 from podid_agent.credentials import PodCredentials
 from podid_agent.eks_auth_answer import MAX_BODY_BYTES, read_answer
 from podid_agent.errors import CannotCallError, CredentialsError, RefusedError, UnreachableError
+from podid_agent.http1_client import CallError, HTTPClient, Kind
 from podid_agent.journal import Journal
 from podid_agent.metrics import Metrics
 from podid_agent.node_credentials import NodeCredentials
@@ -37,25 +33,17 @@ _CALL_TIMEOUT = 10.0
 _MAX_CALLS = 256
 _OPERATION = "operation error EKS Auth: AssumeRoleForPodIdentity, "
 
-_CONNECTION_LOST = "EKS Auth closed the connection without an answer"
-
-# In this order: aiohttp's errors are subclasses of one another.
-_FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
-    ((aiohttp.ClientConnectorDNSError,), "NameResolution", "the name of EKS Auth cannot be resolved"),
-    ((aiohttp.ConnectionTimeoutError,), "ConnectTimeout", "no connection to EKS Auth within 500 ms"),
-    ((TimeoutError,), "RequestTimeout", "no answer from EKS Auth within 1000 ms"),
-    (
-        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
-        "ProxyError",
-        "the proxy does not connect to EKS Auth",
-    ),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "TLSError", "the TLS handshake with EKS Auth failed"),
-    (
-        (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError),
-        "ConnectionReset",
-        _CONNECTION_LOST,
-    ),
-)
+# Without URL or credentials (AGT-269).
+_REASONS: Mapping[Kind, str] = {
+    "NameResolution": "the name of EKS Auth cannot be resolved",
+    "ConnectTimeout": "no connection to EKS Auth within 500 ms",
+    "ConnectionRefused": "EKS Auth refused the connection",
+    "ConnectionReset": "EKS Auth closed the connection without an answer",
+    "TLSError": "the TLS handshake with EKS Auth failed",
+    "ProxyError": "the proxy does not connect to EKS Auth",
+    "RequestTimeout": "no answer from EKS Auth within 1000 ms",
+    "ConnectionError": "the connection to EKS Auth failed",
+}
 
 
 @dataclass(slots=True)
@@ -79,7 +67,7 @@ class EKSAuthClient:
         journal: Journal,
         on_outcome: Callable[[CredentialsError | None], object] = lambda _: None,
     ) -> None:
-        """Open a connection pool; :meth:`close` it at the end.
+        """Have a connection pool; :meth:`close` it at the end.
 
         ``on_outcome`` is told what each call ended in, None for a success.
         """
@@ -91,18 +79,17 @@ class EKSAuthClient:
         self._on_outcome = on_outcome
         self._budget = RetryBudget()
         self._slots = CallSlots(_MAX_CALLS)
-        self._session = aiohttp.ClientSession(
-            # The slots bound the connections; idle ones serve the next burst (AGT-723).
-            connector=aiohttp.TCPConnector(limit=0, ssl=settings.tls, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=_ATTEMPT_TIMEOUT, sock_connect=_CONNECT_TIMEOUT),
-            headers={"User-Agent": f"podid-agent/{__version__}", "Content-Type": "application/json"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
+        self._client = HTTPClient(
+            tls=settings.tls,
+            proxy=settings.proxy,
+            timeout=_ATTEMPT_TIMEOUT,
+            connect_timeout=_CONNECT_TIMEOUT,
+            max_body_bytes=MAX_BODY_BYTES,
         )
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection pool."""
-        await self._session.close()
+        self._client.close()
 
     def reload_node_credentials(self) -> None:
         """Load the agent's own credentials anew before the next call (AGT-457)."""
@@ -208,55 +195,22 @@ class EKSAuthClient:
         body = json.dumps({"token": text}, separators=(",", ":")).encode()
         headers = _sign(url, body, keys, self._settings.region)
         try:
-            async with self._session.post(
-                URL(url, encoded=True), data=body, headers=headers, proxy=self._settings.proxy, allow_redirects=False
-            ) as response:
-                answer = await _read_body(response)
-                progress.request_id = response.headers.get("x-amzn-requestid", "").replace(text, "***")
-                return read_answer(response.status, response.headers, answer)
+            answer = await self._client.call("POST", url, headers, body)
+            progress.request_id = answer.headers.get("x-amzn-requestid", "").replace(text, "***")
+            return read_answer(answer.status, answer.headers, answer.body)
         except CredentialsError as error:
             error.hide(text, keys.access_key, keys.secret_key, keys.token)
             raise
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise _unreachable(error) from error
+        except CallError as error:
+            raise UnreachableError(error.kind, _REASONS[error.kind], retryable=not error.is_final) from error
 
 
 def _sign(url: str, body: bytes, keys: AccessKeys, region: str) -> dict[str, str]:
-    request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", "User-Agent": f"podid-agent/{__version__}"}
+    request = AWSRequest(method="POST", url=url, data=body, headers=headers)
     SigV4Auth(ReadOnlyCredentials(keys.access_key, keys.secret_key, keys.token), "eks-auth", region).add_auth(request)
     return dict(request.headers.items())
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body, and at most one byte more than is allowed (AGT-722)."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            # The rest would have to be read before the connection could be used again.
-            response.close()
-            break
-    return bytes(body[: MAX_BODY_BYTES + 1])
-
-
 def _cannot_call(reason: str) -> CannotCallError:
     return CannotCallError(f"unable to fetch credentials from EKS Auth: {_OPERATION}{reason}")
-
-
-def _unreachable(error: aiohttp.ClientError | OSError) -> UnreachableError:
-    """Name the kind of a failure, without what may hold URLs or credentials (AGT-269)."""
-    for types, kind, reason in _FAILURES:
-        if isinstance(error, types):
-            # A name that does not exist will not exist a moment later either (AGT-713).
-            unknown_name = kind == "NameResolution" and _errno(error) in {socket.EAI_NONAME, socket.EAI_NODATA}
-            return UnreachableError(kind, reason, retryable=not unknown_name)
-    if _errno(error) in {errno.ECONNRESET, errno.EPIPE}:
-        return UnreachableError("ConnectionReset", _CONNECTION_LOST)
-    if _errno(error) == errno.ECONNREFUSED:
-        return UnreachableError("ConnectionRefused", "EKS Auth refused the connection")
-    return UnreachableError("ConnectionError", f"the connection to EKS Auth failed ({type(error).__name__})")
-
-
-def _errno(error: aiohttp.ClientError | OSError) -> int | None:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return cause.errno if isinstance(cause, OSError) else None

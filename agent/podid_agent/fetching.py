@@ -62,6 +62,7 @@ class Fetcher:
         self._fetch = fetch
         self._cache = cache
         self._metrics = metrics
+        self._hits = metrics.cache_requests.labels("hit")
         self._journal = journal
         self._request_timeout = request_timeout or None
         self._validate = validate
@@ -73,14 +74,14 @@ class Fetcher:
         entry = self._cache.peek(token) if self._cache is not None else None
         return entry.claims if entry else None
 
-    def cached(self, key: bytes, token: bytes) -> PodCredentials | None:
-        """Return credentials that can be served at once."""
+    def cached(self, key: bytes, token: bytes) -> Entry | None:
+        """Return an entry that can be served at once."""
         entry = self._cache.use(key, token) if self._cache is not None else None
         if entry is None:
             return None
-        self._metrics.cache_requests.labels("hit").inc()
+        self._hits.inc()
         self._journal.trace("Using cached credentials")
-        return entry.credentials
+        return entry
 
     async def fetch(self, key: bytes, token: bytes, claims: TokenClaims) -> Granted:
         """Return credentials that cannot be served at once.
@@ -89,9 +90,9 @@ class Fetcher:
             CredentialsError: The call failed, or has not ended in time (AGT-720).
         """
         if self._validate and await self._is_newer_token(self._validate, key, token, claims):
-            credentials = self.cached(key, token)
-            if credentials is not None:
-                return Granted(credentials, "cache")
+            entry = self.cached(key, token)
+            if entry is not None:
+                return Granted(entry.credentials, "cache")
         # By token, whatever the key is: nobody may wait for the answer to another's token (AGT-919).
         call = self._calls.get(token)
         coalesced = call is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -25,6 +25,15 @@ class Response:
     """Empty leaves the header out."""
 
     nosniff: bool = False
+    end: bytes = field(init=False, repr=False)
+    """The headers that follow from the fields above, and the body: a cached answer is encoded once (AGT-1106)."""
+
+    def __post_init__(self) -> None:
+        lines = [f"Content-Type: {self.content_type}\r\n"] if self.content_type else []
+        if self.nosniff:
+            lines.append("X-Content-Type-Options: nosniff\r\n")
+        head = f"{''.join(lines)}Content-Length: {len(self.body)}\r\n\r\n"
+        object.__setattr__(self, "end", head.encode() + self.body)
 
 
 def text_error(status: int, message: str) -> Response:
@@ -47,29 +56,21 @@ def encode_response(response: Response, request: Request | None, *, close: bool)
         request: What was asked; None if that could not be understood.
         close: Whether the connection ends with this answer.
     """
-    lines = [_status_line(response.status), "Date: " + _http_date(int(time.time()))]
-    if response.content_type:
-        lines.append("Content-Type: " + response.content_type)
-    if response.nosniff:
-        lines.append("X-Content-Type-Options: nosniff")
-    lines.append(f"Content-Length: {len(response.body)}")
+    start = _start(response.status, int(time.time()))
     if close:
-        lines.append("Connection: close")
+        start += b"Connection: close\r\n"
     elif request is not None and request.http10:
-        lines.append("Connection: keep-alive")
-    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
-    return head if request is not None and request.method == b"HEAD" else head + response.body
+        start += b"Connection: keep-alive\r\n"
+    if request is not None and request.method == b"HEAD":
+        return start + response.end[: len(response.end) - len(response.body)]
+    return start + response.end
 
 
-@lru_cache(maxsize=256)
-def _status_line(status: int) -> str:
+@lru_cache(maxsize=16)
+def _start(status: int, second: int) -> bytes:
+    """Return the status line and the date."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = f"status code {status}"
-    return f"HTTP/1.1 {status} {phrase}"
-
-
-@lru_cache(maxsize=1)
-def _http_date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+    return f"HTTP/1.1 {status} {phrase}\r\nDate: {formatdate(second, usegmt=True)}\r\n".encode()

@@ -19,6 +19,7 @@ __all__ = ["HTTPServer", "Handler", "Peer"]
 _MAX_HEAD_BYTES = (1 << 20) + 4096
 _MAX_WAITING_BYTES = 64 * 1024
 _TIMEOUT = 30.0
+_MAX_REMEMBERED_BYTES = 8 * 1024
 # Closing over unread bytes resets the connection, and the client may never see the answer.
 _LINGER = 0.5
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -105,6 +106,8 @@ class _Connection(asyncio.Protocol):
         self._data = bytearray()
         self._searched = 0
         self._request: Request | None = None
+        self._last_bytes = b""
+        self._last_request: Request | None = None
         self._body: BodySkipper | None = None
         self._answering: asyncio.Task[None] | None = None
         self._writable = True
@@ -127,6 +130,11 @@ class _Connection(asyncio.Protocol):
         if self._ended:
             return
         if not self._data and self._request is None:
+            # Clients that keep a connection say the same again: then there is nothing to parse.
+            if self._last_request is not None and data == self._last_bytes and self._writable:
+                self._request = self._last_request
+                self._respond(self._last_request)
+                return
             self._expect_within(_TIMEOUT)
         self._data += data
         self._advance()
@@ -205,9 +213,12 @@ class _Connection(asyncio.Protocol):
             self._searched = len(self._data)
             return False
         head = bytes(self._data[: end.start()])
+        whole = bytes(self._data) if end.end() == len(self._data) <= _MAX_REMEMBERED_BYTES else b""
         del self._data[: end.end()]
         self._searched = 0
         self._request = parse_head(head)
+        self._last_bytes = whole
+        self._last_request = self._request if whole and self._request.body == 0 else None
         self._body = BodySkipper(self._request.body)
         return True
 
@@ -215,17 +226,20 @@ class _Connection(asyncio.Protocol):
         # A client that asks first is answered instead of being told to send what nobody reads.
         if not request.expects_continue and self._body is not None and not self._body.skip(self._data):
             return False
+        self._respond(request)
+        return True
+
+    def _respond(self, request: Request) -> None:
         self._deadline = None
         try:
             answer = self._server.handler(request, self._client)
         except Exception as error:  # noqa: BLE001 - the last resort of AGT-156
             self._write(self._internal_error(error), request)
-            return True
+            return
         if isinstance(answer, Response):
             self._write(answer, request)
         else:
             self._answering = self._loop.create_task(self._answer_later(answer, request))
-        return True
 
     async def _answer_later(self, answer: Coroutine[Any, Any, Response], request: Request) -> None:
         try:

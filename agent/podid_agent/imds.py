@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
 
-import aiohttp
-
+from podid_agent.http1_client import CallError, HTTPClient
 from podid_agent.node_keys import AccessKeys, LoadedKeys, NodeCredentialsError
 
 __all__ = ["InstanceMetadata"]
@@ -40,21 +39,23 @@ class InstanceMetadata:
         """
         if self._disabled:
             raise NodeCredentialsError("none in environment, shared files or web identity, and IMDS is disabled")
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         try:
-            async with aiohttp.ClientSession(timeout=timeout, trust_env=False, raise_for_status=True) as session:
+            async with HTTPClient(timeout=_TIMEOUT) as client:
                 lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "21600"}
-                async with session.put(f"{self._endpoint}/latest/api/token", headers=lifetime) as response:
-                    proof = {"X-aws-ec2-metadata-token": (await response.text()).strip()}
-                role = (await self._get(session, _ROLES, proof)).strip().partition("\n")[0]
-                return _read(await self._get(session, f"{_ROLES}{role}", proof))
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+                session = await self._ask(client, "PUT", "/latest/api/token", lifetime)
+                proof = {"X-aws-ec2-metadata-token": session.strip()}
+                role = (await self._ask(client, "GET", _ROLES, proof)).strip().partition("\n")[0]
+                return _read(await self._ask(client, "GET", f"{_ROLES}{role}", proof))
+        except (CallError, ValueError) as error:
             # Not the error's text: it could quote an answer.
-            raise NodeCredentialsError(f"no EC2 IMDS role found ({type(error).__name__})") from error
+            reason = error.kind if isinstance(error, CallError) else type(error).__name__
+            raise NodeCredentialsError(f"no EC2 IMDS role found ({reason})") from error
 
-    async def _get(self, session: aiohttp.ClientSession, path: str, proof: Mapping[str, str]) -> str:
-        async with session.get(f"{self._endpoint}{path}", headers=proof) as response:
-            return await response.text()
+    async def _ask(self, client: HTTPClient, method: str, path: str, headers: Mapping[str, str]) -> str:
+        answer = await client.call(method, f"{self._endpoint}{path}", headers)
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        return answer.body.decode()
 
 
 def _read(text: str) -> LoadedKeys:

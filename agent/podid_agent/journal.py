@@ -8,14 +8,30 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 from typing import TextIO
 
-__all__ = ["LEVELS", "FailureSummary", "Journal", "format_go_log_line", "forward_library_logs"]
+__all__ = [
+    "LEVELS",
+    "FailureSummary",
+    "Journal",
+    "encode_members",
+    "encode_text",
+    "format_go_log_line",
+    "forward_library_logs",
+]
 
 LEVELS = {"panic": 0, "fatal": 1, "error": 2, "warning": 3, "warn": 3, "info": 4, "debug": 5, "trace": 6}
 
 Fields = Mapping[str, object]
+
+encode_text = encode_basestring_ascii
+"""Returns a text as JSON, quotes included."""
+
+
+def encode_members(fields: Fields) -> str:
+    """Return fields as members of a JSON object, for :meth:`Journal.write`; empty for none."""
+    return json.dumps(fields, default=str)[1:-1]
 
 
 class Journal:
@@ -25,6 +41,8 @@ class Journal:
         """Log messages of ``level`` (any case) and graver ones; ``stream`` is stdout unless given."""
         self._threshold = LEVELS[level.lower()]
         self._stream = stream or sys.stdout
+        self._second = 0
+        self._now = ""
 
     def is_enabled(self, level: str) -> bool:
         """Whether a message of this level would be written."""
@@ -32,11 +50,17 @@ class Journal:
 
     def log(self, level: str, message: str, fields: Fields = {}) -> None:  # noqa: B006 - a Mapping is never changed
         """Write one line, unless the level is below the threshold."""
-        if LEVELS[level] > self._threshold:
-            return
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        line = json.dumps({**fields, "level": level, "msg": message, "time": now}, default=str)
-        self._stream.write(line + "\n")
+        if LEVELS[level] <= self._threshold:
+            self.write(level, message, encode_members(fields))
+
+    def write(self, level: str, message: str, members: str) -> None:
+        """Write one line whose fields are JSON already, whatever the threshold: one line a request must cost little."""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._now = second, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+        comma = ", " if members else ""
+        end = f'"level": "{level}", "msg": {encode_text(message)}, "time": "{self._now}"}}\n'
+        self._stream.write(f"{{{members}{comma}{end}")
         self._stream.flush()
 
     def fatal(self, message: str, fields: Fields = {}) -> None:  # noqa: B006 - as in log

@@ -23,9 +23,9 @@ class TokenBucket:
     def take(self) -> bool:
         """Take one event out of the bucket; False if there is none."""
         now = self._monotonic()
-        self._available = min(self._burst, self._available + (now - self._filled_at) * self._rate)
+        available = self._available + (now - self._filled_at) * self._rate
+        available = min(available, self._burst)
         self._filled_at = now
-        if self._available < 1:
-            return False
-        self._available -= 1
-        return True
+        is_allowed = available >= 1
+        self._available = available - is_allowed
+        return is_allowed

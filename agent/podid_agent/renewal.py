@@ -100,12 +100,12 @@ class Renewals:
 
     def _due(self) -> list[Entry]:
         """Return entries to renew, after settling those that need no renewal any more."""
-        now = self._clock.monotonic()
+        now, wall = self._clock.monotonic(), self._clock.wall()
         due: list[Entry] = []
         for entry in self._cache:
             if entry.renewing or entry.due_at > now or self._fetcher.is_under_way(entry.token):
                 continue
-            if entry.claims.expires_at is not None and self._clock.wall() >= entry.claims.expires_at:
+            if entry.claims.expires_at is not None and wall >= entry.claims.expires_at:
                 self._journal.info("Credentials evicted: the token has expired", {**_FROM, **entry.claims.identity})
                 self._cache.remove(entry, "token_expired")
             elif entry.served_until <= now:

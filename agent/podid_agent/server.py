@@ -122,7 +122,7 @@ class _Agent:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await fetcher.close()
-            await client.close()
+            client.close()
             if validator:
                 await validator.close()
 

@@ -74,12 +74,10 @@ def check_times(claims: TokenClaims, now: float) -> None:
     Raises:
         InvalidTokenError: With the text that follows ``Service account token failed basic claim validations: ``.
     """
-    faults: list[str] = []
-    if claims.expires_at is not None and now >= claims.expires_at:
-        faults.append("token is expired")
-    if claims.not_before is not None and now < claims.not_before:
-        faults.append("token is not valid yet")
-    if faults:
+    is_expired = claims.expires_at is not None and now >= claims.expires_at
+    is_early = claims.not_before is not None and now < claims.not_before
+    if is_expired or is_early:
+        faults = ["token is expired"] * is_expired + ["token is not valid yet"] * is_early
         raise InvalidTokenError(", ".join(faults))
 
 

@@ -92,7 +92,12 @@ class _Event:
     username: str
     access_key_id: str
     resources: tuple[tuple[str, str], ...]
-    record: Mapping[str, Any]
+    event_id: str
+    name: str
+    source: str
+    read_only: str
+    record: str
+    """JSON: an event must never change with the objects it was made of, nor fail when it is read."""
 
     @property
     def order(self) -> str:
@@ -100,28 +105,27 @@ class _Event:
         return f"{10**15 - self.number:016d}"
 
     def values(self, attribute: str) -> set[str]:
-        record = self.record
         return {
-            "EventId": {str(record["eventID"])},
-            "EventName": {str(record["eventName"])},
-            "ReadOnly": {_flag(record["readOnly"])},
+            "EventId": {self.event_id},
+            "EventName": {self.name},
+            "ReadOnly": {self.read_only},
             "Username": {self.username},
             "ResourceType": {kind for kind, _ in self.resources},
             "ResourceName": {name for _, name in self.resources},
-            "EventSource": {str(record["eventSource"])},
+            "EventSource": {self.source},
             "AccessKeyId": {self.access_key_id},
         }[attribute]
 
     def envelope(self) -> dict[str, Any]:
         optional = {"AccessKeyId": self.access_key_id, "Username": self.username}
         return {name: value for name, value in optional.items() if value} | {
-            "EventId": self.record["eventID"],
-            "EventName": self.record["eventName"],
-            "ReadOnly": _flag(self.record["readOnly"]),
+            "EventId": self.event_id,
+            "EventName": self.name,
+            "ReadOnly": self.read_only,
             "EventTime": self.at,
-            "EventSource": self.record["eventSource"],
+            "EventSource": self.source,
             "Resources": [{"ResourceType": kind, "ResourceName": name} for kind, name in self.resources],
-            "CloudTrailEvent": json.dumps(self.record, separators=(",", ":")),
+            "CloudTrailEvent": self.record,
         }
 
 
@@ -361,12 +365,25 @@ class CloudTrail:
         access_key_id: str,
         resources: tuple[tuple[str, str], ...],
     ) -> None:
-        # Through JSON at once: an event must never change with the objects it was made of, nor fail when it is read.
-        stored = json.loads(json.dumps(record, default=_plain))
+        text = json.dumps(record, default=_plain, separators=(",", ":"))
         with self._lock:
             self._number += 1
-            region = str(record["awsRegion"])
-            self._events.append(_Event(self._number, account, region, at, username, access_key_id, resources, stored))
+            self._events.append(
+                _Event(
+                    number=self._number,
+                    account=account,
+                    region=str(record["awsRegion"]),
+                    at=at,
+                    username=username,
+                    access_key_id=access_key_id,
+                    resources=resources,
+                    event_id=str(record["eventID"]),
+                    name=str(record["eventName"]),
+                    source=str(record["eventSource"]),
+                    read_only=_flag(record["readOnly"]),
+                    record=text,
+                )
+            )
 
     # --- LookupEvents -----------------------------------------------------------------------------------------------
 

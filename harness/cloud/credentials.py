@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 import threading
+from functools import lru_cache
 from typing import Literal
 
 from harness.cloud.ports import Credential, Ids
@@ -52,6 +53,7 @@ def new_access_key_id(account: str, prefix: Literal["ASIA", "AKIA"], ids: Ids) -
     return prefix + digits + thirteenth + ids.letters(7, _BASE32)
 
 
+@lru_cache(maxsize=4096)
 def account_of_access_key(access_key_id: str) -> str | None:
     """Return the account inside an access key id, or None for a text that is no access key id of this form."""
     body = access_key_id[4:]

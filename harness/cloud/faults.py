@@ -115,6 +115,10 @@ class Faults:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
 
+    def __bool__(self) -> bool:
+        """Tell whether any are set."""
+        return bool(self._faults)
+
     def set(self, faults: list[Fault]) -> None:
         """Replace all."""
         with self._lock:

@@ -26,10 +26,16 @@ class ClusterSpec:
     account: str = "123456789012"
     issuer: str = "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B716D3041E"
     """``iss`` of service-account tokens: ``https://oidc.eks.<region>.amazonaws.com/id/<32 upper-case hex>``."""
+    nodes: int = 1
+    """How many nodes it begins with; the first one runs the control plane and pods."""
 
     @classmethod
-    def named(cls, name: str) -> ClusterSpec:
+    def named(cls, name: str, *, nodes: int = 1) -> ClusterSpec:
         """Return the article's cluster for its own name, else one with an issuer derived from the name.
+
+        Args:
+            name: Name of the cluster.
+            nodes: How many nodes it must have.
 
         Raises:
             UsageError: EKS allows no such name.
@@ -40,7 +46,7 @@ class ClusterSpec:
                 f"{name!r} is no usable cluster name",
                 hint="use 1 to 63 letters, digits, - and _, beginning with a letter or digit",
             )
-        article = cls()
+        article = cls(nodes=nodes)
         if name == article.name:
             return article
         identifier = hashlib.sha256(name.encode()).hexdigest()[:32].upper()

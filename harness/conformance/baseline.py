@@ -6,7 +6,7 @@ count. Either makes the run red until somebody looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness.conformance.ledger import Ledger
-from harness.conformance.outcomes import Outcome
+from harness.conformance.outcomes import EXECUTED, Outcome
 from harness.errors import UsageError
 
 __all__ = ["Baseline", "Expectation", "read_baseline"]
@@ -35,6 +35,12 @@ class Expectation:
     """URL."""
     expires: date
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Expectation:
+        """Build one of JSON data, in which a date is a text."""
+        members: dict[str, Any] = {**data, "expires": date.fromisoformat(data["expires"])}
+        return cls(**members)
+
 
 class Baseline:
     """The known failures of one subject."""
@@ -42,6 +48,9 @@ class Baseline:
     def __init__(self, expectations: Iterable[Expectation] = ()) -> None:
         """Index entries by ID; the caller made sure that IDs are unique."""
         self._by_id = {entry.id: entry for entry in expectations}
+
+    def __iter__(self) -> Iterator[Expectation]:
+        return iter(self._by_id.values())
 
     def apply(self, identifier: str, outcome: Outcome, message: str) -> Outcome:
         """Return the outcome of one test for a requirement, with the baseline in mind.
@@ -54,6 +63,16 @@ class Baseline:
         entry = self._by_id.get(identifier)
         known = entry is not None and outcome is Outcome.FAILED and entry.signature in message
         return Outcome.EXPECTED_FAILURE if known else outcome
+
+    def unused(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """Return the entries about whose requirement a run says neither that it holds nor that it fails.
+
+        Args:
+            outcomes: Requirement ID → outcome, after :meth:`apply`.
+        """
+        found = {name: outcomes.get(name) for name in self._by_id}
+        silent = {name: outcome for name, outcome in found.items() if outcome not in EXECUTED}
+        return [f"{name}: {outcome.value if outcome else 'not selected'}" for name, outcome in silent.items()]
 
     def complaints(self, outcomes: Mapping[str, Outcome], today: date) -> list[str]:
         """Return what is stale or has expired.

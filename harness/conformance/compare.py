@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from harness.conformance.record import RequirementRecord, Run, gist
+from harness.conformance.record import ChangeRecord, RequirementRecord, Run, SinceRecord, gist
 from harness.conformance.reports.markdown import cell, section
 
-__all__ = ["Change", "Class", "Comparison", "classify", "compare"]
+__all__ = ["Change", "Class", "Comparison", "classify", "compare", "since"]
 
 ABSENT = ""
 """The outcome of a requirement that a run does not know or did not decide."""
@@ -67,6 +67,8 @@ class Change:
     new: str
     why: str
     """Expected and observed, or the reason, as the new run has it."""
+    links: tuple[str, ...] = ()
+    """Where the old and the new page have the evidence; without a page, none."""
 
     @property
     def is_red(self) -> bool:
@@ -77,7 +79,9 @@ class Change:
     def row(self) -> tuple[str, ...]:
         """Return the cells of a Markdown table; what closes the gate is in bold."""
         name = f"**{self.id}**" if self.is_red else self.id
-        return name, self.level, cell(self.sentence), f"{self.old or 'absent'} → {self.new or 'absent'}", cell(self.why)
+        outcome = f"{self.old or 'absent'} → {self.new or 'absent'}"
+        evidence = " → ".join(f"[{'new' if number else 'old'}]({link})" for number, link in enumerate(self.links))
+        return name, self.level, cell(self.sentence), outcome, cell(self.why), evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class Comparison:
             f"{change.kind.value:15} {change.id} ({change.level}): {change.old or 'absent'} → {change.new or 'absent'}"
             f"{'' if change.is_red else '  [no gate]'}\n    {change.sentence}"
             + (f"\n    {change.why}" if change.why else "")
+            + (f"\n    see {' and '.join(change.links)}" if change.links else "")
             for change in self.changes
         ]
         lines += [f"against the release: {objection}" for objection in self.objections]
@@ -126,7 +131,9 @@ class Comparison:
         parts.append(section("Against the release", ("what",), rows, 200))
         for kind in Class:
             rows = [change.row() for change in self.changes if change.kind is kind]
-            parts.append(section(kind.value.capitalize(), ("ID", "", "requirement", "outcome", "why"), rows, 200))
+            parts.append(
+                section(kind.value.capitalize(), ("ID", "", "requirement", "outcome", "why", "evidence"), rows, 200)
+            )
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def data(self) -> dict[str, Any]:
@@ -134,6 +141,7 @@ class Comparison:
         changes = [
             {"class": change.kind.value, "red": change.is_red, "id": change.id, "level": change.level}
             | {"sentence": change.sentence, "old": change.old, "new": change.new, "why": change.why}
+            | {"evidence": list(change.links)}
             for change in self.changes
         ]
         runs = {"old": self.old.id, "new": self.new.id, "exit_code": self.exit_code}
@@ -141,23 +149,38 @@ class Comparison:
         return {**runs, **reasons, "changes": changes}
 
 
-def compare(old: Run, new: Run, objections: Iterable[str] = ()) -> Comparison:
+def compare(old: Run, new: Run, objections: Iterable[str] = (), pages: tuple[str, str] | None = None) -> Comparison:
     """Compare two runs of the suites.
 
     Args:
         old: The run that was good enough.
         new: The one to judge.
         objections: What else stands against a release.
+        pages: Addresses of both runs' pages, for links to the evidence.
     """
     before, after = ({entry.id: entry for entry in run.requirements} for run in (old, new))
     names = [*after, *(name for name in before if name not in after)]
-    changes = [_change(name, before.get(name), after.get(name), new) for name in names]
+    changes = [_change(name, before.get(name), after.get(name), new, pages) for name in names]
     order = list(Class)
     found = sorted((change for change in changes if change), key=lambda change: (order.index(change.kind), change.id))
     return Comparison(old, new, tuple(found), tuple(_obstacles(old, new)), tuple(objections))
 
 
-def _change(name: str, old: RequirementRecord | None, new: RequirementRecord | None, run: Run) -> Change | None:
+def since(old: Run, new: Run) -> SinceRecord:
+    """Return what changed since an earlier run; what the new one left out on purpose is no change."""
+    changes = compare(old, new).changes
+    kept = [change for change in changes if new.scope == "full" or change.kind is not Class.VANISHED]
+    entries = [ChangeRecord(change.kind.value, change.id, change.level, change.old, change.new) for change in kept]
+    return SinceRecord(old.id, old.line, entries)
+
+
+def _change(
+    name: str,
+    old: RequirementRecord | None,
+    new: RequirementRecord | None,
+    run: Run,
+    pages: tuple[str, str] | None,
+) -> Change | None:
     before, after = (entry.outcome if entry else ABSENT for entry in (old, new))
     kind = classify(before, after)
     entry = new or old
@@ -165,7 +188,9 @@ def _change(name: str, old: RequirementRecord | None, new: RequirementRecord | N
         return None
     # Somebody who lowers a level must not open the gate with it.
     level = "MUST" if "MUST" in {item.level for item in (old, new) if item} else entry.level
-    return Change(kind, name, level, entry.sentence, before, after, _why(new, run) if new else "")
+    known = zip(pages or (), (old, new), strict=False)
+    links = tuple(f"{page}#{name}" for page, item in known if item and item.outcome)
+    return Change(kind, name, level, entry.sentence, before, after, _why(new, run) if new else "", links)
 
 
 def _why(entry: RequirementRecord, run: Run) -> str:
@@ -180,12 +205,19 @@ def _why(entry: RequirementRecord, run: Run) -> str:
     return next((text for text in (gist(test.message) for test in tests) if text), "")
 
 
+def _legs(run: Run) -> set[str]:
+    """Return the legs of a run; a merged one has several."""
+    return {leg for leg in run.leg.split(", ") if leg}
+
+
 def _obstacles(old: Run, new: Run) -> Iterable[str]:
     for name, run in (("OLD", old), ("NEW", new)):
         if run.scope == "partial":
             yield f"{name} is a run of a part of the suites"
         elif run.interrupted or not run.finished_at:
             yield f"{name} was interrupted"
+    if missing := sorted(_legs(old) - _legs(new)):
+        yield f"NEW lacks {', '.join(missing)} among its legs"
     if old.frozen != new.frozen:
         yield "OLD and NEW are held to different frozen sets"
     if new.verdict == "incomplete" and new.scope == "full":

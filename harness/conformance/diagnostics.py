@@ -12,19 +12,28 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.conformance.redaction import Redactor
 
-__all__ = ["Collector", "Diagnostics", "Folder"]
+__all__ = ["Collector", "Depth", "Diagnostics", "EventCollector", "Folder"]
 
 _FILE_BYTES = 1 << 20
 _FAILURE_BYTES = 25 << 20
 _RUN_BYTES = 200 << 20
 _COLLECTOR_SECONDS = 20.0
 _HEAD_BYTES = 64 << 10
+_FAILURE_SECONDS = 60.0
+_MOST_TELLING = 10
+_LONGEST_LINE = 300
+
+
+Depth = Literal["all", "events", "text"]
 
 
 class Folder:
@@ -38,11 +47,17 @@ class Folder:
             redactor: Takes secrets out of all that is written.
             limit_bytes: Most that may be written.
         """
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._redactor = redactor
         self._limit = limit_bytes
         self.written = 0
+        self.telling: list[str] = []
+        """Lines that a person should see at once, most telling first."""
+
+    def tell(self, line: str) -> None:
+        """Keep a line for the screen: the last error, the last refusal."""
+        self.telling.append(self._redactor.text(" ".join(line.split()))[:_LONGEST_LINE])
 
     def text(self, name: str, text: str) -> None:
         """Write a text file.
@@ -55,7 +70,8 @@ class Folder:
         if self.written + len(content) > self._limit:
             content = f"left out: the diagnostics of this failure have reached {self._limit} bytes\n".encode()
         file = self._directory / name
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
         file.write_bytes(content)
         self.written += len(content)
 
@@ -88,6 +104,15 @@ class Collector(Protocol):
         ...
 
 
+@runtime_checkable
+class EventCollector(Protocol):
+    """A collector that can also tell what happened apart from everything else."""
+
+    def collect_events(self, folder: Folder) -> None:
+        """Write what happened lately."""
+        ...
+
+
 class Diagnostics:
     """The registered collectors, and what they did so far."""
 
@@ -103,6 +128,8 @@ class Diagnostics:
         self._seconds = seconds
         self._written = 0
         self.faults: list[str] = []
+        self.telling: list[str] = []
+        """What the last collection found most telling."""
 
     def register(self, collector: Collector) -> None:
         """Ask a collector at every failure from now on."""
@@ -112,37 +139,52 @@ class Diagnostics:
         """Ask a collector no more: what it looks into goes away."""
         self._collectors.remove(collector)
 
-    def collect(self, directory: Path, since: datetime) -> bool:
+    def collect(self, directory: Path, since: datetime, what: str = "", depth: Depth = "all") -> bool:
         """Collect what is alive.
 
         Args:
             directory: Where to; made when there is something to write.
             since: When the failing test started.
+            what: What failed, in words.
+            depth: What is of interest: ``all``, only what happened (``events``), or only ``what`` (``text``).
 
         Returns:
             Whether anything was written.
         """
+        self.telling = []
         if not self._collectors or self._written >= _RUN_BYTES:
             return False
         folder = Folder(directory, self._redactor, min(_FAILURE_BYTES, _RUN_BYTES - self._written))
-        for collector in tuple(self._collectors):
-            self._run(collector, folder, since)
+        if what:
+            folder.text("what.md", what)
+        until = time.monotonic() + _FAILURE_SECONDS
+        for collector in tuple(self._collectors) if depth != "text" else ():
+            left = until - time.monotonic()
+            if depth == "all":
+                self._run(collector.name, partial(collector.collect, folder, since), left)
+            elif isinstance(collector, EventCollector):
+                self._run(collector.name, partial(collector.collect_events, folder), left)
+        self.telling = folder.telling[:_MOST_TELLING]
         self._written += folder.written
         return folder.written > 0
 
-    def _run(self, collector: Collector, folder: Folder, since: datetime) -> None:
+    def _run(self, name: str, collect: Callable[[], None], left: float) -> None:
         errors: list[str] = []
+        seconds = min(self._seconds, left)
+        if seconds <= 0:
+            self.faults.append(f"{name}: not asked, the {_FAILURE_SECONDS:.0f} s of this failure were over")
+            return
 
         def work() -> None:
             try:
-                collector.collect(folder, since)
+                collect()
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not hide the test's own failure
-                errors.append(f"{collector.name}: {type(error).__name__}: {error}")
+                errors.append(f"{name}: {type(error).__name__}: {error}")
 
         # A daemon thread: one that hangs in a dead connection is left behind, and the run goes on.
-        thread = threading.Thread(target=work, name=f"diagnostics-{collector.name}", daemon=True)
+        thread = threading.Thread(target=work, name=f"diagnostics-{name}", daemon=True)
         thread.start()
-        thread.join(self._seconds)
+        thread.join(seconds)
         if thread.is_alive():
-            errors.append(f"{collector.name}: cut off after {self._seconds:.0f} s")
+            errors.append(f"{name}: cut off after {seconds:.0f} s")
         self.faults += [self._redactor.text(error) for error in errors]

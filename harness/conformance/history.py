@@ -17,7 +17,7 @@ from harness.conformance.outcomes import EXECUTED
 from harness.conformance.record import Run, TestRecord, gist, write_atomically
 from harness.errors import UsageError
 
-__all__ = ["DEFAULT", "Durations", "Steadiness", "note_run", "read_durations", "read_flakes"]
+__all__ = ["DEFAULT", "Durations", "Steadiness", "last_outcomes", "note_run", "read_durations", "read_flakes"]
 
 DEFAULT = ".podid/history"
 _DURATIONS, _FLAKES = "durations.json", "flakes.jsonl"
@@ -139,6 +139,15 @@ def read_flakes(directory: Path, legs: Collection[str] = ()) -> list[Steadiness]
     found = [_steadiness(name, leg, lines[-_LAST:]) for (leg, name), lines in runs.items()]
     unsteady = [entry for entry in found if entry.last]
     return sorted(unsteady, key=lambda entry: (-entry.flaky, -entry.failed, -entry.errors, entry.id, entry.leg))
+
+
+def last_outcomes(directory: Path) -> dict[str, str]:
+    """Return requirement ID → what its last run said and when, such as ``passed 2026-11-26``."""
+    found: dict[str, str] = {}
+    for line in _lines(directory / _FLAKES):
+        unsteady = {series["id"]: series["outcome"] for series in line["series"]}
+        found |= {name: f"{unsteady.get(name, 'passed')} {line['time'][:10]}" for name in line["executed"]}
+    return found
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -11,21 +11,21 @@ import itertools
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.diagnostics import Depth, Diagnostics
 from harness.conformance.ground import Ground
 from harness.conformance.ledger import Kind, Ledger
-from harness.conformance.outcomes import Outcome, Reason, not_applicable, outcome_of
-from harness.conformance.recording import Recorder, recording
+from harness.conformance.outcomes import Outcome, Reason, could_not_run, not_applicable, outcome_of
+from harness.conformance.recording import Check, Recorder, recording
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, NotReady
 
 __all__ = ["Observer"]
 
@@ -51,6 +51,7 @@ class Observer:
         ground: Ground,
         directory: Path,
         kind: Kind,
+        without: Collection[str] = (),
     ) -> None:
         """Keep what the hooks need.
 
@@ -62,6 +63,7 @@ class Observer:
             ground: What to ask before it counts what a test says.
             directory: The run's directory.
             kind: Kind of the subject.
+            without: Features that are not to be decided.
         """
         self._bindings = bindings
         self._ledger = ledger
@@ -70,6 +72,7 @@ class Observer:
         self._ground = ground
         self._directory = directory
         self._kind = kind
+        self._without = without
         self._alike: Counter[tuple[Path, type, str]] = Counter()
         """Scenario and failure → how often."""
 
@@ -90,6 +93,8 @@ class Observer:
         asked = [self._ledger[name] for name in self._bindings.get(item.nodeid, ())]
         if asked and not any(self._kind in entry.applies_to for entry in asked):
             not_applicable("subject", f"{', '.join(entry.id for entry in asked)} does not bind a subject of this kind")
+        if narrowed := sorted({entry.profile for entry in asked if entry.profile in self._without}):
+            could_not_run("narrowed", f"--without-feature {' '.join(narrowed)}: run without this option to decide it")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
@@ -110,8 +115,7 @@ class Observer:
             return report
         directory = ""
         if report.failed:
-            if call.when != "teardown":
-                directory = self._collect(item, call)
+            directory = self._collect(item, call, report)
             self._explain(report, recorder.requirements, directory)
         vars(report)["podid"] = self._phase(item, call, report, recorder) | {"diagnostics": directory}
         return report
@@ -121,6 +125,8 @@ class Observer:
     ) -> Phase:
         error = call.excinfo.value if call.excinfo else None
         outcome, reason = outcome_of(None if isinstance(error, ChecksFailed) else error, in_body=call.when == "call")
+        if isinstance(error, NotReady) and error.requirement in recorder.requirements:
+            recorder.checks.append(Check(error.requirement, "ready", "ready", str(error), holds=False, evidence=()))
         if call.when == "call" and (lost := self._ground.lost()):
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()
@@ -131,6 +137,7 @@ class Observer:
         data = self._redactor.data
         return Phase(
             when=str(call.when),
+            requirements=list(recorder.requirements),
             outcome=outcome.value,
             reason=[reason.kind, self._redactor.text(reason.detail)] if reason else None,
             message=self._redactor.text(report.longreprtext)[-_LONGEST_MESSAGE:] if report.failed else "",
@@ -144,19 +151,22 @@ class Observer:
             resources=recorder.resources,
         )
 
-    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
         """Look into what is alive, while it is; return the directory relative to the run's."""
         error = call.excinfo.value if call.excinfo else None
         first_line, _, _ = str(error).partition("\n")
         alike = (item.path, type(error), first_line)
         self._alike[alike] += 1
+        depth: Depth = "events" if call.when == "teardown" else "all"
         if self._alike[alike] > _MOST_ALIKE:
-            return ""
+            depth = "text"
         name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
         # An earlier attempt at the test has a directory of its own.
         names = itertools.chain([name[:80]], (f"{name[:80]}-{number}" for number in itertools.count(2)))
         relative = next(path for path in map("diagnostics/{}".format, names) if not (self._directory / path).exists())
-        found = self._diagnostics.collect(self._directory / relative, datetime.fromtimestamp(call.start, UTC))
+        told = f"{item.nodeid}, {call.when}\n\n{report.longreprtext}\n"
+        began = datetime.fromtimestamp(call.start, UTC)
+        found = self._diagnostics.collect(self._directory / relative, began, told, depth)
         return relative if found else ""
 
     def _explain(self, report: pytest.TestReport, identifiers: tuple[str, ...], directory: str) -> None:
@@ -164,7 +174,8 @@ class Observer:
         lines = [f"{name} ({self._ledger[name].level}): {self._ledger[name].sentence}" for name in identifiers]
         report.sections.insert(0, ("requirements that this test decides", "\n".join(lines)))
         if directory:
-            report.sections.append(("diagnostics", str(self._directory / directory)))
+            telling = [*self._diagnostics.telling, str(self._directory / directory)]
+            report.sections.append(("diagnostics", "\n".join(telling)))
         report.sections = [(title, self._redactor.text(text)) for title, text in report.sections]
         text = report.longreprtext
         if (redacted := self._redactor.text(text)) != text:

@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 import pytest
 
 from harness import wait
-from harness.errors import MissingPrerequisite, SubjectFault
+from harness.errors import MissingPrerequisite, NotReady, SubjectFault, UsageError
 
 __all__ = [
     "EXECUTED",
@@ -44,6 +44,7 @@ class Outcome(Enum):
 
 
 _WORST_FIRST = list(Outcome)
+_SHORTEST_DETAIL = 10
 EXECUTED = frozenset({Outcome.FAILED, Outcome.EXPECTED_FAILURE, Outcome.FLAKY, Outcome.PASSED})
 """Outcomes of requirements about which something was observed."""
 
@@ -76,6 +77,8 @@ class NotExecuted(pytest.skip.Exception):
     """Raised by :func:`could_not_run` and :func:`not_applicable`; pytest calls it a skip."""
 
     def __init__(self, outcome: Outcome, reason: Reason) -> None:
+        if len(reason.detail.strip()) < _SHORTEST_DETAIL:
+            raise UsageError(f"{reason.detail!r} says too little", hint="say what is missing and how to supply it")
         super().__init__(f"{outcome.value} ({reason.kind}): {reason.detail}")
         self.outcome = outcome
         self.reason = reason
@@ -120,12 +123,14 @@ def outcome_of(error: BaseException | None, *, in_body: bool) -> tuple[Outcome, 
         return Outcome.PASSED, None
     if isinstance(error, NotExecuted):
         return error.outcome, error.reason
-    if isinstance(error, AssertionError | wait.Timeout | SubjectFault | pytest.fail.Exception) and in_body:
+    speaks = isinstance(error, AssertionError | wait.Timeout | SubjectFault | pytest.fail.Exception)
+    if speaks and in_body and not isinstance(error, NotReady):
         # pytest-timeout's guard comes as a failure, and says nothing about the subject.
         is_guard = isinstance(error, pytest.fail.Exception) and str(error).startswith("Timeout")
         return (Outcome.ERROR, Reason("guard-timeout", str(error))) if is_guard else (Outcome.FAILED, None)
-    if isinstance(error, MissingPrerequisite):
-        return Outcome.NOT_RUN, Reason("prerequisite", str(error))
+    if isinstance(error, MissingPrerequisite | NotReady):
+        blocker = f"{error.requirement}: " if isinstance(error, NotReady) else ""
+        return Outcome.NOT_RUN, Reason("blocked-by" if blocker else "prerequisite", f"{blocker}{error}")
     if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
         detail = f"{error}; end the test with could_not_run(…) or not_applicable(…) instead"
         return Outcome.ERROR, Reason("untyped-skip", detail)

@@ -12,8 +12,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,29 +25,33 @@ from harness.conformance import canary as canaries
 from harness.conformance import fixtures, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
+from harness.conformance.binding import bind, case_name, choose, share
+from harness.conformance.compare import since
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.events import EventLog
+from harness.conformance.floors import asked, read_floors, shortfalls
 from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
 from harness.conformance.history import Durations, note_run, read_durations
+from harness.conformance.interruption import Interruption
 from harness.conformance.ledger import Ledger, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Reason
 from harness.conformance.pace import Pace
-from harness.conformance.record import Fault, FrozenRecord, Run, ShardRecord
+from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
-from harness.conformance.selection import Selection, select, tests_to_rerun
-from harness.conformance.shards import digest, divide
-from harness.conformance.summary import plan, repeated, shortcomings
+from harness.conformance.selection import Selection, require_feature, select, tests_to_rerun
+from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
+from harness.conformance.workers import report, take_over
 from harness.errors import PodidError, UsageError
 
 __all__ = ["RESULT_FILE_VARIABLE", "Plugin"]
 
 RESULT_FILE_VARIABLE = "PODID_RESULT_FILE"
 """Environment variable that names a file for the result; then the caller prints the verdict."""
-_SAVE_SECONDS = 2.0
 
 
 class Plugin:
@@ -67,11 +71,16 @@ class Plugin:
         self._environment: dict[str, str] = {}
         self._directory = Path()
         self._canary = ""
-        self._active = False
+        self._active = self._names_cases = False
+        self._session: pytest.Session | None = None
         self._finished: Run | None = None
-        self._saved = 0.0
-        self._saves_often = False
-        """Whether a run that is killed leaves a record: in the process that the person started."""
+        self._events: EventLog | None = None
+        """In the process that the person started, unless a record alone is wanted."""
+        self._noted_environment: dict[str, str] = {}
+        self._earlier: Run | None = None
+        """What ``--against`` names."""
+        self._floors: dict[str, int] = {}
+        self._interruption = Interruption(lambda: f"what was seen until then is in {_short(self._directory)}")
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
         self._ground = Ground()
@@ -84,7 +93,8 @@ class Plugin:
         config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
         config.stash[fixtures.GROUND] = self._ground
         config.stash[fixtures.ENVIRONMENT] = self._environment
-        self._active = not config.option.collectonly and any(self._is_suite(config, name) for name in config.args)
+        self._names_cases = any(self._is_suite(config, name) for name in config.args)
+        self._active = self._names_cases and not config.option.collectonly
         if not self._active:
             return
         try:
@@ -105,13 +115,21 @@ class Plugin:
         options = self._options
         scenarios = {file.stem for file in self._suites.rglob("test_*.py")}
         self._selection = select(self._ledger, options.only, options.level, scenarios)
+        for name in options.without_feature:
+            require_feature(self._ledger, name)
         self._durations = read_durations(root / options.history, options.leg)
+        if options.subject == "ours" and options.repeat == 1:
+            arguments = [root / argument for argument in options.paths]
+            ignored = [root / path for path in options.ignored]
+            self._floors = asked(read_floors(self._suites), arguments, ignored, root)
         if options.baseline:
             self._baseline = read_baseline(Path(options.baseline), self._ledger, datetime.now(UTC).date())
         if options.frozen:
             self._frozen = read_frozen(self._suites / "requirements" / "frozen", options.frozen)
             if complaints := self._frozen.complaints(self._ledger):
                 raise UsageError("the ledger is not what was frozen:\n  " + "\n  ".join(complaints))
+        if options.against:
+            self._earlier = read_run(Path(options.against))
         if options.rerun_failed:
             self._failed_before = tests_to_rerun(Path(options.rerun_failed))
 
@@ -122,25 +140,37 @@ class Plugin:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Make the run's directory, unless nothing is to run."""
         config = session.config
+        self._session = session
         if not self._active or self._options.dry_run:
             return
         started = time.time()
-        if (told := getattr(config, "workerinput", {}).get("podid")) is not None:
+        is_worker = (told := getattr(config, "workerinput", {}).get("podid")) is not None
+        if is_worker:
             self._directory = Path(told)
         else:
+            self._interruption.watch()
             name = f"{datetime.fromtimestamp(started, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             self._directory = config.rootpath / self._options.report_dir / name
             self._directory.mkdir(mode=0o700, parents=True)
             self._canary = os.environ[canaries.VARIABLE] = canaries.new()
-            self._saves_often = not self._options.record_only
         argv = [self._redactor.text(argument) for argument in config.invocation_params.args]
         self._environment |= {"podid": metadata.version("podid"), "python": sys.version.split()[0]}
         self._facts = RunFacts(self._directory.name, started, argv, self._options.subject, self._environment)
         self._facts.leg = self._options.leg
         self._facts.is_repeated = self._options.repeat > 1
+        self._facts.accepts_part = self._options.partial
+        self._facts.settings = {
+            name: Setting(self._redactor.text(setting.value), setting.source)
+            for name, setting in self._options.settings.items()
+        }
         if self._frozen:
             self._facts.frozen = FrozenRecord(self._frozen.release, self._frozen.sha256)
             self._facts.outside = frozenset(self._ledger.keys() - self._frozen.digests.keys())
+        if self._canary:
+            self._facts.specimen = self._redactor.data(canaries.specimen(self._canary))
+        if not self._options.record_only and not is_worker:
+            self._events = EventLog(self._directory)
+            self._events.begin(self._facts, self._ledger, self._baseline)
         observer = Observer(
             self.results.bindings,
             self._ledger,
@@ -149,10 +179,9 @@ class Plugin:
             ground=self._ground,
             directory=self._directory,
             kind=self._facts.kind,
+            without=self._options.without_feature,
         )
         config.pluginmanager.register(observer, "podid-observer")
-        if self._canary:
-            self._facts.specimen = self._redactor.data(canaries.specimen(self._canary))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -163,18 +192,14 @@ class Plugin:
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a pytest-xdist worker knows besides its tests."""
         told: dict[str, Any] | None = getattr(node, "workeroutput", {}).get("podid")
-        if told is None:
-            return
-        self.results.bindings |= {name: tuple(identifiers) for name, identifiers in told["bindings"].items()}
-        self.results.behaviours |= told["behaviours"]
-        self.results.bound |= set(told["bound"])
-        self._facts.partial = self._facts.partial or told["partial"]
-        self._facts.shard = ShardRecord(**told["shard"]) if told["shard"] else None
-        self._facts.environment |= told["environment"]
-        self._facts.redactions.update(told["redactions"])
-        self._facts.faults += [Fault(**fault) for fault in told["faults"]]
+        if told is not None:
+            take_over(told, self.results, self._facts)
 
     # --- Collection -------------------------------------------------------------------------------------------------
+
+    def pytest_make_parametrize_id(self, val: object) -> str | None:
+        """Name a case by its value, not by its position."""
+        return case_name(val) if self._names_cases else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -184,11 +209,21 @@ class Plugin:
         if not self._active:
             yield
             return
-        bindings = self._bind(items)
+        bindings, faults = bind(items, self._suites, self._ledger)
+        if faults:
+            for fault in faults:
+                self._fault("collection", fault)
+            _leave("\n".join(faults))
         self.results.bound = {name for identifiers in bindings.values() for name in identifiers}
         self._facts.partial = self._options.is_narrowed
         yield
-        chosen = self._choose([item.nodeid for item in items if item.nodeid in bindings], bindings)
+        nodes = [item.nodeid for item in items if item.nodeid in bindings]
+        chosen = choose(bindings, nodes, self._ledger, self._selection, self._failed_before)
+        if shard := self._options.shard:
+            is_partial = self._facts.partial or len(chosen) < len(nodes)
+            chosen, self._facts.shard = share(chosen, shard, self._durations, is_partial=is_partial)
+            # A share is a part, also when there is only one.
+            self._facts.partial = True
         left_out = [item for item in items if item.nodeid in bindings and item.nodeid not in chosen]
         if left_out:
             items[:] = [item for item in items if item not in left_out]
@@ -197,54 +232,28 @@ class Plugin:
             if item.nodeid in bindings:
                 self.results.bindings[item.nodeid] = bindings[item.nodeid]
                 self.results.behaviours[item.nodeid] = _behaviour(item)
-
-    def _choose(self, nodes: list[str], bindings: Mapping[str, tuple[str, ...]]) -> set[str]:
-        """Return the tests that our options leave over."""
-        chosen = {
-            node
-            for node in nodes
-            if any(self._selection.asks(self._ledger[name], node.partition("::")[0]) for name in bindings[node])
-            and (self._failed_before is None or node in self._failed_before)
-        }
-        if shard := self._options.shard:
-            shares = divide(self._durations.expected(chosen), shard.total)
-            of = "partial" if self._facts.partial or len(chosen) < len(nodes) else "full"
-            self._facts.shard = ShardRecord(shard.index, shard.total, digest(shares), of)
-            # A share is a part, also when there is only one.
-            self._facts.partial = True
-            chosen = shares[shard.index - 1]
-        return chosen
-
-    def _bind(self, items: Iterable[pytest.Item]) -> dict[str, tuple[str, ...]]:
-        """Return node ID → requirement IDs, or end the run with a list of all tests that name none or unknown ones."""
-        faults: list[str] = []
-        bindings: dict[str, tuple[str, ...]] = {}
-        for item in items:
-            if not item.path.is_relative_to(self._suites):
-                continue
-            identifiers = tuple(str(name) for mark in item.iter_markers("requirement") for name in mark.args)
-            if not identifiers:
-                faults.append(f"{item.nodeid}: decides no requirement; add @requirement(…)")
-            for name in identifiers:
-                if name not in self._ledger:
-                    faults.append(f"{item.nodeid}: unknown requirement {name}")
-                elif self._ledger[name].withdrawn:
-                    faults.append(f"{item.nodeid}: requirement {name} is withdrawn in {self._ledger[name].withdrawn}")
-            bindings[item.nodeid] = identifiers
-        if faults:
-            self._facts.faults += [Fault("collection", fault) for fault in faults]
-            _leave("\n".join(faults))
-        return bindings
+        # Under pytest-xdist all workers collect the same, and the process that the person started collects nothing.
+        worker = getattr(config, "workerinput", {}).get("workerid", "")
+        events = EventLog(self._directory) if worker == "gw0" and not self._options.record_only else self._events
+        if events and not self._options.dry_run:
+            events.collected(self.results, self._facts)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note that a file could not be collected: nobody knows what it would have said."""
         if self._active and report.failed:
-            text = self._redactor.text(f"{report.nodeid}: {report.longreprtext}")
-            self._facts.faults.append(Fault("collection", text[:20_000]))
+            self._fault("collection", f"{report.nodeid}: {report.longreprtext}"[:20_000])
+
+    def _fault(self, where: str, text: str) -> None:
+        """Note something that went wrong in the harness itself."""
+        fault = Fault(where, self._redactor.text(text))
+        self._facts.faults.append(fault)
+        if self._events:
+            self._events.note("fault", **asdict(fault))
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
         """Note that a part was left out."""
-        self._facts.partial = self._facts.partial or any(True for _ in items)
+        self._facts.narrowed |= {item.nodeid.partition("::")[0] for item in items}
+        self._facts.partial = self._facts.partial or bool(self._facts.narrowed)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run nothing in a dry run."""
@@ -261,31 +270,54 @@ class Plugin:
             if report.failed and report.when not in {"setup", "call", "teardown"}:
                 self._worker_crashed(report)
             return
-        self.results.add(report.nodeid, phase)
+        self._add(report.nodeid, phase)
         if phase["when"] == "teardown" and report.failed:
-            self._facts.faults.append(Fault("clean-up", f"{report.nodeid}: {phase['message'] or phase['reason']}"))
-        if phase["when"] == "teardown" and time.monotonic() - self._saved > _SAVE_SECONDS and self._saves_often:
-            store.save(self._directory, self._run(None), check=False)
-            self._saved = time.monotonic()
+            self._fault("clean-up", f"{report.nodeid}: {phase['message'] or phase['reason']}")
+
+    def _add(self, node: str, phase: Phase) -> None:
+        self.results.add(node, phase)
+        terminal: Any = self._session and self._session.config.pluginmanager.get_plugin("terminalreporter")
+        if phase["message"] and terminal and self._canary:
+            tell_failure(terminal, phase, _short(self._directory / phase["diagnostics"]))
+        if self._events:
+            if self._environment != self._noted_environment:
+                self._noted_environment = dict(self._environment)
+                self._events.note("environment", facts=self._noted_environment)
+            self._events.phase(node, phase)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """With ``--fail-fast`` stop after the first MUST that is not met."""
+        if not (self._active and self._options.fail_fast and self.results.has_finished(nodeid)):
+            return
+        lost = [name for name in self.results.failed(nodeid) if self._ledger[name].level == "MUST"]
+        if lost and self._session:
+            reason = f"--fail-fast: {', '.join(sorted(lost))} is not met in {nodeid}"
+            # Under pytest-xdist its own session says when to stop.
+            (self._session.config.pluginmanager.get_plugin("dsession") or self._session).shouldstop = reason
 
     def _worker_crashed(self, report: pytest.TestReport) -> None:
         message = self._redactor.text(report.longreprtext)
         crash = {"when": "call", "outcome": "error", "reason": ["worker-crashed", message], "message": message}
         empty: dict[str, Any] = {"worker": "", "checks": [], "evidence": [], "unfinished": [], "diagnostics": ""}
-        empty["resources"] = {}
-        self.results.add(report.nodeid, Phase(**crash, started=time.time(), seconds=0.0, **empty))  # pyright: ignore[reportArgumentType]
+        empty |= {"requirements": [], "resources": {}}
+        self._add(report.nodeid, Phase(**crash, started=time.time(), seconds=0.0, **empty))  # pyright: ignore[reportArgumentType]
 
     # --- The end ----------------------------------------------------------------------------------------------------
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note that a person or a signal ended the run."""
-        if excinfo.errisinstance(KeyboardInterrupt):
+        if not excinfo.errisinstance(KeyboardInterrupt):
+            return
+        if excinfo.type is not KeyboardInterrupt:
+            # What pytest and pytest-xdist raise when they were told to stop is one of its kinds.
+            self._facts.not_started = Reason("fail-fast", str(excinfo.value))
+        else:
             self._facts.interrupted = True
             self._facts.not_started = Reason("interrupted", "the run was interrupted before this test ended")
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """Note that pytest or a plugin broke."""
-        self._facts.faults.append(Fault("set-up", self._redactor.text(str(excrepr))[-20_000:]))
+        self._fault("set-up", str(excrepr)[-20_000:])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -298,21 +330,13 @@ class Plugin:
             return
         if session.shouldfail or session.shouldstop:
             self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
-        if (output := getattr(session.config, "workeroutput", None)) is not None:
-            output["podid"] = {
-                "bindings": {name: list(identifiers) for name, identifiers in self.results.bindings.items()},
-                "behaviours": self.results.behaviours,
-                "bound": sorted(self.results.bound),
-                "partial": self._facts.partial,
-                "shard": asdict(self._facts.shard) if self._facts.shard else None,
-                "environment": self._facts.environment,
-                "redactions": dict(self._redactor.counts),
-                "faults": [asdict(fault) for fault in [*self._facts.faults, *self._diagnostic_faults()]],
-            }
-            return
         self._facts.redactions += self._redactor.counts
-        self._facts.faults += self._diagnostic_faults()
+        self._facts.faults += [Fault("diagnostics", text) for text in self.diagnostics.faults]
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["podid"] = report(self.results, self._facts)
+            return
         try:
+            self._facts.searched = canaries.prove_search()
             reports = not self._options.record_only
             self._finished = store.finish(self._directory, self._finish, self._canary, reports=reports)
             session.exitstatus = self._finished.exit_code
@@ -324,15 +348,17 @@ class Plugin:
             print(f"podid: {error}", file=sys.stderr)
             session.exitstatus = ExitCode.HARNESS_ERROR
 
-    def _diagnostic_faults(self) -> list[Fault]:
-        return [Fault("diagnostics", text) for text in self.diagnostics.faults]
-
     def _finish(self, faults: list[Fault]) -> Run:
         self._facts.faults += faults
-        return self._run(time.time())
-
-    def _run(self, finished: float | None) -> Run:
-        return self.results.run(self._facts, self._ledger, self._baseline, finished)
+        finished = time.time()
+        run = self.results.run(self._facts, self._ledger, self._baseline, finished)
+        # A run that was stopped says so, and not that something is missing.
+        is_whole = not (self._facts.interrupted or self._facts.not_started.kind == "fail-fast")
+        missing = shortfalls(self._floors, self._facts.narrowed, run.tests) if is_whole else []
+        if new := [fault for fault in (Fault("floor", text) for text in missing) if fault not in self._facts.faults]:
+            self._facts.faults += new
+            run = self.results.run(self._facts, self._ledger, self._baseline, finished)
+        return replace(run, since=since(self._earlier, run)) if self._earlier else run
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List the requirements that are not met, or, in a dry run, what would be decided."""
@@ -351,6 +377,7 @@ class Plugin:
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
         """Hand the result to the caller, or print the verdict as the last line."""
+        self._interruption.stop_watching()
         os.environ.pop(canaries.VARIABLE, None)
         run = self._finished
         if run is None:

@@ -27,6 +27,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "WORST_FIRST",
     "AttemptRecord",
+    "ChangeRecord",
     "CheckRecord",
     "EvidenceRecord",
     "Fault",
@@ -35,7 +36,9 @@ __all__ = [
     "RequirementRecord",
     "Run",
     "ScenarioRecord",
+    "Setting",
     "ShardRecord",
+    "SinceRecord",
     "TestRecord",
     "Use",
     "gist",
@@ -45,7 +48,7 @@ __all__ = [
 ]
 
 FILE_NAME = "run.json"
-SCHEMA_VERSION = "podid-run/1.1"
+SCHEMA_VERSION = "podid-run/1.2"
 
 _CHAIN = re.compile(
     r"^(?:The above exception was the direct cause|During handling of the above exception).*$", re.MULTILINE
@@ -134,8 +137,8 @@ class TestRecord:
     @property
     def again(self) -> str:
         """The command that runs it alone; scenarios stand on a lab, which that raises and keeps."""
-        needs_lab = self.file.count("/") < 2
-        return f"{'python3 -m nox -s e2e -- --keep' if needs_lab else 'uv run pytest'} {shlex.quote(self.node)}"
+        runner = "python3 -m nox -s e2e -- --keep" if self.file.count("/") < 2 else "uv run pytest"
+        return f"{runner} --partial {shlex.quote(self.node)}"
 
     @property
     def file(self) -> str:
@@ -213,11 +216,40 @@ class FrozenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """An option's value."""
+
+    value: str
+    source: str
+    """``cli``, ``env`` or ``default``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """One requirement that came out in another way than in an earlier run, or that still fails."""
+
+    kind: str
+    id: str
+    level: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinceRecord:
+    """What changed since an earlier run."""
+
+    run: str
+    line: str
+    changes: list[ChangeRecord]
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that went wrong in the harness itself."""
 
     where: str
-    """``collection``, ``clean-up``, ``diagnostics``, ``reports``, ``canary``, ``baseline`` or ``set-up``."""
+    """``collection``, ``clean-up``, ``diagnostics``, ``reports``, ``canary``, ``baseline``, ``floor`` or ``set-up``."""
     message: str
 
 
@@ -257,6 +289,14 @@ class Run:
     parts: list[PartRecord] = field(default_factory=list[PartRecord])
     """The runs that this record was merged from; empty for a run by itself."""
     frozen: FrozenRecord | None = None
+    since: SinceRecord | None = None
+    """What changed since the run that ``--against`` names."""
+    settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
+    """Option → value and where it comes from."""
+    unused_expectations: list[str] = field(default_factory=list[str])
+    """Entries of the baseline about which the run says nothing, and why."""
+    searched: list[str] = field(default_factory=list[str])
+    """Forms in which the canary was looked for, each of which the search found when it stood there on purpose."""
     schema: str = SCHEMA_VERSION
 
     def as_json(self, *, check: bool = True) -> str:
@@ -283,6 +323,8 @@ class Run:
             "scenarios": [_of(ScenarioRecord, entry) for entry in data.get("scenarios", [])],
             "parts": [_of(PartRecord, entry) for entry in data.get("parts", [])],
             "shard": _of(ShardRecord, data["shard"]) if data.get("shard") else None,
+            "since": _since(data["since"]) if data.get("since") else None,
+            "settings": {name: _of(Setting, entry) for name, entry in data.get("settings", {}).items()},
             "frozen": _of(FrozenRecord, data["frozen"]) if data.get("frozen") else None,
         }
         return _of(cls, {**data, **nested})
@@ -297,6 +339,10 @@ def _of(kind: type[_T], entry: Mapping[str, Any]) -> _T:
     if isinstance(members.get("reason"), dict):
         members["reason"] = Reason(**members["reason"])
     return kind(**members)
+
+
+def _since(entry: Mapping[str, Any]) -> SinceRecord:
+    return SinceRecord(entry["run"], entry["line"], [_of(ChangeRecord, change) for change in entry["changes"]])
 
 
 def _test(entry: Mapping[str, Any]) -> TestRecord:

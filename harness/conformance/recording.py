@@ -25,7 +25,9 @@ from harness.errors import UsageError
 
 __all__ = ["Check", "Evidence", "EvidenceKind", "Recorder", "attach", "check", "note_use", "recording"]
 
-EvidenceKind = Literal["http", "admission", "token", "iam", "cloudtrail", "aws-calls", "command", "object", "text"]
+EvidenceKind = Literal[
+    "http", "admission", "token", "iam", "cloudtrail", "aws-calls", "command", "object", "plot", "text"
+]
 _LIMIT_CHARACTERS = 20_000
 
 

@@ -21,6 +21,7 @@ from harness.conformance.record import (
     RequirementRecord,
     Run,
     ScenarioRecord,
+    Setting,
     ShardRecord,
     TestRecord,
     Use,
@@ -35,6 +36,8 @@ class Phase(TypedDict):
     """What one phase of one test left; plain data, because pytest-xdist carries it between processes."""
 
     when: str
+    requirements: list[str]
+    """What its test decides."""
     outcome: str
     reason: list[str] | None
     message: str
@@ -79,6 +82,13 @@ class RunFacts:
     frozen: FrozenRecord | None = None
     outside: frozenset[str] = frozenset()
     """IDs that the frozen set does not have."""
+    accepts_part: bool = False
+    """Whether a part of the suites is enough for exit code 0."""
+    settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
+    searched: list[str] = field(default_factory=list[str])
+    narrowed: set[str] = field(default_factory=set[str])
+    """Files of which some tests were left out."""
+    unused_expectations: list[str] = field(default_factory=list[str])
 
     @property
     def kind(self) -> Kind:
@@ -129,6 +139,8 @@ class Results:
 
     def add(self, node: str, phase: Phase) -> None:
         """Take note of a phase; a further set-up of the same test is a further attempt."""
+        # Under pytest-xdist what a worker has collected is told at its end only.
+        self.bindings.setdefault(node, tuple(phase["requirements"]))
         attempts = self._attempts.setdefault(node, [])
         if not attempts or phase["when"] == "setup":
             attempts.append([])
@@ -154,8 +166,10 @@ class Results:
         """
         tests = [self._test(node, facts, ledger, baseline) for node in self.bindings]
         today = datetime.fromtimestamp(facts.started, UTC).date()
-        complaints = [Fault("baseline", text) for text in baseline.complaints(_decided(tests), today)]
-        return record_of(replace(facts, faults=[*facts.faults, *complaints]), tests, ledger, self.bound, finished)
+        decided = _decided(tests)
+        complaints = [Fault("baseline", text) for text in baseline.complaints(decided, today)]
+        told = replace(facts, faults=[*facts.faults, *complaints], unused_expectations=baseline.unused(decided))
+        return record_of(told, tests, ledger, self.bound, finished)
 
     def _test(self, node: str, facts: RunFacts, ledger: Ledger, baseline: Baseline) -> TestRecord:
         identifiers = self.bindings[node]
@@ -268,7 +282,8 @@ def record_of(
         _decided(tests).items(),
         ledger,
         partial=facts.partial,
-        interrupted=facts.interrupted,
+        accepts_part=facts.accepts_part,
+        interrupted=facts.interrupted or any(fault.where == "floor" for fault in facts.faults),
         kind=facts.kind,
         bound=bound,
         outside=facts.outside,
@@ -301,6 +316,9 @@ def record_of(
         shard=facts.shard,
         parts=facts.parts,
         frozen=facts.frozen,
+        settings=facts.settings,
+        searched=facts.searched,
+        unused_expectations=facts.unused_expectations,
     )
 
 

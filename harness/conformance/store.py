@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.conformance import canary as canaries
-from harness.conformance.record import FILE_NAME, Fault, Run, read_run, write_atomically
+from harness.conformance.artifacts import PUBLISH, publish, write_manifest
+from harness.conformance.events import FILE_NAME as EVENTS
+from harness.conformance.events import replay
+from harness.conformance.record import FILE_NAME, Fault, Run, read_run, schema, write_atomically
 from harness.conformance.reports import write_reports
+from harness.conformance.sizes import fitting
 from harness.errors import HarnessFault
 
-__all__ = ["finish", "rewrite", "save"]
+__all__ = ["finish", "rewrite", "save", "seal"]
 
 
-def save(directory: Path, run: Run, *, check: bool = True) -> None:
-    """Write the record alone; a run that is killed leaves the last one saved.
+def save(directory: Path, run: Run, *, check: bool = True) -> Run:
+    """Write the record alone, and return it as written: one that would be too large loses evidence.
 
     Args:
         directory: The run's directory.
@@ -26,14 +31,18 @@ def save(directory: Path, run: Run, *, check: bool = True) -> None:
     Raises:
         HarnessFault: It cannot be written or does not follow its schema.
     """
+    written, text = fitting(FILE_NAME, run, lambda lighter: lighter.as_json(check=check))
     try:
-        write_atomically(directory / FILE_NAME, run.as_json(check=check))
+        write_atomically(directory / FILE_NAME, text)
     except OSError as error:
         raise HarnessFault(f"{directory / FILE_NAME} cannot be written: {error}") from error
+    return written
 
 
 def finish(directory: Path, build: Callable[[list[Fault]], Run], canary: str, *, reports: bool = True) -> Run:
     """Write the record and all reports, look for the canary, and return the record as written.
+
+    Only a directory in which nothing was found gets a part that may be published.
 
     Args:
         directory: The run's directory.
@@ -45,22 +54,40 @@ def finish(directory: Path, build: Callable[[list[Fault]], Run], canary: str, *,
         HarnessFault: The record cannot be written.
     """
 
-    def write(run: Run) -> list[str]:
-        save(directory, run, check=reports)
-        return write_reports(directory, run) if reports else []
+    def write(run: Run) -> tuple[Run, list[str]]:
+        written = save(directory, run, check=reports)
+        return written, write_reports(directory, written) if reports else []
 
-    run = build([])
-    faults = [Fault("reports", text) for text in write(run)]
-    faults += _withhold(directory, canary)
-    if faults:
-        run = _without(build(faults), canary)
-        write(run)
+    run, complaints = write(build([]))
+    found = _withhold(directory, canary)
+    if faults := [*(Fault("reports", text) for text in complaints), *found]:
+        run, _ = write(_without(build(faults), canary))
+    if reports:
+        seal(directory, may_leave=not found)
     return run
 
 
 def rewrite(directory: Path) -> list[str]:
-    """Write a run's reports again, and return what went wrong."""
-    return write_reports(directory, read_run(directory))
+    """Write a run's reports again, and return what went wrong; of a run that was killed, also its record."""
+    if not (directory / FILE_NAME).exists() and (directory / EVENTS).exists():
+        save(directory, replay(directory))
+    complaints = write_reports(directory, read_run(directory))
+    seal(directory, may_leave=(directory / PUBLISH).is_dir())
+    return complaints
+
+
+def seal(directory: Path, *, may_leave: bool) -> None:
+    """Put the record's schema beside it, list what there is, and make the part that may leave the machine.
+
+    Args:
+        directory: The run's.
+        may_leave: Whether it was searched for secrets, and none was found.
+    """
+    write_atomically(directory / "run.schema.json", json.dumps(schema(), indent=1) + "\n")
+    if may_leave:
+        publish(directory)
+    else:
+        write_manifest(directory)
 
 
 def _withhold(directory: Path, canary: str) -> list[Fault]:

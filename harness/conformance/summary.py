@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from harness.conformance.ledger import Kind, Ledger
 from harness.conformance.pace import rough
 from harness.conformance.record import Run, gist
+from harness.conformance.results import Phase
+from harness.conformance.verdict import ExitCode
 
-__all__ = ["plan", "repeated", "shortcomings"]
+__all__ = ["plan", "repeated", "shortcomings", "tell_failure"]
 
 
 def plan(
@@ -41,7 +44,7 @@ def plan(
 
 def shortcomings(run: Run) -> list[str]:
     """Return the requirements that are not met, how many did not run and why, and the harness's own faults."""
-    lines: list[str] = []
+    lines = [_part(run)] if run.scope == "partial" else []
     for entry in run.requirements:
         if entry.outcome not in {"", "passed"}:
             why = f"  [{entry.reason.kind}]" if entry.reason else ""
@@ -53,6 +56,29 @@ def shortcomings(run: Run) -> list[str]:
         lines.append(f"{outcome}: {len(reasons)}{f' ({told})' if told else ''}")
     lines += [f"{fault.where}: {fault.message.strip().splitlines()[-1][:300]}" for fault in run.faults]
     return lines
+
+
+def _part(run: Run) -> str:
+    decided = sum(bool(entry.outcome) for entry in run.requirements)
+    applicable = sum(entry.status in {"bound", "provisional"} for entry in run.requirements)
+    is_fine = run.verdict == "incomplete" and set(run.counts) <= {"passed", "flaky", "not-applicable"}
+    option = "; with --partial it would end with 0" if is_fine and run.exit_code == ExitCode.INCOMPLETE else ""
+    return f"PARTIAL RUN: {decided} of {applicable} requirements, no conformance verdict{option}"
+
+
+def tell_failure(terminal: Any, phase: Phase, diagnostics: str) -> None:
+    """Say at once why a test failed; its whole text comes at the end, when many others stand between.
+
+    Args:
+        terminal: pytest's terminal reporter.
+        phase: What failed.
+        diagnostics: Where what was collected lies; counts only if something was.
+    """
+    broken = [check["requirement"] for check in phase["checks"] if not check["holds"]]
+    terminal.ensure_newline()
+    terminal.line(f"  {' '.join(broken or phase['requirements'])}: {gist(phase['message'])[:300]}")
+    if phase["diagnostics"]:
+        terminal.line(f"  diagnostics: {diagnostics}")
 
 
 def repeated(run: Run) -> list[str]:

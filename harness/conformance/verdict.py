@@ -50,6 +50,7 @@ def judge(
     ledger: Ledger,
     *,
     partial: bool,
+    accepts_part: bool = False,
     kind: Kind = "ours",
     bound: Collection[str] | None = None,
     outside: Collection[str] = (),
@@ -63,12 +64,13 @@ def judge(
         results: (requirement ID, outcome) of every selected test and requirement it decides.
         ledger: Levels: only a MUST makes the verdict worse.
         partial: Whether only a part of the suites was selected; then the run is never conformant.
+        accepts_part: Whether exit code 0 is right all the same when all of the part is fine.
         kind: Kind of the subject.
         bound: IDs that some test decides, selected or not; those of the results by default.
         outside: IDs that the release whose frozen set was asked for does not know.
         faults: Whether the harness broke outside of any test, so that something may be missing.
         stale: Whether the baseline expects a failure that no longer happens, or has expired.
-        interrupted: Whether a person or a signal ended the run.
+        interrupted: Whether a person or a signal ended the run, or less was executed than a floor says.
     """
     outcomes: dict[str, Outcome] = {}
     for identifier, outcome in results:
@@ -77,14 +79,19 @@ def judge(
     testable = [
         entry
         for entry in ledger.values()
-        if kind in entry.applies_to and not (entry.untestable or entry.withdrawn or entry.id in outside)
+        if kind in entry.applies_to
+        and entry.subject != "harness"
+        and not (entry.untestable or entry.withdrawn or entry.id in outside)
     ]
     musts = [entry.id for entry in testable if entry.level == "MUST"]
     provisional = tuple(entry.id for entry in testable if entry.id not in bound)
     judged = {
         name: outcome
         for name, outcome in outcomes.items()
-        if ledger[name].level == "MUST" and name not in outside and outcome is not Outcome.NOT_APPLICABLE
+        if ledger[name].level == "MUST"
+        and ledger[name].subject != "harness"
+        and name not in outside
+        and outcome is not Outcome.NOT_APPLICABLE
     }
     observed = sum(outcome in EXECUTED for outcome in judged.values())
     found = set(judged.values())
@@ -93,6 +100,8 @@ def judge(
     # A part may be without a MUST, but not without anything.
     is_empty = not found and not (partial and EXECUTED & set(outcomes.values()))
     word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale, is_empty=is_empty)
+    if exit_code == ExitCode.CONFORMANT and partial and not accepts_part:
+        exit_code = ExitCode.INCOMPLETE
     return Verdict(word, exit_code, outcomes, observed, len(musts), provisional)
 
 

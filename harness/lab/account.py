@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from harness import wait
+from harness.errors import NotReady
 
 __all__ = ["AGENT_ADDON", "AwsAccount", "Event"]
 
@@ -44,15 +45,15 @@ class AwsAccount:
             secret_access_key: Its secret.
             region: Region for regional services.
         """
-        self._endpoint = endpoint
-        self._session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
+        self.endpoint = endpoint
+        self.session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
         """Return the boto3 client of a service."""
         if service not in self._clients:
             configuration = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
-            self._clients[service] = self._session.client(service, endpoint_url=self._endpoint, config=configuration)
+            self._clients[service] = self.session.client(service, endpoint_url=self.endpoint, config=configuration)
         return self._clients[service]
 
     @contextlib.contextmanager
@@ -187,17 +188,22 @@ class AwsAccount:
         """Wait until the agent's add-on is active.
 
         Raises:
-            harness.wait.Timeout: It failed, or did not become active in time.
+            NotReady: It failed, or did not become active in time.
         """
         eks = self.client("eks")
-        wait.until(
-            lambda: eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)["addon"],
-            lambda addon: addon["status"] == "ACTIVE",
-            what=f"add-on {AGENT_ADDON} of {cluster} to be active",
-            timeout=90,
-            stop=lambda addon: f"it is {addon['status']}: {addon['health']}" if "FAILED" in addon["status"] else None,
-            hint="see: kubectl --namespace kube-system describe daemonset,pod",
-        )
+        try:
+            wait.until(
+                lambda: eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)["addon"],
+                lambda addon: addon["status"] == "ACTIVE",
+                what=f"add-on {AGENT_ADDON} of {cluster} to be active",
+                timeout=90,
+                stop=lambda addon: (
+                    f"it is {addon['status']}: {addon['health']}" if "FAILED" in addon["status"] else None
+                ),
+            )
+        except wait.Timeout as timeout:
+            hint = "see: kubectl --namespace kube-system describe daemonset,pod"
+            raise NotReady(timeout.message, requirement="AGT-801", hint=hint) from timeout
 
     def delete_agent_addon(self, cluster: str) -> None:
         """Delete the agent's add-on and wait until AWS no longer knows it."""

@@ -73,6 +73,11 @@ class LabAws:
         """Return a client of the emulator's control route."""
         return Control(endpoint, Bootstrap.read(self.bootstrap_file).control_token)
 
+    @property
+    def data_plane_token(self) -> str:
+        """Secret with which the load balancers' data plane asks for its state."""
+        return Bootstrap.read(self.bootstrap_file).data_plane_token
+
     def prepare(self, addresses: Sequence[str], *, region: str = REGION) -> None:
         """Make CA, certificate and first keys; after that AWS can be started.
 
@@ -140,6 +145,20 @@ class LabAws:
                 addon_manifests=agent_manifests,
             )
         )
+        self.register_nodes(cluster, endpoint)
+
+    def register_nodes(
+        self, cluster: Cluster, endpoint: str, *, tokens_required: bool = True, hop_limit: int = 1
+    ) -> None:
+        """Make IMDS know a cluster's nodes, or serve those that it knows in another way.
+
+        Args:
+            cluster: The cluster.
+            endpoint: URL of AWS.
+            tokens_required: Whether IMDSv1 is off.
+            hop_limit: How far the answer with a token goes.
+        """
+        control, spec = self.control(endpoint), cluster.spec
         for node in cluster.nodes:
             control.register_node(
                 NodeBinding(
@@ -151,5 +170,7 @@ class LabAws:
                     account=spec.account,
                     region=spec.region,
                     availability_zone=f"{spec.region}a",
+                    tokens_required=tokens_required,
+                    hop_limit=hop_limit,
                 )
             )

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from docker.errors import APIError, ImageNotFound
+
 from harness import binaries, doctor
 from harness.cloud.localstack import process
 from harness.cluster.base import ClusterSpec
@@ -21,12 +23,13 @@ from harness.cluster.kind.cluster import KindCluster, Tool
 from harness.cluster.kind.engine import LabEngine, connect, explained
 from harness.cluster.kind.node_image import ensure_node_image, find_node_image, read_traits, wanted
 from harness.docker_images import Archive, DockerImages
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
 from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
+from harness.lab.given import lab_images
 from harness.lab.native import kill_marked
 from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
 from harness.lab.provider import LabCluster, Parts, Started
@@ -71,7 +74,7 @@ class KindProvider:
         return f"podid-{self._lab}-aws"
 
     @property
-    def _aws_address(self) -> str:
+    def aws_address(self) -> str:
         """AWS's address on the lab's network: the last one, as the engine gives addresses from the first on."""
         return str(ipaddress.ip_network(json.loads(self._paths.network.read_text())["subnet"])[-2])
 
@@ -92,13 +95,15 @@ class KindProvider:
         cache, engine = cache_directory(), self.engine.engine
         node = [] if find_node_image(engine) else [f"the node image {wanted()}"]
         kind = [] if find_kind() or not binaries.missing(cache, [binaries.KIND]) else ["the program kind"]
-        images = DockerImages(engine, cache, self._cancelled).missing(wiring.LAB_IMAGES, [_aws_image()])
+        common = list(lab_images({}).values())
+        images = DockerImages(engine, cache, self._cancelled).missing(common, [_aws_image()])
         return [*node, *kind, *images]
 
     def parts(self) -> Parts:
         """Return the node image, ours, and kind if it is ours."""
         cache, engine = cache_directory(), self.engine.engine
-        files, names = DockerImages(engine, cache, self._cancelled).stored(wiring.LAB_IMAGES, [_aws_image()])
+        common = list(lab_images({}).values())
+        files, names = DockerImages(engine, cache, self._cancelled).stored(common, [_aws_image()])
         kind = [] if find_kind() else binaries.entries(cache, [binaries.KIND])
         images = {name: str(engine.client.images.get(name).id) for name in names}
         if node := find_node_image(engine):
@@ -118,21 +123,42 @@ class KindProvider:
             client.images.load(archive)
             client.images.get(identifier).tag(*name.split(":"))
 
+    def export_image(self, reference: str, file: Path) -> None:
+        """Write an image that the engine has or can pull to an archive."""
+        client = self.engine.engine.client
+        try:
+            image = client.images.get(reference)
+        except ImageNotFound:
+            try:
+                image = client.images.pull(reference)
+            except APIError as error:
+                raise UsageError(
+                    f"the engine neither has {reference} nor can it pull it: {error.explanation or error}",
+                    hint="name an image of `docker images`, log in to its registry, or give a file of docker save",
+                ) from error
+        self.save_image(reference, str(image.id), file)
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
-        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
     ) -> Started:
         """Build what is missing and start AWS and the clusters."""
         engine, cache = self.engine, cache_directory()
         builder = DockerImages(engine.engine, cache, self._cancelled)
-        archive = builds.submit(builder.ensure_archive, wiring.LAB_IMAGES, progress)
+        archive = builds.submit(builder.ensure_archive, images, progress)
         kind = builds.submit(ensure_kind, cache, progress)
         started: Future[None] | None = None
         self._is_starting_aws = is_new
         if is_new:
             self._paths.network.write_text(json.dumps({"subnet": engine.create_network()}))
-            self._aws.prepare([self._aws_address, "127.0.0.1"])
+            self._aws.prepare([self.aws_address, "127.0.0.1"])
             started = builds.submit(self._start_aws, builder, progress)
         image = ensure_node_image(engine.engine, progress)
         with progress.phase("kind", total=2) as phase:
@@ -154,7 +180,7 @@ class KindProvider:
     def _start_aws(self, builder: DockerImages, progress: Progress) -> None:
         image = builder.ensure_image(_aws_image(), progress, phase_name="aws image")
         with progress.phase("aws start"), explained("starting the lab's AWS"):
-            client, address = self.engine.engine.client, self._aws_address
+            client, address = self.engine.engine.client, self.aws_address
             variables = process.variables(
                 listen=[f"{address}:80", f"{address}:443"],
                 certificate=Path(_AWS_DIRECTORY, "tls", "aws.pem"),
@@ -188,6 +214,18 @@ class KindProvider:
             self.engine.put_files(self._aws_container, files)
             client.api.start(self._aws_container)
 
+    @property
+    def can_add_nodes(self) -> bool:
+        """No: kind makes all nodes when it makes the cluster."""
+        return False
+
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Refuse."""
+        raise UsageError(
+            f"kind cluster {cluster.spec.name!r} has {len(cluster.nodes)} nodes and cannot get {nodes}",
+            hint=f"raise it with them: podid down; podid up --nodes {nodes}",
+        )
+
     def interrupt(self) -> None:
         """End builds in the engine, and an AWS that is starting: it would be waited for."""
         self._cancelled.set()
@@ -203,17 +241,22 @@ class KindProvider:
         """Attach the node, apply trust and the rule about pulls, and make CoreDNS answer for AWS."""
         ours = _ours(cluster)
         trust = wiring.trust_bundle(self._aws.authority_file.read_text())
-        ours.join_lab(aws_address=self._aws_address, trust_bundle=trust)
+        ours.join_lab(aws_address=self.aws_address, trust_bundle=trust)
         wiring.apply_wiring(kube, trust_bundle_path=ours.trust_bundle)
         wiring.apply_pull_rule(kube)
         # A CoreDNS that starts before services can be reached waits up to half a minute to try again.
         kube.wait_until_deployed("DaemonSet", "kube-proxy", "kube-system")
         corefile = kube.read("v1", "ConfigMap", "coredns", "kube-system")["data"]["Corefile"]
-        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self._aws_address))
+        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self.aws_address, ours.nodes[0].address))
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the images are in the node; they are loaded while kind still works on it."""
         self._loads[cluster.spec.name].result()
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Have the engine build the images, and load them into the node."""
+        archive = DockerImages(self.engine.engine, cache_directory(), self._cancelled).ensure_archive(specs, progress)
+        _load_archive(_ours(cluster), archive)
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Get a client certificate from the cluster, and put it where AWS reads it."""
@@ -261,9 +304,14 @@ class KindProvider:
 
 
 def _load_images(cluster: KindCluster, archive: Future[Archive]) -> None:
-    """Load the images, and check that the node has these and no others under their names."""
+    """Load the lab's images while kind still works on the cluster."""
     wanted = archive.result()
     cluster.wait_until_images_can_be_loaded()
+    _load_archive(cluster, wanted)
+
+
+def _load_archive(cluster: KindCluster, wanted: Archive) -> None:
+    """Load images, and check that the node has these and no others under their names."""
     cluster.load_images(wanted.path, list(wanted.ids))
     there = cluster.image_ids()
     if stale := [name for name, identifier in wanted.ids.items() if there.get(name) != identifier]:

@@ -13,8 +13,9 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,10 +24,12 @@ from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
+from harness.lab.given import GivenImage, Role, lab_images, read_given, take_in
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
@@ -99,6 +102,11 @@ class Lab:
         return self._providers[name]
 
     @property
+    def given(self) -> Mapping[Role, GivenImage]:
+        """Agent and webhook that run instead of ours."""
+        return read_given(self.paths.given)
+
+    @property
     def is_up(self) -> bool:
         """Whether AWS and every cluster of the lab run."""
         if self.provider_name is None:
@@ -123,10 +131,39 @@ class Lab:
         Raises:
             UsageError: There is no such cluster.
         """
+        return self._find(name)
+
+    def _find(self, name: str) -> LabCluster:
         for cluster in self._provider.clusters():
             if cluster.spec.name == name and cluster.is_running:
                 return cluster
         raise UsageError(f"no cluster {name!r} in lab {self.name!r}", hint=f"add it with: podid up --cluster {name}")
+
+    def add_images(self, cluster: str, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that the lab does not start with, and make a running cluster able to use them.
+
+        Args:
+            cluster: The cluster's name.
+            specs: The images.
+            progress: Where to report.
+
+        Raises:
+            UsageError: There is no such cluster.
+            HarnessFault: A build failed; the text has its last lines.
+        """
+        self._provider.add_images(self._find(cluster), specs, progress)
+
+    def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
+        """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
+
+        Args:
+            cluster: The cluster.
+            tokens_required: Whether IMDSv1 is off (``HttpTokens``).
+            hop_limit: How far the answer with a token goes (``HttpPutResponseHopLimit``): pods are at 2.
+        """
+        self.aws.register_nodes(
+            cluster, self._provider.aws_endpoint, tokens_required=tokens_required, hop_limit=hop_limit
+        )
 
     def administrator(self, account: str = "123456789012") -> AwsAccount:
         """Return an administrator's view of an account."""
@@ -138,6 +175,16 @@ class Lab:
     def control(self) -> Control:
         """Return a client of the emulator's control route: journal, clock, reset."""
         return self.aws.control(self._provider.aws_endpoint)
+
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        return self._provider.aws_address
+
+    @property
+    def data_plane_token(self) -> str:
+        """Secret with which the load balancers' data plane asks AWS for its state."""
+        return self.aws.data_plane_token
 
     def exports(self, kubectl: Path | None) -> list[str]:
         """Return the lines that make a shell's ``kubectl`` and ``aws`` use the lab.
@@ -160,6 +207,8 @@ class Lab:
         progress: Progress,
         provider: ProviderName | Literal["auto"] = "auto",
         *,
+        given: Mapping[Role, str] | None = None,
+        nodes_from_start: int = 1,
         is_offline: bool = False,
     ) -> None:
         """Make sure that the lab runs with these clusters; what runs already stays as it is.
@@ -171,10 +220,13 @@ class Lab:
             progress: Where to report.
             provider: What the lab shall stand on; ``auto`` takes what an existing lab stands on, else kind where it can
                 work, else native.
+            given: Agent or webhook to run instead of ours: an archive, or a reference in the engine's reach.
+            nodes_from_start: Nodes that new clusters get, at least, where a running one cannot get more later.
             is_offline: Refuse before anything is begun if something would have to be fetched.
 
         Raises:
-            UsageError: Another command is changing the lab, or it stands on another provider.
+            UsageError: Another command is changing the lab, it stands on another provider or runs another agent or
+                webhook, or what is given is no image.
             MissingPrerequisite: The machine lacks something.
             HarnessFault: Something did not start.
         """
@@ -186,12 +238,18 @@ class Lab:
                 require_all_parts(self.provider(name))
             if is_new:
                 self._remove()
-            present = {cluster.spec.name for cluster in self.provider(name).clusters()}
+            else:
+                self._require_given(given or {})
+            present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
-            if not added:
-                return
+            if not self.provider(name).can_add_nodes:
+                added = [replace(spec, nodes=max(spec.nodes, nodes_from_start)) for spec in added]
             try:
-                self._raise(added, self.provider(name), progress, is_new=is_new)
+                if added:
+                    self._raise(added, self.provider(name), progress, given or {}, is_new=is_new)
+                for spec in specs:
+                    if spec.name in present and len(present[spec.name].nodes) < spec.nodes:
+                        self._add_nodes(present[spec.name], spec.nodes, progress)
             except BaseException as error:
                 full = full_disk()
                 with progress.phase("clean-up"), _without_interruption():
@@ -218,16 +276,47 @@ class Lab:
             )
         return name
 
-    def _raise(self, specs: Sequence[ClusterSpec], provider: Provider, progress: Progress, *, is_new: bool) -> None:
+    def _require_given(self, given: Mapping[Role, str]) -> None:
+        for role, source in given.items():
+            running = self.given.get(role)
+            if running is None or not running.is_from(source):
+                there = f"the {role} of {running.source}" if running else f"our own {role}"
+                raise UsageError(
+                    f"lab {self.name!r} is up with {there}, not with that of {source}",
+                    hint="remove it with: podid down; or use another lab: set PODID_LAB",
+                )
+
+    def _raise(
+        self,
+        specs: Sequence[ClusterSpec],
+        provider: Provider,
+        progress: Progress,
+        given: Mapping[Role, str],
+        *,
+        is_new: bool,
+    ) -> None:
         self.paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # First of all: from here on down knows where to look.
         self.paths.description.write_text(json.dumps({"provider": provider.name}))
+        if is_new:
+            take_in(self.paths.given, given, provider.export_image)
+        images = lab_images(self.given)
         with _builds(self.paths.builds, provider.interrupt) as pool:
-            started = provider.start(specs, pool, progress, is_new=is_new)
+            started = provider.start(specs, list(images.values()), pool, progress, is_new=is_new)
             aws = pool.submit(self._wait_for_aws, started.aws, progress) if started.aws else None
             for cluster in started.clusters:
-                self._complete(cluster, provider, aws, progress)
+                self._complete(cluster, provider, images, aws, progress)
             self._write_profiles()
+
+    def _add_nodes(self, cluster: LabCluster, nodes: int, progress: Progress) -> None:
+        """Let a running cluster grow, and wait until the new nodes take pods."""
+        name = cluster.spec.name
+        with progress.phase(f"{name} nodes"), contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            self._provider.add_nodes(cluster, nodes)
+            if "agent" in self.given:
+                wiring.provide_agent_link(cluster)
+            self.aws.register_nodes(cluster, self._provider.aws_endpoint)
+            kube.wait_until_nodes_are_ready([node.name for node in cluster.nodes])
 
     def _wait_for_aws(self, started: Future[None], progress: Progress) -> None:
         started.result()
@@ -235,7 +324,14 @@ class Lab:
             self.aws.wait_until_ready(self._provider.aws_endpoint, self._provider.aws_stopped)
             self.aws.create_service_roles(self.administrator())
 
-    def _complete(self, cluster: LabCluster, provider: Provider, aws: Future[None] | None, progress: Progress) -> None:
+    def _complete(
+        self,
+        cluster: LabCluster,
+        provider: Provider,
+        images: Mapping[str, ImageSpec],
+        aws: Future[None] | None,
+        progress: Progress,
+    ) -> None:
         """Wait for a started cluster, install what EKS has in its control plane, and make AWS know it."""
         name = cluster.spec.name
         with progress.phase(name, total=5) as phase, contextlib.ExitStack() as stack:
@@ -253,12 +349,15 @@ class Lab:
             provider.wire(cluster, kube)
             phase.step("waiting for images")
             provider.deliver_images(cluster)
-            wiring.install_webhook(kube, cluster.spec)
+            wiring.install_webhook(kube, cluster.spec, images["webhook"].reference)
             phase.step("waiting for AWS")
             if aws:
                 aws.result()
             provider.hand_over_keys(cluster)
-            self.aws.attach_cluster(cluster, wiring.agent_manifests(cluster.spec), provider.aws_endpoint)
+            if "agent" in self.given:
+                wiring.provide_agent_link(cluster)
+            agent = wiring.agent_manifests(cluster.spec, images["agent"].reference)
+            self.aws.attach_cluster(cluster, agent, provider.aws_endpoint)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness import binaries, doctor, images, packages, wait
+from harness import binaries, doctor, packages, wait
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cloud.localstack.environment import Environment
@@ -21,12 +21,20 @@ from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
 from harness.cluster.native.node import REGISTRY_PORT
 from harness.cluster.native.sandbox import Program, Sandbox, marked_processes
-from harness.errors import HarnessFault
+from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
-from harness.images import REGISTRY_ENVIRONMENT, ImageSpec, registry_configuration, registry_storage
+from harness.images import (
+    REGISTRY_ENVIRONMENT,
+    ImageSpec,
+    ensure,
+    missing,
+    registry_configuration,
+    registry_storage,
+)
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.aws import LabAws
+from harness.lab.given import lab_images
 from harness.lab.paths import LabPaths, cache_directory
 from harness.lab.provider import LabCluster, Parts, Started
 from harness.progress import Progress
@@ -59,9 +67,14 @@ class NativeProvider:
         return LabNetwork(**json.loads(self._paths.network.read_text()))
 
     @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        return self._network.aws_address
+
+    @property
     def aws_endpoint(self) -> str:
         """URL at which AWS answers for all services."""
-        return f"http://{self._network.aws_address}"
+        return f"http://{self.aws_address}"
 
     def require(self) -> None:
         """Refuse where a native lab cannot work."""
@@ -76,7 +89,7 @@ class NativeProvider:
         if groups := binaries.missing(cache):
             # What images are made of is not known without them.
             return [*found, *(f"the programs of {group.name} {group.version}" for group in groups), "the images"]
-        lacking = images.missing(_image_specs(binaries.paths(cache)), cache)
+        lacking = missing(_image_specs(binaries.paths(cache), lab_images({}).values()), cache)
         return [*found, *(f"the image {spec.reference}" for spec in lacking)]
 
     def parts(self) -> Parts:
@@ -95,10 +108,24 @@ class NativeProvider:
         """Refuse: :meth:`parts` has no images."""
         raise NotImplementedError
 
+    def export_image(self, reference: str, file: Path) -> None:
+        """Refuse: there is no engine."""
+        del file
+        raise UsageError(
+            f"{reference} is no file, and a native lab has no engine that could pull it",
+            hint=f"write it into a file where there is one: docker save --output FILE.tar {reference}",
+        )
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
-        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
     ) -> Started:
         """Build what is missing and start AWS and the clusters."""
         cache = cache_directory()
@@ -107,7 +134,8 @@ class NativeProvider:
         # Images wait for the network where Go waits for the processor: begin them before the big builds.
         first = [group for group in binaries.GROUPS if group.name in _FOR_IMAGES]
         programs = binaries.ensure(cache, progress, first)
-        self._images = builds.submit(images.ensure, _image_specs(programs), cache, programs["registry"], progress)
+        wanted = _image_specs(programs, images)
+        self._images = builds.submit(ensure, wanted, cache, programs["registry"], progress)
         programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
         started: Future[None] | None = None
         self._is_starting_aws = is_new
@@ -142,23 +170,50 @@ class NativeProvider:
                 network.wire_aws(pid)
 
     def _start_cluster(self, spec: ClusterSpec, programs: Mapping[str, Path], cache: Path) -> NativeCluster:
-        taken = {cluster.index for cluster in self.clusters()}
         cluster = NativeCluster(self._paths.cluster(spec.name))
-        aws_pid = self._sandbox.pid
-        if aws_pid is None:
-            raise HarnessFault(
-                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
-            )
         cluster.start(
             spec,
-            index=min(set(range(len(taken) + 1)) - taken),
+            index=self._free_index(),
             lab=self._network,
-            aws_pid=aws_pid,
+            aws_pid=self._aws_pid,
             binaries=programs,
             trust_bundle=wiring.trust_bundle(self._aws.authority_file.read_text()),
             keep=[cache],
         )
+        self._add_nodes(cluster, spec.nodes, programs)
         return cluster
+
+    def _free_index(self) -> int:
+        taken = {index for cluster in self.clusters() for index in cluster.node_indexes}
+        return min(set(range(len(taken) + 1)) - taken)
+
+    @property
+    def _aws_pid(self) -> int:
+        pid = self._sandbox.pid
+        if pid is None:
+            raise HarnessFault(
+                "the lab's AWS ended while clusters were starting", hint="run: podid logs aws/localstack"
+            )
+        return pid
+
+    @property
+    def can_add_nodes(self) -> bool:
+        """Yes: a node is a sandbox of its own."""
+        return True
+
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Start further nodes."""
+        self._add_nodes(cast("NativeCluster", cluster), nodes, binaries.paths(cache_directory()))
+
+    def _add_nodes(self, cluster: NativeCluster, nodes: int, programs: Mapping[str, Path]) -> None:
+        while len(cluster.nodes) < nodes:
+            cluster.add_node(
+                index=self._free_index(),
+                lab=self._network,
+                aws_pid=self._aws_pid,
+                binaries=programs,
+                keep=[cache_directory()],
+            )
 
     def interrupt(self) -> None:
         """End an AWS that is starting: it would be waited for. All other work has processes with the lab's mark."""
@@ -172,13 +227,19 @@ class NativeProvider:
         """Apply DNS and trust."""
         trust_bundle = cast("NativeCluster", cluster).trust_bundle
         wiring.apply_wiring(kube, trust_bundle_path=str(trust_bundle))
-        wiring.apply_dns(kube, aws_address=self._network.aws_address)
+        wiring.apply_dns(kube, aws_address=self.aws_address, elb_address=cluster.nodes[0].address)
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait for the images; nodes pull them from the lab's registry."""
         del cluster
         if self._images:
             self._images.result()
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build the images into the storage that the lab's registry serves."""
+        del cluster
+        cache = cache_directory()
+        ensure(specs, cache, binaries.paths(cache)["registry"], progress)
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Do nothing: AWS reads the files where they are."""
@@ -233,9 +294,9 @@ def kill_marked(directory: Path) -> None:
     )
 
 
-def _image_specs(programs: Mapping[str, Path]) -> list[ImageSpec]:
+def _image_specs(programs: Mapping[str, Path], common: Iterable[ImageSpec]) -> list[ImageSpec]:
     return [
         built("pause", {"pause": programs["pause"]}),
         built("coredns", {"coredns": programs["coredns"]}),
-        *wiring.LAB_IMAGES,
+        *common,
     ]

@@ -69,6 +69,11 @@ class LabPaths:
         return self.directory / "lab.json"
 
     @property
+    def given(self) -> Path:
+        """Images of agent and webhook that the lab was given."""
+        return self.directory / "given"
+
+    @property
     def network(self) -> Path:
         """The lab's network and addresses."""
         return self.directory / "network.json"

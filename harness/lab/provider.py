@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.errors import MissingPrerequisite, UsageError
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.progress import Progress
 
@@ -88,6 +89,11 @@ class Provider(Protocol):
         """URL at which AWS answers for all services on this machine."""
         ...
 
+    @property
+    def aws_address(self) -> str:
+        """Address at which AWS answers inside the lab."""
+        ...
+
     def require(self) -> None:
         """Refuse where a lab cannot work.
 
@@ -112,16 +118,44 @@ class Provider(Protocol):
         """Load such an archive."""
         ...
 
+    def export_image(self, reference: str, file: Path) -> None:
+        """Write an image that somebody else built to an archive, pulling it if it is not here.
+
+        Raises:
+            UsageError: There is no engine that knows or pulls it.
+        """
+        ...
+
     def start(
-        self, specs: Sequence[ClusterSpec], builds: ThreadPoolExecutor, progress: Progress, *, is_new: bool
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
     ) -> Started:
         """Begin to build what is missing and to start everything; does not wait for clusters or AWS to be ready.
 
         Args:
             specs: Clusters to add.
+            images: What every cluster can use.
             builds: Runs what can overlap.
             progress: Where to report.
             is_new: Whether AWS must be started too.
+        """
+        ...
+
+    @property
+    def can_add_nodes(self) -> bool:
+        """Whether a running cluster can get more nodes."""
+        ...
+
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Start nodes until a running cluster has so many; does not wait for them to be ready.
+
+        Raises:
+            UsageError: Its clusters cannot grow.
         """
         ...
 
@@ -139,6 +173,10 @@ class Provider(Protocol):
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the lab's images are built, and until the cluster can use them."""
+        ...
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Build images that a lab does not start with, and make a running cluster able to use them."""
         ...
 
     def hand_over_keys(self, cluster: LabCluster) -> None:

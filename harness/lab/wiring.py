@@ -11,27 +11,27 @@ from pathlib import Path
 
 import yaml
 
-from harness.cluster.base import ClusterSpec
-from harness.image_lock import built
+from harness.cluster.base import Cluster, ClusterSpec
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab.paths import CHECKOUT
 from harness.pki import Authority, KeyPair
 
 __all__ = [
-    "LAB_IMAGES",
     "agent_manifests",
     "apply_dns",
     "apply_pull_rule",
     "apply_wiring",
     "install_webhook",
+    "provide_agent_link",
     "replace_corefile",
     "trust_bundle",
 ]
 
-LAB_IMAGES = tuple(built(name) for name in ("webhook", "agent", "aws-cli"))
-"""Images that every cluster of a lab can use."""
-
 _LAB = CHECKOUT / "fixtures" / "lab"
+_AGENT_LINK = """
+ip link add podid-probe type dummy 2> /dev/null && exec ip link delete podid-probe
+ip link add pod-id-link0 type ifb || ip link add pod-id-link0 type bridge
+"""
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -47,9 +47,10 @@ def apply_wiring(kube: Kube, *, trust_bundle_path: str) -> None:
     kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": trust_bundle_path}))
 
 
-def apply_dns(kube: Kube, *, aws_address: str) -> None:
+def apply_dns(kube: Kube, *, aws_address: str, elb_address: str) -> None:
     """Apply cluster DNS to a cluster that has none."""
-    kube.apply(load_manifests(_LAB / "coredns.yaml", {"AWS_ADDRESS": aws_address}))
+    addresses = {"AWS_ADDRESS": aws_address, "ELB_ADDRESS": elb_address}
+    kube.apply(load_manifests(_LAB / "coredns.yaml", addresses))
 
 
 def apply_pull_rule(kube: Kube) -> None:
@@ -67,13 +68,14 @@ def replace_corefile(kube: Kube, corefile: str) -> None:
     kube.apply(manifests)
 
 
-def agent_manifests(spec: ClusterSpec, deploy: Path = CHECKOUT / "agent" / "deploy") -> list[Manifest]:
-    """Return the agent's manifests with the cluster's name and region filled in, as the add-on does it on EKS."""
+def agent_manifests(spec: ClusterSpec, image: str, deploy: Path = CHECKOUT / "agent" / "deploy") -> list[Manifest]:
+    """Return the agent's manifests with image, cluster name and region filled in, as the add-on does it on EKS."""
     manifests = _read_all(deploy)
     for manifest in manifests:
         if manifest["kind"] == "DaemonSet":
             pod = manifest["spec"]["template"]["spec"]
             for container in pod.get("initContainers", []) + pod["containers"]:
+                container["image"] = image
                 _fill_in(container, spec)
     return manifests
 
@@ -89,20 +91,27 @@ def _fill_in(container: Manifest, spec: ClusterSpec) -> None:
     container.setdefault("env", []).append({"name": "AWS_CA_BUNDLE", "value": "/etc/ssl/certs/ca-certificates.crt"})
 
 
-def install_webhook(kube: Kube, spec: ClusterSpec, deploy: Path = CHECKOUT / "webhook" / "deploy") -> None:
+def provide_agent_link(cluster: Cluster) -> None:
+    """Create the agent's link on nodes whose kernel lacks the dummy driver, which other agents than ours need."""
+    for node in cluster.nodes:
+        cluster.run_on_node(node.name, ["sh", "-c", _AGENT_LINK])
+
+
+def install_webhook(kube: Kube, spec: ClusterSpec, image: str, deploy: Path = CHECKOUT / "webhook" / "deploy") -> None:
     """Apply the webhook's manifests with a certificate of its own and its CA in the registration; does not wait."""
     name, namespace = "pod-identity-webhook", "kube-system"
     authority = Authority(f"{name}-ca")
     names = [name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.cluster.local"]
     pair = authority.issue(names[2], names=names, serving=True)
-    kube.apply(webhook_manifests(spec, authority.certificate, pair, deploy))
+    kube.apply(webhook_manifests(spec, image, authority.certificate, pair, deploy))
 
 
-def webhook_manifests(spec: ClusterSpec, authority: str, pair: KeyPair, deploy: Path) -> list[Manifest]:
-    """Return the webhook's manifests for a cluster of one node.
+def webhook_manifests(spec: ClusterSpec, image: str, authority: str, pair: KeyPair, deploy: Path) -> list[Manifest]:
+    """Return the webhook's manifests with one replica.
 
     Args:
         spec: The cluster.
+        image: Reference of the webhook's image.
         authority: CA that signed the serving certificate, PEM.
         pair: Serving certificate and key.
         deploy: Directory of the manifests.
@@ -120,6 +129,7 @@ def webhook_manifests(spec: ClusterSpec, authority: str, pair: KeyPair, deploy: 
         if manifest["kind"] == "Deployment":
             manifest["spec"]["replicas"] = 1
             (container,) = manifest["spec"]["template"]["spec"]["containers"]
+            container["image"] = image
             container["args"] = [_with_region(argument, spec.region) for argument in container["args"]]
     return manifests
 

@@ -143,6 +143,7 @@ class AgentCommand:
         env: Mapping[str, str] | None = None,
         verbosity: str = "trace",
         within: Sequence[str] = (),
+        wait_until_listening: bool = True,
     ) -> Generator[Agent, None, None]:
         """Run ``server`` on free ports of loopback until the block ends.
 
@@ -153,6 +154,7 @@ class AgentCommand:
             env: Variables beside the usual ones; an empty value takes one away.
             verbosity: Log level.
             within: A command that runs the one put after it.
+            wait_until_listening: Whether the block begins when all ports accept connections, or at once.
         """
         port, probe_port, metrics_port = free_ports(3)
         words = [
@@ -186,7 +188,8 @@ class AgentCommand:
             agent = Agent(process, tuple(hosts), port, probe_port, metrics_port, stdout, stderr, home, self.patience)
             self._served.append(agent)
             try:
-                agent.wait_until_listening(without_metrics="--disable-metrics" in arguments)
+                if wait_until_listening:
+                    agent.wait_until_listening(without_metrics="--disable-metrics" in arguments)
                 yield agent
             finally:
                 agent.hang_up()

@@ -51,6 +51,8 @@ class ApiServerDouble:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Else an answer's body waits 40 ms for the acknowledgement of its headers.
+            disable_nagle_algorithm = True
 
             def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the name of the base class
                 pass

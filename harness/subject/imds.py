@@ -22,6 +22,8 @@ class FakeIMDS:
     def __init__(self, life: float, delay: float = 0.0) -> None:
         """Serve on loopback until :meth:`close`."""
         self.granted = 0
+        self.granted_at: dict[str, float] = {}
+        """Access key IDs, and when they were handed out on the monotonic clock."""
         self.rejected: list[str] = []
         """Requests that IMDS would not know."""
         fake = self
@@ -38,6 +40,7 @@ class FakeIMDS:
                     self._answer("node-role")
                 elif self.path == f"{ROLE_PATH}node-role":
                     fake.granted += 1
+                    fake.granted_at[f"AKIDIMDS{fake.granted}"] = time.monotonic()
                     self._answer(_credentials(fake.granted, life))
                 else:
                     self._answer(None)

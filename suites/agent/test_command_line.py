@@ -405,7 +405,6 @@ def _starts(*hosts: str) -> Sequence[str]:
         pytest.param(("[::]",), marks=requirement("AGT-526")),
         pytest.param(("192.0.2.1",), marks=requirement("AGT-526")),
     ],
-    ids=",".join,
 )
 def test_a_host_that_cannot_or_must_not_be_served_exits_1(agent_command: AgentCommand, hosts: tuple[str, ...]) -> None:
     """One bad host among good ones is enough."""

@@ -40,7 +40,7 @@ SEGMENTS = [(b"Bearer e30", 6), (b"AAAAA", 4), (b"AA+A", 2), (b"A/AA", 1), (b"e3
 
 
 @requirement("AGT-303")
-@pytest.mark.parametrize(("segment", "offset"), SEGMENTS, ids=repr)
+@pytest.mark.parametrize(("segment", "offset"), SEGMENTS)
 def test_a_header_that_is_no_base64_is_located(agent: Agent, segment: bytes, offset: int) -> None:
     """The text names the first bad character, or the one left over."""
     reply = agent.get(segment + b".!.")
@@ -50,7 +50,7 @@ def test_a_header_that_is_no_base64_is_located(agent: Agent, segment: bytes, off
 
 
 @requirement("AGT-304")
-@pytest.mark.parametrize(("segment", "offset"), SEGMENTS, ids=repr)
+@pytest.mark.parametrize(("segment", "offset"), SEGMENTS)
 def test_claims_that_are_no_base64_are_located(agent: Agent, segment: bytes, offset: int) -> None:
     """Likewise."""
     reply = agent.get(GOOD.encode() + b"." + segment + b".")
@@ -78,7 +78,7 @@ HEADERS = {
 
 
 @requirement("AGT-306", "AGT-308")
-@pytest.mark.parametrize(("header", "text"), HEADERS.items(), ids=repr)
+@pytest.mark.parametrize(("header", "text"), HEADERS.items())
 def test_a_header_must_be_an_object(agent: Agent, header: bytes, text: str) -> None:
     """The reason is in the words of Go's JSON decoder."""
     reply = agent.get(f"{encode_segment(header)}.!.")
@@ -140,7 +140,7 @@ def _claims() -> Iterable[object]:
     for identifier, cases in CLAIMS.items():
         for claims, text in cases.items():
             names = {"AGT-307", identifier} | ({"AGT-308"} if text else set())
-            yield pytest.param(identifier, claims, text, marks=requirement(*sorted(names)), id=f"{claims[:24]!r}")
+            yield pytest.param(identifier, claims, text, marks=requirement(*sorted(names)))
 
 
 @pytest.mark.parametrize(("identifier", "claims", "text"), list(_claims()))
@@ -158,7 +158,7 @@ def test_claims_must_be_an_object_of_the_right_types(agent: Agent, identifier: s
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        pytest.param(header, "unspecified", marks=requirement("AGT-309"), id=f"{header!r}")
+        pytest.param(header, "unspecified", marks=requirement("AGT-309"))
         for header in (b"{}", b'{"alg":null}', b'{"alg":5}', b'{"alg":["RS256"]}', b"null")
     ]
     + [
@@ -224,12 +224,9 @@ def test_of_two_faults_the_first_is_told(agent: Agent, token: str, text: str) ->
 @pytest.mark.parametrize(
     "claims",
     [
+        *(pytest.param(claims, marks=requirement("AGT-317")) for claims in (b"{}", b"null", b'{"exp":null}')),
         *(
-            pytest.param(claims, marks=requirement("AGT-317"), id=repr(claims))
-            for claims in (b"{}", b"null", b'{"exp":null}')
-        ),
-        *(
-            pytest.param(claims, marks=requirement("AGT-318"), id=repr(claims))
+            pytest.param(claims, marks=requirement("AGT-318"))
             for claims in (
                 b'{"exp":"4102444800"}',
                 b'{"nbf":"5"}',
@@ -239,7 +236,7 @@ def test_of_two_faults_the_first_is_told(agent: Agent, token: str, text: str) ->
             )
         ),
         *(
-            pytest.param(claims, marks=requirement("AGT-319"), id=repr(claims))
+            pytest.param(claims, marks=requirement("AGT-319"))
             for claims in (
                 b'{"aud":null,"iss":null,"sub":null,"jti":null}',
                 b'{"aud":"a"}',
@@ -248,7 +245,7 @@ def test_of_two_faults_the_first_is_told(agent: Agent, token: str, text: str) ->
             )
         ),
         *(
-            pytest.param(claims, marks=requirement("AGT-320"), id=repr(claims)[:40])
+            pytest.param(claims, marks=requirement("AGT-320"))
             for claims in (
                 b'{"iat":99999999999}',
                 b'{"aud":"wrong","iss":"nobody","sub":"x"}',

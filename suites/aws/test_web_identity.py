@@ -227,6 +227,7 @@ def test_a_rotated_key_is_read_anew_once(world: World) -> None:
         (None, "none", "one", "The ID Token is signed with an algorithm that is not supported."),
         (CURVE, "ES256", "one", "The signature of the ID Token could not be verified."),
     ],
+    ids=["foreign key", "unknown key", "no key named", "PS256", "HS256", "unsigned", "foreign curve"],
 )
 def test_a_forged_token_is_refused(world: World, key: Any, algorithm: str, kid: str | None, message: str) -> None:
     """IAM-STS-40."""

@@ -234,7 +234,6 @@ def publish(directory: Path, content: str) -> None:
         {"namespace": "", "serviceAccount": "s3-reader"},
         None,
     ],
-    ids=str,
 )
 def test_entry_without_a_name_is_skipped(file: File, entry: object) -> None:
     """It matches no mirror pod, and spoils no other entry."""

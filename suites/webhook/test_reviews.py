@@ -160,7 +160,6 @@ def test_review_without_a_request_is_bad_content(eks: Webhook, body: bytes) -> N
         {"spec": {"hostNetwork": "yes"}},
         {"spec": {"terminationGracePeriodSeconds": 1.5}},
     ],
-    ids=str,
 )
 def test_object_that_is_no_pod_is_refused(eks: Webhook, the_pod: Any) -> None:
     """An object that is no pod, or has a wrong type anywhere, is refused with a message and the review's uid."""
@@ -231,7 +230,6 @@ def test_pod_without_configuration_is_allowed_as_it_is(eks: Webhook, account: st
         {"eks.amazonaws.com/role-arn": "x", "eks.amazonaws.com/audience": "\n"},
         {"eks.amazonaws.com/no-such-key": "x"},
     ],
-    ids=str,
 )
 def test_wrong_annotations_never_refuse_a_pod(
     eks: Webhook, surroundings: Surroundings, annotations: dict[str, str]
@@ -345,7 +343,7 @@ def test_no_body_stops_it(eks: Webhook, body: bytes) -> None:
 
 
 @requirement("WHK-118")
-@pytest.mark.parametrize("value", [None, True, -1, 1.5, "x", [], [None], {}, {"a": None}], ids=str)
+@pytest.mark.parametrize("value", [None, True, -1, 1.5, "x", [], [None], {}, {"a": None}])
 def test_no_type_stops_it(eks: Webhook, value: Any) -> None:
     """After any JSON type in any place of a pod it serves on."""
     members = ["volumes", "containers", "initContainers", "nodeSelector", "affinity", "securityContext", "tolerations"]

@@ -313,3 +313,63 @@ def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
 def test_unmapped_operations_have_no_plan(service: str, operation: str) -> None:
     """EMU-GATE-CLOSED."""
     assert planned(service, operation) is None
+
+
+# --- EC2 and Elastic Load Balancing ---------------------------------------------------------------------------------
+
+BALANCER = f"arn:aws:elasticloadbalancing:eu-west-1:{ACCOUNT}:loadbalancer/app/k8s-demo-nginx-380f880b9d"
+CLUSTER_TAG = {"Key": "elbv2.k8s.aws/cluster", "Value": "pod-identity-lab"}
+
+
+def test_a_load_balancer_with_tags_is_two_questions() -> None:
+    """IAM-ACT-02: the create, and the tagging with what it is part of."""
+    found = planned("elbv2", "CreateLoadBalancer", Name="k8s-demo-nginx-380f880b9d", Tags=[CLUSTER_TAG])
+
+    assert found
+    create, tagging = (one.check for one in found.checks)
+    assert (create.action, create.resource) == ("elasticloadbalancing:CreateLoadBalancer", f"{BALANCER}/*")
+    assert (tagging.action, tagging.resource) == ("elasticloadbalancing:AddTags", f"{BALANCER}/*")
+    assert tagging.context["elasticloadbalancing:CreateAction"] == "CreateLoadBalancer"
+    assert create.context["aws:RequestTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+    assert "elasticloadbalancing:CreateAction" not in create.context
+
+
+def test_listeners_and_rules_are_created_on_their_parent_and_tagged_as_themselves() -> None:
+    listener = f"arn:aws:elasticloadbalancing:eu-west-1:{ACCOUNT}:listener/app/name/1/2"
+
+    assert checks("elbv2", "CreateListener", LoadBalancerArn=f"{BALANCER}/1", Tags=[CLUSTER_TAG]) == [
+        ("elasticloadbalancing:CreateListener", f"{BALANCER}/1"),
+        ("elasticloadbalancing:AddTags", f"{BALANCER.replace(':loadbalancer/', ':listener/')}/1/*"),
+    ]
+    assert checks("elbv2", "CreateRule", ListenerArn=listener, Tags=[CLUSTER_TAG])[1] == (
+        "elasticloadbalancing:AddTags",
+        f"{listener.replace(':listener/', ':listener-rule/')}/*",
+    )
+
+
+def test_a_security_group_with_tags_is_asked_for_on_its_vpc_too() -> None:
+    specification = {"ResourceType": "security-group", "Tags": [CLUSTER_TAG]}
+    arn = f"arn:aws:ec2:eu-west-1:{ACCOUNT}"
+
+    assert checks("ec2", "CreateSecurityGroup", VpcId="vpc-0a1", TagSpecifications=[specification]) == [
+        ("ec2:CreateSecurityGroup", f"{arn}:security-group/*"),
+        ("ec2:CreateSecurityGroup", f"{arn}:vpc/vpc-0a1"),
+        ("ec2:CreateTags", f"{arn}:security-group/*"),
+    ]
+
+
+def test_changes_see_the_tags_that_are_stored() -> None:
+    group = f"arn:aws:ec2:eu-west-1:{ACCOUNT}:security-group/sg-1"
+    STORED.stored_tags[group] = {"elbv2.k8s.aws/cluster": "pod-identity-lab"}
+
+    found = planned("ec2", "DeleteSecurityGroup", GroupId="sg-1")
+
+    assert found
+    assert found.checks[0].check.resource == group
+    assert found.checks[0].check.context["aws:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+    assert found.checks[0].check.context["ec2:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+
+
+@pytest.mark.parametrize(("service", "operation"), [("elbv2", "CreateTrustStore"), ("ec2", "RunInstances")])
+def test_what_load_balancers_do_not_need_stays_unknown(service: str, operation: str) -> None:
+    assert planned(service, operation) is None

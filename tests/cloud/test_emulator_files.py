@@ -73,6 +73,8 @@ def test_scope_is_read_from_header_and_query() -> None:
     assert scope_of(signed) == ("eu-west-1", "eks")
     assert scope_of(presigned) == ("us-east-1", "s3")
     assert scope_of(RawRequest("GET", "/", "", [("Authorization", "Bearer x")])) == ("", "")
+    former = RawRequest("GET", "/notes/a", "AWSAccessKeyId=AKIA&Signature=x&Expires=1", [])
+    assert scope_of(former) == ("", "s3")
 
 
 def test_command_has_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,14 @@ def requirement(name: str, level: Level = "MUST", **members: Any) -> Requirement
 
 def phase(when: str, outcome: str = "passed", **members: Any) -> Phase:
     empty: dict[str, Any] = {"reason": None, "message": "", "started": START, "seconds": 0.5, "worker": ""}
-    lists: dict[str, Any] = {"checks": [], "evidence": [], "unfinished": [], "diagnostics": "", "resources": {}}
+    lists: dict[str, Any] = {
+        "checks": [],
+        "evidence": [],
+        "unfinished": [],
+        "diagnostics": "",
+        "resources": {},
+        "requirements": [],
+    }
     return Phase(when=when, outcome=outcome, **empty | lists | members)  # type: ignore[typeddict-item]
 
 

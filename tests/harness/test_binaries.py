@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -276,15 +278,19 @@ def is_running(pid: int) -> bool:
         ("containerd", "github.com/containerd/containerd/v2 v2.1.5"),
         ("coredns", "github.com/coredns/coredns v1.13.1"),
         ("etcd", "go.etcd.io/etcd/server/v3 v3.6.6"),
+        ("helm", "helm.sh/helm/v3 v3.19.0"),
         ("kubectl", "k8s.io/kubectl v0.34.4"),
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
+        ("aws-sdk-go", "github.com/aws/aws-sdk-go-v2 v1.48.0"),
         ("registry", "github.com/distribution/distribution/v3 v3.0.0"),
         ("runc", "github.com/opencontainers/runc v1.4.3"),
     ],
 )
 def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str) -> None:
     sources = (TOOLS / group / "go.mod").read_text()
-    versions = {each.name: each.version for each in (*binaries.GROUPS, binaries.KUBECTL)}
+    versions = {
+        each.name: each.version for each in (*binaries.GROUPS, binaries.AWS_SDK_GO, binaries.HELM, binaries.KUBECTL)
+    }
 
     assert re.search(rf"^(?:require|\t) ?{re.escape(pin)}(?: //.*)?$", sources, re.MULTILINE)
     # Libraries of Kubernetes are v0 where it is v1.
@@ -293,9 +299,47 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
 
 
 def test_every_directory_of_tools_is_a_group() -> None:
-    assert {group.name for group in (*binaries.GROUPS, binaries.HELM, binaries.KIND, binaries.KUBECTL)} == {
+    others = (
+        binaries.ACTIONLINT,
+        binaries.AWS_SDK_GO,
+        binaries.HELM,
+        binaries.KIND,
+        binaries.KUBECTL,
+        binaries.LOAD_BALANCER_CONTROLLER,
+    )
+    assert {group.name for group in (*binaries.GROUPS, *others)} == {
         path.name for path in TOOLS.iterdir() if path.is_dir()
     }
+
+
+def test_the_load_balancer_controller_is_the_commit_of_its_release() -> None:
+    """LBC-BUILD-PIN: its tags do not resolve as versions of its module, so the pin is a commit, with its checksum."""
+    module = "github.com/kubernetes-sigs/aws-load-balancer-controller v0.0.0-20260423195125-93ff3b5fdaad"
+    sources = TOOLS / "aws-load-balancer-controller"
+
+    assert f"replace sigs.k8s.io/aws-load-balancer-controller => {module}\n" in (sources / "go.mod").read_text()
+    assert f"{module} h1:" in (sources / "go.sum").read_text()
+
+
+def test_files_of_a_module_are_kept_beside_its_programs(cache: Path) -> None:
+    """A file as it is, a directory packed under its own name; what was changed in the cache is made again."""
+    module = cache.parent / "module"
+    (module / "chart" / "templates").mkdir(parents=True)
+    (module / "chart" / "templates" / "one.yaml").write_text("kind: One\n")
+    (module / "policy.json").write_text("{}")
+    write_go(cache.parent, f'[ "$1" = list ] && echo "{module}" && exit\n{BUILDS}')
+    files = {"chart.tgz": "example.test:chart", "policy.json": "example.test:policy.json"}
+    group = replace(TINY, files=files)
+
+    found = ensure(cache, group)[0]
+    with tarfile.open(found["chart.tgz"]) as archive:
+        names = archive.getnames()
+    found["policy.json"].write_text("changed")
+    again = ensure(cache, group)[0]
+
+    assert names == ["chart/templates/one.yaml"]
+    assert again["policy.json"].read_text() == "{}"
+    assert builds(cache) == 2
 
 
 @pytest.mark.skipif(not shutil.which("go"), reason="prerequisite: needs Go 1.25 on PATH; a lab downloads its own")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from conformance_runs import make_run
 
-from harness.conformance.compare import Class, classify, compare
+from harness.conformance.compare import Class, classify, compare, since
 from harness.conformance.outcomes import Outcome
+from harness.conformance.record import Run
+from harness.conformance.reports import html, markdown
 
 OUTCOMES = ["passed", "flaky", "expected-failure", "failed", "error", "could-not-run", "not-applicable", ""]
 R, F, N, G, S, K = Class.REGRESSED, Class.FIXED, Class.NEW, Class.VANISHED, Class.BECAME_SKIPPED, Class.STILL_FAILING
@@ -110,3 +113,46 @@ def test_all_three_forms_say_what_was_expected_and_observed() -> None:
         in comparison.markdown()
     )
     assert comparison.data()["changes"][0]["why"] == "expected 200, observed '5|00'"
+
+
+# --- What a comparison says besides ---------------------------------------------------------------------------------
+
+
+def test_changes_link_the_evidence_of_both_runs() -> None:
+    old, new = make_run({"AGT-1": "passed"}), make_run({"AGT-1": "failed", "AGT-2": "failed"})
+
+    comparison = compare(old, new, pages=("old/index.html", "new/index.html"))
+
+    links = {change.id: change.links for change in comparison.changes}
+    assert links == {"AGT-1": ("old/index.html#AGT-1", "new/index.html#AGT-1"), "AGT-2": ("new/index.html#AGT-2",)}
+    assert "see old/index.html#AGT-1 and new/index.html#AGT-1" in comparison.text()
+    assert "[old](old/index.html#AGT-1) → [new](new/index.html#AGT-1)" in comparison.markdown()
+
+
+def test_a_missing_leg_allows_no_all_clear() -> None:
+    old, new = (make_run({"AGT-1": "passed"}, facts={"leg": leg}) for leg in ("v1.33, v1.34", "v1.34"))
+
+    assert compare(old, new).exit_code == 2
+    assert compare(old, new).incomparable == ("NEW lacks v1.33 among its legs",)
+    assert compare(new, old).exit_code == 0
+
+
+def test_what_changed_since_an_earlier_run_stands_in_record_and_summary() -> None:
+    old = make_run({"AGT-1": "passed", "AGT-2": "passed", "AGT-3": "passed"})
+    new = make_run({"AGT-1": "failed", "AGT-2": "", "AGT-3": "passed"}, facts={"partial": True})
+
+    run = replace(new, since=since(old, new))
+
+    assert Run.from_data(json.loads(run.as_json())) == run
+    text = markdown.render(run)
+    assert "### Since run-1\n\n| change | ID |  | outcome |" in text
+    assert "| newly failing | AGT-1 | MUST | passed → failed |" in text
+    assert "vanished" not in text, "a part of the suites leaves out on purpose"
+    page = html.render(run)
+    assert '<td>newly failing<td><a href="#AGT-1">AGT-1</a><td>MUST<td>passed → failed</tr>' in page
+
+
+def test_nothing_changed_is_said_too() -> None:
+    run = make_run({"AGT-1": "passed"})
+
+    assert "### Since run-1\n\nNothing changed." in markdown.render(replace(run, since=since(run, run)))

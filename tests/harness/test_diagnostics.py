@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness import collectors
 from harness.collectors import AwsCalls, ClusterState
 from harness.conformance.diagnostics import Diagnostics, Folder
 from harness.conformance.redaction import Redactor
@@ -212,3 +213,82 @@ def test_the_agent_s_metrics_are_read_through_the_api_server(dump: Path) -> None
 
 def test_what_nobody_reads_is_left_out(dump: Path) -> None:
     assert "managedFields" not in (dump / "nodes.json").read_text()
+
+
+# --- What is said at once -------------------------------------------------------------------------------------------
+
+
+class Teller:
+    name = "teller"
+
+    def collect(self, folder: Folder, since: datetime) -> None:
+        assert since == NOW
+        folder.text("all.txt", "everything")
+        for number in range(20):
+            folder.tell(f"line {number}\n  AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY12")
+
+    def collect_events(self, folder: Folder) -> None:
+        folder.text("events.txt", "what happened")
+
+
+def test_ten_telling_lines_are_kept_for_the_screen_without_secrets(tmp_path: Path) -> None:
+    diagnostics = Diagnostics(Redactor())
+    diagnostics.register(Teller())
+
+    assert diagnostics.collect(tmp_path / "d", NOW, "it failed")
+
+    assert len(diagnostics.telling) == 10
+    assert diagnostics.telling[0].startswith("line 0 AWS_SECRET_ACCESS_KEY=«")
+    assert {file.name for file in (tmp_path / "d").iterdir()} == {"what.md", "all.txt"}
+
+
+def test_after_a_clean_up_only_events_are_of_interest(tmp_path: Path) -> None:
+    diagnostics = Diagnostics(Redactor())
+    diagnostics.register(Teller())
+
+    assert diagnostics.collect(tmp_path / "d", NOW, "left", "events")
+
+    assert {file.name: file.read_text() for file in (tmp_path / "d").iterdir()} == {
+        "what.md": "left",
+        "events.txt": "what happened",
+    }
+
+
+def test_a_failure_has_a_minute_whatever_the_number_of_collectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.conformance.diagnostics._FAILURE_SECONDS", 0.0)
+    diagnostics = Diagnostics(Redactor())
+    diagnostics.register(Teller())
+
+    diagnostics.collect(tmp_path / "d", NOW, "it failed")
+
+    assert [file.name for file in (tmp_path / "d").iterdir()] == ["what.md"]
+    assert diagnostics.faults == ["teller: not asked, the 0 s of this failure were over"]
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ('a\n{"level":"error","msg":"no"}\nb\n', '{"level":"error","msg":"no"}'),
+        ("I1126 fine\nE1126 10:00:00 bad\n", "E1126 10:00:00 bad"),
+        ("all is well\n", ""),
+        ("", ""),
+    ],
+    ids=["JSON", "klog", "no error", "empty"],
+)
+def test_the_last_error_of_a_log_is_found(log: str, line: str) -> None:
+    assert collectors._last_error(log) == line
+
+
+def test_the_last_refusal_is_told(tmp_path: Path) -> None:
+    entries = [
+        {"number": 0, "service": "s3", "operation": "GetObject", "status": 403, "error_code": "AccessDenied"},
+        {"number": 1, "service": "s3", "operation": "ListBuckets", "status": 200, "principal": "arn:x"},
+    ]
+    journal: Any = type("Journal", (), {"journal": lambda *_: entries})()
+    folder = Folder(tmp_path, Redactor())
+
+    AwsCalls(journal).collect(folder, NOW)
+
+    assert folder.telling == ["last call that AWS refused: s3:GetObject as nobody → 403 AccessDenied"]

@@ -8,9 +8,9 @@ import pytest
 
 from harness.errors import HarnessFault
 from harness.image_lock import built, pulled, read_lock
+from harness.lab.given import lab_images
 from harness.lab.kind import _aws_image
 from harness.lab.native import _image_specs
-from harness.lab.wiring import LAB_IMAGES
 
 _ENTRY = "{name: x, origin: %s, reference: %s, providers: [kind], purpose: p, licence: l}"
 
@@ -23,7 +23,7 @@ def write(path: Path, entry: str, schema: str = "podid-images/1") -> Path:
 def test_every_image_that_a_lab_builds_is_in_the_lock() -> None:
     programs = {name: Path(name) for name in ("pause", "coredns")}
 
-    specs = {spec.reference for spec in [*LAB_IMAGES, *_image_specs(programs), _aws_image()]}
+    specs = {spec.reference for spec in [*_image_specs(programs, lab_images({}).values()), _aws_image()]}
 
     assert specs == {image.reference for image in read_lock().values() if image.origin == "build"}
 

@@ -44,15 +44,36 @@ COREFILE = """\
 """
 
 
-def rendered(traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", name: str = "two") -> dict[str, Any]:
-    text = render(BASE_CONFIGURATION.read_text(), ClusterSpec.named(name), traits, cgroup_version=cgroup_version)
+def rendered(traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", nodes: int = 1) -> dict[str, Any]:
+    text = render(
+        BASE_CONFIGURATION.read_text(),
+        ClusterSpec.named("two", nodes=nodes),
+        traits,
+        cgroup_version=cgroup_version,
+        instance_ids=[f"i-{number}" for number in range(nodes)],
+    )
     return yaml.safe_load(text)
+
+
+def patches_of(kind: str, place: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return kubeadm's version → operations on its configuration of this kind."""
+    patches = place["kubeadmConfigPatchesJSON6902"]
+    return {one["version"]: yaml.safe_load(one["patch"]) for one in patches if one["kind"] == kind}
+
+
+def test_with_workers_the_control_plane_takes_pods_too() -> None:
+    first, *others = rendered(nodes=3)["nodes"]
+
+    assert [yaml.safe_load(patch) for patch in first["kubeadmConfigPatches"]] == [
+        {"kind": "InitConfiguration", "nodeRegistration": {"taints": []}}
+    ]
+    assert [node["role"] for node in others] == ["worker", "worker"]
 
 
 def test_both_forms_of_kubeadm_s_configuration_get_the_cluster_s_issuer() -> None:
     issuer = ClusterSpec.named("two").issuer
 
-    patches = {patch["version"]: yaml.safe_load(patch["patch"]) for patch in rendered()["kubeadmConfigPatchesJSON6902"]}
+    patches = patches_of("ClusterConfiguration", rendered())
 
     assert patches["v1beta3"] == [
         {"op": "add", "path": "/apiServer/extraArgs/service-account-issuer", "value": issuer},
@@ -62,6 +83,23 @@ def test_both_forms_of_kubeadm_s_configuration_get_the_cluster_s_issuer() -> Non
         {"name": "service-account-issuer", "value": issuer},
         {"name": "service-account-jwks-uri", "value": f"{issuer}/keys"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(0, "InitConfiguration"), (1, "JoinConfiguration"), (2, "JoinConfiguration")]
+)
+def test_both_forms_tell_every_kubelet_which_instance_it_is(number: int, kind: str) -> None:
+    """LBC-NODE-PROVIDERID."""
+    node = rendered(nodes=3)["nodes"][number]
+    patches = patches_of(kind, node)
+    value = f"aws:///eu-west-1a/i-{number}"
+    arguments = "/nodeRegistration/kubeletExtraArgs"
+
+    assert patches["v1beta3"] == [{"op": "add", "path": f"{arguments}/provider-id", "value": value}]
+    assert patches["v1beta4"] == [
+        {"op": "add", "path": f"{arguments}/-", "value": {"name": "provider-id", "value": value}}
+    ]
+    assert node["labels"]["topology.kubernetes.io/zone"] == "eu-west-1a"
 
 
 def test_kind_s_own_node_image_gets_nothing_but_the_base() -> None:
@@ -83,7 +121,7 @@ def test_a_node_image_with_its_own_network_and_cgroupfs_gets_both() -> None:
 
 def test_unknown_names_are_unknown_at_once_and_aws_is_the_lab_s() -> None:
     """CoreDNS asks template before kubernetes: in one block the catch-all would hide the cluster's own names."""
-    patched = patched_corefile(COREFILE, "172.18.255.254")
+    patched = patched_corefile(COREFILE, "172.18.255.254", "172.18.0.2")
 
     cluster, aws, rest = patched.split("}\n\n")[0].split("\namazonaws.com:53", 1)[0], *patched.split("\n.:53 {", 1)
     assert cluster.startswith("cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {\n    errors\n")
@@ -96,10 +134,17 @@ def test_unknown_names_are_unknown_at_once_and_aws_is_the_lab_s() -> None:
     assert patched.count("{") == patched.count("}")
 
 
-def test_patching_twice_changes_nothing() -> None:
-    once = patched_corefile(COREFILE, "172.18.255.254")
+def test_load_balancers_are_the_node_s() -> None:
+    patched = patched_corefile(COREFILE, "172.18.255.254", "172.18.0.2")
 
-    assert patched_corefile(once, "172.18.255.254") == once
+    block = patched.split("\nelb.amazonaws.com:53 {", 1)[1].split("\n}", 1)[0]
+    assert 'template IN A elb.amazonaws.com {\n        answer "{{ .Name }} 30 IN A 172.18.0.2"' in block
+
+
+def test_patching_twice_changes_nothing() -> None:
+    once = patched_corefile(COREFILE, "172.18.255.254", "172.18.0.2")
+
+    assert patched_corefile(once, "172.18.255.254", "172.18.0.2") == once
 
 
 def test_traits_are_read_from_the_image_s_own_files() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from harness.conformance.frozen import FrozenSet, freeze, read_all, read_frozen
-from harness.conformance.ledger import read_ledger
+from harness.conformance.ledger import ledger_schema, read_ledger
 from harness.conformance.selection import select
 from harness.errors import UsageError
 
@@ -30,26 +33,28 @@ def test_entries_of_all_files_are_found_by_id(tmp_path: Path) -> None:
     assert (ledger["AGT-1"].untestable, ledger["WHK-1"].untestable) == ("", "no clock")
 
 
-@pytest.mark.parametrize(
-    ("entry", "fault"),
-    [
-        (GOOD.replace("sentence: s, ", ""), "missing sentence"),
-        (GOOD.replace("source", "sauce"), "unknown field sauce"),
-        (GOOD.replace("MUST", "must"), "level 'must' is none of MUST, SHOULD, MAY"),
-        (GOOD.replace("AGT-1", '"AGT[1]"'), "not an ID"),
-        (GOOD.replace("[ours]", "ours"), "applies_to 'ours' is no list of ours or upstream"),
-        (GOOD.replace("[ours]", "[]"), "applies_to [] is no list"),
-        (GOOD.replace("[ours]", "[theirs]"), "applies_to ['theirs'] is no list"),
-        (GOOD.replace("sentence: s", "sentence: 5"), "sentence must be a text, not 5"),
-        (GOOD.replace("}", ", untestable: ''}"), "untestable must be a text"),
-        (GOOD.replace("}", ", withdrawn: soon}"), "withdrawn must have in, reason and maybe superseded_by"),
-        (GOOD.replace("}", ", withdrawn: {reason: wrong}}"), "withdrawn must have in, reason"),
-    ],
-)
+FAULTY = [
+    (GOOD.replace("sentence: s, ", ""), "missing sentence"),
+    (GOOD.replace("sentence: s, ", "sentence: s, evidence: inferred, "), "what is only inferred cannot be a MUST"),
+    (GOOD.replace("sentence: s, ", "sentence: s, evidence: rumour, "), "evidence 'rumour' is none of documented,"),
+    (GOOD.replace("source", "sauce"), "unknown field sauce"),
+    (GOOD.replace("MUST", "must"), "level 'must' is none of MUST, SHOULD, MAY"),
+    (GOOD.replace("AGT-1", '"AGT[1]"'), "not an ID"),
+    (GOOD.replace("[ours]", "ours"), "applies_to 'ours' is no list of ours or upstream"),
+    (GOOD.replace("[ours]", "[]"), "applies_to [] is no list"),
+    (GOOD.replace("[ours]", "[theirs]"), "applies_to ['theirs'] is no list"),
+    (GOOD.replace("sentence: s", "sentence: 5"), "sentence must be a text, not 5"),
+    (GOOD.replace("}", ", untestable: ''}"), "untestable must be a text"),
+    (GOOD.replace("}", ", withdrawn: soon}"), "withdrawn must have in, reason and maybe superseded_by"),
+    (GOOD.replace("}", ", withdrawn: {reason: wrong}}"), "withdrawn must have in, reason"),
+]
+
+
+@pytest.mark.parametrize(("entry", "fault"), FAULTY)
 def test_a_faulty_entry_is_refused_by_name(tmp_path: Path, entry: str, fault: str) -> None:
     write(tmp_path, "a.yaml", entry)
 
-    with pytest.raises(UsageError, match=r"a\.yaml: AGT") as error:
+    with pytest.raises(UsageError, match=r"a\.yaml(:2)?: AGT") as error:
         read_ledger(tmp_path)
 
     assert fault in str(error.value)
@@ -62,7 +67,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         read_ledger(tmp_path)
 
-    for fault in ("level 'must'", "'just words': not a mapping", "missing source", "a.yaml: AGT-1: also in a.yaml"):
+    for fault in ("level 'must'", "'just words': not a mapping", "missing source", "a.yaml:2: AGT-1: also in a.yaml"):
         assert fault in str(error.value)
 
 
@@ -70,7 +75,7 @@ def test_an_id_in_two_files_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", GOOD)
     write(tmp_path, "b.yaml", GOOD)
 
-    with pytest.raises(UsageError, match=r"b\.yaml: AGT-1: also in a\.yaml"):
+    with pytest.raises(UsageError, match=r"b\.yaml:2: AGT-1: also in a\.yaml"):
         read_ledger(tmp_path)
 
 
@@ -186,3 +191,21 @@ def test_our_own_frozen_releases_are_kept() -> None:
     ledger = read_ledger(SUITES / "requirements")
 
     assert [text for each in read_all(SUITES / "requirements" / "frozen") for text in each.complaints(ledger)] == []
+
+
+# --- The published schema -------------------------------------------------------------------------------------------
+
+
+def schema_faults(text: str) -> list[str]:
+    validator: Any = jsonschema.Draft202012Validator(ledger_schema())
+    return [error.message for error in validator.iter_errors(yaml.safe_load(text))]
+
+
+@pytest.mark.parametrize("entry", [entry for entry, _ in FAULTY])
+def test_the_schema_refuses_what_the_reader_refuses(entry: str) -> None:
+    assert schema_faults(f"requirements:\n- {entry}\n")
+
+
+@pytest.mark.parametrize("file", sorted((SUITES / "requirements").glob("*.yaml")), ids=lambda file: file.stem)
+def test_our_own_ledger_follows_the_schema(file: Path) -> None:
+    assert schema_faults(file.read_text()) == []

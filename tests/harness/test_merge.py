@@ -50,7 +50,7 @@ def test_the_verdict_is_that_of_the_union() -> None:
         ("could-not-run", {}, "incomplete", 2),
         ("expected-failure", {}, "non-conformant", 0),
         ("passed", {"interrupted": True}, "incomplete", 2),
-        ("passed", {"partial": True}, "incomplete", 0),
+        ("passed", {"partial": True}, "incomplete", 2),
         ("passed", {"faults": [Fault("collection", "no such module")]}, "incomplete", 3),
         ("passed", {"faults": [Fault("baseline", "AGT-1: passes")]}, "conformant", 1),
         ("passed", {"faults": [Fault("clean-up", "left")]}, "conformant", 0),
@@ -168,7 +168,10 @@ def test_merge_writes_every_report_and_ends_with_the_verdict_s_exit_code(tmp_pat
 
     (made,) = (tmp_path / "out").iterdir()
     assert (result.exit_code, result.stdout.strip()) == (1, f"{read_run(made).line} — {made / 'index.html'}")
-    expected = {"run.json", "index.html", "junit.xml", "summary.md", "diagnostics"}
+    expected = {"run.json", "index.html", "junit.xml", "summary.md", "diagnostics"} | {
+        "run.schema.json",
+        "manifest.json",
+    }
     assert {file.name for file in made.iterdir()} == expected
     (failed,) = (test for test in read_run(made).tests if test.outcome == "failed")
     assert (made / failed.diagnostics / "log.txt").read_text() == "why"

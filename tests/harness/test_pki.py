@@ -64,3 +64,13 @@ def test_a_service_account_key_is_an_rsa_pair() -> None:
 
     assert private.startswith("-----BEGIN PRIVATE KEY-----")
     assert public.startswith("-----BEGIN PUBLIC KEY-----")
+
+
+def test_an_authority_that_was_written_issues_what_the_first_one_s_clients_trust(
+    authority: Authority, tmp_path: Path
+) -> None:
+    authority.key_pair.write(tmp_path, "ca")
+
+    handshake(tmp_path, Authority.read(tmp_path, "ca"), "one.test")
+
+    assert Authority.read(tmp_path, "ca").certificate == authority.certificate

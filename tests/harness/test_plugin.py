@@ -9,6 +9,7 @@ from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, make_suite, 
 
 from harness.conformance.canary import VARIABLE
 from harness.conformance.reports import formats
+from harness.conformance.store import rewrite
 
 pytest_plugins = ["pytester"]
 
@@ -266,9 +267,14 @@ def test_a_run_that_is_killed_leaves_what_was_decided_until_then(suite: pytest.P
 
     suite.runpytest_subprocess("suites")
 
+    assert [file.name for file in directory(suite).iterdir()] == ["events.jsonl"]
+    rewrite(directory(suite))
     the_run = record(suite)
-    assert (the_run.finished_at, the_run.verdict) == ("", "non-conformant")
+    assert (the_run.finished_at, the_run.verdict, the_run.interrupted) == ("", "non-conformant", True)
     assert [test.outcome for test in the_run.tests] == ["failed", "could-not-run"]
+    assert [test.reason and test.reason.kind for test in the_run.tests] == [None, "interrupted"]
+    assert the_run.environment["python"]
+    assert not (directory(suite) / "publish").exists(), "nobody looked for the canary"
 
 
 def test_after_the_first_failure_the_rest_says_why_it_did_not_run(suite: pytest.Pytester) -> None:
@@ -292,8 +298,11 @@ def test_every_format_is_written_and_only_for_the_owner(suite: pytest.Pytester) 
     run(suite, FIRST_FAILS)
 
     assert formats() == ["html", "junit", "markdown"]
-    assert {file.name for file in directory(suite).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"}
-    assert directory(suite).stat().st_mode & 0o777 == 0o700
+    reports = {"run.json", "index.html", "junit.xml", "summary.md"}
+    others = {"run.schema.json", "events.jsonl", "manifest.json"}
+    assert {file.name for file in directory(suite).iterdir()} == reports | others | {"publish"}
+    modes = {path.stat().st_mode & 0o777 for path in (directory(suite), *directory(suite).rglob("*"))}
+    assert modes == {0o700, 0o600}
 
 
 def test_tests_outside_the_suites_leave_no_record(suite: pytest.Pytester) -> None:
@@ -346,7 +355,8 @@ def test_a():
     result = run(suite, body)
 
     assert result.ret == 1
-    texts = [file.read_text() for file in directory(suite).iterdir()] + [result.stdout.str()]
+    files = [path for path in directory(suite).rglob("*") if path.is_file()]
+    texts = [file.read_text() for file in files] + [result.stdout.str()]
     shown = [text for text in texts if secret in text or token in text]
     # pytest quotes the lines of the test itself, where these two stand.
     assert shown == []
@@ -376,8 +386,9 @@ def test_a(): attach(Evidence("text", "environment", "pod says " + os.environ["{
     result = run(suite, body)
 
     assert result.ret == 3
-    assert [fault.where for fault in record(suite).faults] == ["canary"] * 2
-    assert "PODIDCANARY" not in "".join(file.read_text() for file in directory(suite).iterdir())
+    assert [fault.message.split()[0] for fault in record(suite).faults] == ["events.jsonl", "index.html", "run.json"]
+    assert "PODIDCANARY" not in "".join(path.read_text() for path in directory(suite).iterdir())
+    assert not (directory(suite) / "publish").exists()
 
 
 def test_the_canary_s_specimen_shows_what_became_of_it(suite: pytest.Pytester) -> None:
@@ -434,7 +445,9 @@ def test_a(number): assert number > 99, "other" if number == 7 else "same"
 
     run(suite, body)
 
-    assert [bool(test.diagnostics) for test in record(suite).tests] == [True] * 5 + [False] * 2 + [True]
+    folders = [directory(suite) / test.diagnostics for test in record(suite).tests]
+    assert [(folder / "what.txt").exists() for folder in folders] == [True] * 5 + [False] * 2 + [True]
+    assert all("number > 99" in (folder / "what.md").read_text() for folder in folders)
 
 
 BASELINE = """
@@ -478,3 +491,84 @@ def test_the_baseline_is_strict_both_ways(
 
     assert run(suite, body, baseline).ret == 1
     assert the_test(suite).outcome == outcome
+
+
+# --- A subject that does not get ready ------------------------------------------------------------------------------
+
+NOT_READY = """
+from harness.errors import NotReady
+
+@pytest.fixture(scope="module")
+def agent(): raise NotReady("it ended with 1", requirement="AGT-1")
+
+@requirement("AGT-1", "AGT-3")
+def test_ready(agent): pass
+
+@requirement("AGT-2")
+def test_answers(agent): pass
+"""
+
+
+def test_one_requirement_fails_and_the_rest_is_blocked(suite: pytest.Pytester) -> None:
+    result = run(suite, NOT_READY)
+
+    assert result.ret == 1
+    found = {entry.id: (entry.outcome, entry.reason and entry.reason.kind) for entry in record(suite).requirements}
+    assert found["AGT-1"][0] == "failed"
+    assert found["AGT-2"] == ("could-not-run", "blocked-by")
+    assert found["AGT-3"] == ("could-not-run", "blocked-by")
+    reason = record(suite).requirements[1].reason
+    assert reason is not None
+    assert reason.detail == "AGT-1: it ended with 1"
+
+
+def test_a_reason_of_a_word_is_none(suite: pytest.Pytester) -> None:
+    result = run(suite, '@requirement("AGT-1")\ndef test_a(): could_not_run("environment", "no lab")\n')
+
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["*'no lab' says too little*"])
+
+
+def test_a_failed_clean_up_has_what_happened(suite: pytest.Pytester) -> None:
+    body = """
+class Looker:
+    name = "looker"
+    def collect(self, folder, since): folder.text("all.txt", "everything")
+    def collect_events(self, folder): folder.text("events.txt", "what happened")
+
+@pytest.fixture
+def leaky(diagnostics):
+    looker = Looker()
+    diagnostics.register(looker)
+    yield
+    assert 0, "left"
+
+@requirement("AGT-1")
+def test_a(leaky): pass
+"""
+
+    assert run(suite, body).ret == 0
+    (found,) = (directory(suite) / "diagnostics").iterdir()
+    assert {file.name for file in found.iterdir()} == {"what.md", "events.txt"}
+    assert "test_a, teardown" in (found / "what.md").read_text()
+
+
+def test_a_failure_is_told_at_once(suite: pytest.Pytester) -> None:
+    body = FIRST_FAILS + '@requirement("AGT-2")\ndef test_b(): print("held back")\n'
+
+    result = run(suite, body, "-v")
+
+    lines = result.outlines
+    told = next(number for number, line in enumerate(lines) if line.startswith("  AGT-1: assert 1 == 2"))
+    assert told < next(number for number, line in enumerate(lines) if "test_b" in line and "PASSED" in line)
+    assert "held back" not in result.stdout.str()
+
+
+def test_what_the_baseline_knows_and_nobody_looked_at_is_listed(
+    suite: pytest.Pytester, baseline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.conformance.baseline._LONGEST_DAYS", 100_000)
+
+    assert run(suite, '@requirement("AGT-1")\ndef test_a(): raise KeyError("x")\n', baseline).ret == 3
+    assert record(suite).unused_expectations == ["AGT-1: error"]
+    assert "| AGT-1: error |" in (directory(suite) / "summary.md").read_text()

@@ -39,7 +39,7 @@ def test_reports_are_written_again_from_the_record_with_the_same_bytes(tmp_path:
     rewrite(tmp_path)
 
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    assert len(before) == 4
+    assert len(before) == 6
 
 
 def test_a_record_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_record_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.1"),
+        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.2"),
         ({"exit_code": 7}, r"does not follow its schema: \$\.exit_code"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -151,8 +151,8 @@ def test_a_test_is_run_again_where_it_stands() -> None:
         replace(RUN.tests[0], node=node) for node in ("suites/test_s3.py::t", "suites/agent/t.py::a[x y]")
     )
 
-    assert on_a_lab.again == "python3 -m nox -s e2e -- --keep suites/test_s3.py::t"
-    assert alone.again == "uv run pytest 'suites/agent/t.py::a[x y]'"
+    assert on_a_lab.again == "python3 -m nox -s e2e -- --keep --partial suites/test_s3.py::t"
+    assert alone.again == "uv run pytest --partial 'suites/agent/t.py::a[x y]'"
 
 
 def held(name: str, *, holds: bool = True) -> CheckRecord:

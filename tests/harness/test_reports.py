@@ -99,7 +99,7 @@ def test_markdown_begins_with_the_verdict_and_names_each_failure() -> None:
     assert "| AGT-2 | MUST | AGT-2 holds. | assert 500 == 400 |" in text
     assert "| AGT-4 | MUST | could-not-run | prerequisite: nothing here |" in text
     assert "<summary>1 provisional: no test decides them yet</summary>\n\n- WHK, 1: WHK-1" in text
-    assert "python3 -m nox -s e2e -- --keep suites/test_a.py::test_agt-" in text
+    assert "python3 -m nox -s e2e -- --keep --partial suites/test_a.py::test_agt-" in text
 
 
 def test_markdown_stays_small_and_says_what_it_left_out() -> None:

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conformance_runs import make_run
@@ -49,20 +51,40 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
     result = CliRunner().invoke(app, ["report", runs[0]])
 
     assert result.stdout.strip() == f"{runs[0]}/index.html"
-    assert {file.name for file in Path(runs[0]).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"}
+    assert {file.name for file in Path(runs[0]).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"} | {
+        "run.schema.json",
+        "manifest.json",
+    }
 
 
-def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_shows_requirements_with_their_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         "harness.report_commands.collect_bindings", lambda _, **__: {"suites/test_x.py::test_y": ("AGT-230",)}
     )
 
-    result = CliRunner().invoke(app, ["list", "--only=AGT-230", "--only=AGT-238"])
+    (tmp_path / "flakes.jsonl").write_text('{"time": "2026-11-25T18:00:00Z", "executed": ["AGT-230"], "series": []}\n')
+    command = ["list", "--only=AGT-230", "--only=AGT-238", f"--history={tmp_path}"]
+
+    result = CliRunner().invoke(app, command)
 
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[::2]] == ["AGT-230", "AGT-238"]
-    assert lines[1].strip() == "suites/test_x.py::test_y"
-    assert lines[3].strip() == "provisional: no test decides it"
+    assert [line.split()[0] for line in lines[::3]] == ["AGT-230", "AGT-238"]
+    assert lines[1].strip().startswith("core · cluster · stable · last passed 2026-11-25")
+    assert lines[1].endswith(" · confirmed on AWS never")
+    assert lines[2].strip() == "suites/test_x.py::test_y"
+    assert lines[5].strip() == "provisional: no test decides it"
+
+
+def test_list_knows_the_mutants_that_a_requirement_finds_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "harness.report_commands.collect_bindings", lambda _, **__: {"suites/agent/t.py::t": ("AGT-453",)}
+    )
+
+    result = CliRunner().invoke(app, ["list", "--only=AGT-453", "--json"])
+
+    (entry,) = json.loads(result.stdout)
+    assert entry["mutants"] == ["agent-no-spread"]
+    assert (entry["tier"], entry["subject"], entry["status"]) == ("process", "agent", "stable")
 
 
 def test_list_knows_the_bindings_of_all_suites() -> None:
@@ -186,12 +208,14 @@ def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_pat
 
 class LabThatDoesNotComeUp:
     exists = False
+    given: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, name: str) -> None:
         assert name == "podid"
 
-    def up(self, *_arguments: object, is_offline: bool) -> None:
-        assert not is_offline
+    def up(self, *_arguments: object, given: object, nodes_from_start: int, is_offline: bool) -> None:
+        assert (given, is_offline) == ({}, False)
+        assert nodes_from_start in {1, 2}
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
 
@@ -224,7 +248,22 @@ def test_a_failed_test_has_a_line_that_runs_it_again_and_a_kept_lab_two() -> Non
     lines = runner.how_to_continue(runner.Result(1, "", ("suites/t.py::a[x y]",)), "podid", kept=True)
 
     assert lines == [
-        "again:  python3 -m nox -s e2e -- --keep 'suites/t.py::a[x y]'",
+        "again:  python3 -m nox -s e2e -- --keep --partial 'suites/t.py::a[x y]'",
         "enter:  uv run podid exports",
         "remove: uv run podid down",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nodes"),
+    [
+        ([], 2),
+        (["--level=MUST"], 2),
+        (["suites/test_s3.py"], 1),
+        (["suites/test_s3.py::test_pod_lists_the_bucket", "suites/test_troubleshooting.py"], 2),
+        (["suites/agent"], 1),
+        (["suites/nowhere.py"], 1),
+    ],
+)
+def test_a_cluster_begins_with_a_second_node_only_for_scenarios_that_need_it(arguments: list[str], nodes: int) -> None:
+    assert runner.nodes_wanted(arguments) == nodes

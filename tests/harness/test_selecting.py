@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, latest, make_suite, record, run, the_test
 
+from harness.conformance.binding import case_name
 from harness.conformance.frozen import freeze
 from harness.conformance.ledger import read_ledger
 from harness.conformance.merge import merge
@@ -27,11 +32,19 @@ TWO_TESTS = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-3")\nd
 
 @pytest.mark.parametrize("arguments", [["-k", "test_a"], ["--only=AGT-1"], ["--only=!AGT-3"], ["--level=MUST"]])
 def test_a_selection_is_never_conformant(suite: pytest.Pytester, arguments: list[str]) -> None:
-    result = run(suite, TWO_TESTS, *arguments)
+    result = run(suite, TWO_TESTS, "--partial", *arguments)
 
     assert (result.ret, "a part of the suites" in result.outlines[-1]) == (0, True)
+    assert "PARTIAL RUN: 1 of 3 requirements, no conformance verdict" in result.outlines
     assert result.outlines[-1].startswith("verdict: incomplete")
     assert the_test(suite).name == "test_a"
+
+
+def test_a_part_that_nobody_asked_for_is_incomplete(suite: pytest.Pytester) -> None:
+    result = run(suite, TWO_TESTS, "--only=AGT-1")
+
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["PARTIAL RUN: 1 of 3 requirements, *; with --partial it would end with 0"])
 
 
 @pytest.mark.parametrize("argument", ["--only=AGT-1", "-k=test_a"])
@@ -95,8 +108,96 @@ def test_a_withdrawn_requirement_is_decided_by_no_test(suite: pytest.Pytester) -
 def test_a_scenario_can_be_asked_for(suite: pytest.Pytester) -> None:
     (suite.path / "suites" / "test_other.py").write_text(HEADER + '@requirement("AGT-1")\ndef test_o(): pass\n')
 
-    assert run(suite, TWO_TESTS, "--only=scenario:test_ot* AGT-*").ret == 0
+    assert run(suite, TWO_TESTS, "--only=scenario:test_ot* AGT-*", "--partial").ret == 0
     assert the_test(suite).name == "test_o"
+
+
+# --- Features -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def features(suite: pytest.Pytester) -> pytest.Pytester:
+    file = suite.path / "suites" / "requirements" / "a.yaml"
+    lines = file.read_text().splitlines()
+    changed = [line.replace("core", "irsa") if "AGT-2" in line else line for line in lines]
+    file.write_text("\n".join(changed))
+    return suite
+
+
+def test_without_a_feature_its_requirements_could_not_run(features: pytest.Pytester) -> None:
+    body = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-2")\ndef test_b(): assert 0\n'
+
+    result = run(features, body, "--without-feature=irsa")
+
+    assert result.ret == 2
+    first, second = record(features).tests
+    assert (first.outcome, second.outcome) == ("passed", "could-not-run")
+    assert second.reason is not None
+    assert second.reason.kind == "narrowed"
+    assert "| irsa | 1 could-not-run |" in (directory(features) / "summary.md").read_text()
+
+
+def test_a_feature_that_there_is_not_is_refused(features: pytest.Pytester) -> None:
+    result = run(features, TWO_TESTS, "--without-feature=ipv6")
+
+    assert result.ret == 3
+    assert "no feature 'ipv6'" in result.stdout.str() + result.stderr.str()
+
+
+# --- Names of cases -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (["server", "-c"], "server_,_c~"),
+        ({"aud": ["a"]}, "aud_:_a~"),
+        (b'{"aud":[]}', "aud_:~"),
+        ("x" * 101, f"{'x' * 40}~"),
+        ("short", None),
+        (5, None),
+        (len, None),
+        (object(), None),
+    ],
+    ids=["list", "dict", "bytes", "long text", "text", "number", "function", "nameless object"],
+)
+def test_a_case_is_named_by_its_value(value: object, name: str | None) -> None:
+    found = case_name(value)
+
+    assert (found is None) is (name is None)
+    assert found is None or found[:-4] == name
+
+
+def test_values_that_look_alike_have_names_of_their_own() -> None:
+    assert case_name(["a b"]) != case_name(["a", "b"])
+
+
+def test_names_are_the_same_in_every_process() -> None:
+    """Each process of pytest-xdist has its own order of sets."""
+    program = (
+        "from harness.conformance.binding import case_name; print(case_name([{'a', 'b', 'c', 'd'}, {'k': {'x', 'y'}}]))"
+    )
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+
+    assert len(names) == 1
+
+
+def test_a_case_without_a_name_of_its_own_is_refused(suite: pytest.Pytester) -> None:
+    body = '@pytest.mark.parametrize("thing", [object()])\n@requirement("AGT-1")\ndef test_a(thing): pass\n'
+
+    result = run(suite, body)
+
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["*case 'thing0' is named by its position; name it with ids=*"])
 
 
 # --- What did not pass before ---------------------------------------------------------------------------------------

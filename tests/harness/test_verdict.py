@@ -50,10 +50,17 @@ def test_a_should_is_counted_and_does_not_decide() -> None:
     assert (verdict.word, verdict.counts()) == ("conformant", "1 passed, 1 failed")
 
 
-def test_a_part_of_the_suites_is_never_conformant() -> None:
-    verdict = judge([("A", PASSED)], ledger(A="MUST"), partial=True)
+@pytest.mark.parametrize(("accepts_part", "exit_code"), [(False, 2), (True, 0)])
+def test_a_part_of_the_suites_is_never_conformant(accepts_part: bool, exit_code: int) -> None:
+    verdict = judge([("A", PASSED)], ledger(A="MUST"), partial=True, accepts_part=accepts_part)
 
-    assert (verdict.word, verdict.exit_code) == ("incomplete", 0)
+    assert (verdict.word, verdict.exit_code) == ("incomplete", exit_code)
+
+
+def test_a_part_in_which_a_must_fails_is_non_conformant_however_it_was_asked_for() -> None:
+    verdict = judge([("A", FAILED)], ledger(A="MUST"), partial=True, accepts_part=True)
+
+    assert (verdict.word, verdict.exit_code) == ("non-conformant", 1)
 
 
 def test_an_interrupted_run_is_incomplete_even_if_all_that_ran_is_well() -> None:
@@ -67,10 +74,10 @@ def test_nothing_executed_is_never_fine() -> None:
 
 
 def test_a_part_may_be_without_a_must() -> None:
-    verdict = judge([("A", PASSED)], ledger(A="SHOULD"), partial=True)
+    verdict = judge([("A", PASSED)], ledger(A="SHOULD"), partial=True, accepts_part=True)
 
     assert (verdict.word, verdict.exit_code) == ("incomplete", 0)
-    assert judge([("A", NOT_RUN)], ledger(A="SHOULD"), partial=True).exit_code == 3
+    assert judge([("A", NOT_RUN)], ledger(A="SHOULD"), partial=True, accepts_part=True).exit_code == 3
     assert judge([("A", PASSED)], ledger(A="SHOULD"), partial=False).exit_code == 3
 
 

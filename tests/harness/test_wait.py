@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import wait
+from harness.errors import HarnessFault, UsageError
 
 
 def test_the_first_good_reading_is_returned() -> None:
@@ -37,3 +38,99 @@ def test_only_the_named_exceptions_count_as_not_yet() -> None:
         wait.until(refuse, what="a server", timeout=0.1, transient=(ConnectionError,))
     with pytest.raises(ConnectionError):
         wait.until(refuse, what="a server", timeout=0.1)
+
+
+# --- Time that passes by itself -------------------------------------------------------------------------------------
+
+
+class FakeClock:
+    """Sleeping takes no time, and is counted."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+    @property
+    def clock(self) -> wait.Clock:
+        return wait.Clock(lambda: self.time, self.sleep)
+
+
+def test_the_end_says_what_changed_and_what_went_wrong() -> None:
+    readings = iter(["pending", OSError("refused"), "ready", "pending"])
+
+    def read() -> str:
+        value = next(readings, "pending")
+        if isinstance(value, OSError):
+            raise value
+        return value
+
+    with pytest.raises(wait.Timeout) as error:
+        wait.until(
+            read, "ready".__eq__, what="a pod", timeout=3, successes=2, transient=(OSError,), clock=FakeClock().clock
+        )
+
+    lines = str(error.value).splitlines()
+    assert lines[:3] == [
+        "waited 3 s for a pod; last seen: 'pending'",
+        "good readings in a row: 1 of 2",
+        "last trouble: OSError: refused",
+    ]
+    assert [line.split(maxsplit=2)[2] for line in lines[4:]] == [
+        "'pending'",
+        "OSError: refused",
+        "'ready'",
+        "'pending'",
+    ]
+
+
+def test_readings_become_rarer_and_the_last_is_taken_at_the_end() -> None:
+    fake, moments = FakeClock(), list[float]()
+
+    def read() -> bool:
+        moments.append(fake.time)
+        return False
+
+    with pytest.raises(wait.Timeout):
+        wait.until(read, what="nothing", timeout=5, clock=fake.clock)
+
+    assert fake.slept[0] == pytest.approx(0.05, rel=0.21)
+    assert max(fake.slept) <= 0.6
+    assert moments[-1] == pytest.approx(5)
+    assert len(moments) < 25
+
+
+def test_time_limits_can_be_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODID_TIMEOUT_SCALE", "3")
+
+    with pytest.raises(wait.Timeout, match="waited 15 s"):
+        wait.until(lambda: False, what="nothing", timeout=5, clock=FakeClock().clock)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "inf", "nan"])
+def test_a_scale_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PODID_TIMEOUT_SCALE", text)
+
+    with pytest.raises(UsageError, match="no number above 0"):
+        wait.until(lambda: True, what="nothing", timeout=5)
+
+
+def test_what_never_happens_is_looked_for_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODID_TIMEOUT_SCALE", "3")
+    fake = FakeClock()
+
+    assert wait.never(lambda: 0, what="a restart", during=5, clock=fake.clock) == 0
+    assert fake.time == pytest.approx(5)
+
+
+def test_what_happens_all_the_same_is_a_failure() -> None:
+    with pytest.raises(AssertionError, match=r"saw a restart after 0\.5 s: 1"):
+        wait.never(iter([0, 1]).__next__, what="a restart", during=5, clock=FakeClock().clock)
+
+
+def test_too_short_a_look_says_nothing() -> None:
+    with pytest.raises(HarnessFault, match="only 2 readings"):
+        wait.never(lambda: 0, what="a restart", during=0.3, clock=FakeClock().clock)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from harness.cloud.actions.ec2 import plan_ec2
 from harness.cloud.actions.eks import plan_eks, plan_eks_auth
+from harness.cloud.actions.elbv2 import plan_elbv2, plan_shield, plan_web_acl
 from harness.cloud.actions.iam import plan_iam
 from harness.cloud.actions.model import Bucket, ParsedCall, Plan, PlannedCheck, Resources, planned
 from harness.cloud.actions.s3 import plan_s3
@@ -31,21 +33,19 @@ def _plan_cloudtrail(call: ParsedCall, _: Resources) -> Plan | None:
     return Plan((planned(call, "*"),)) if call.operation == "LookupEvents" else None
 
 
-def _plan_ec2(call: ParsedCall, _: Resources) -> Plan | None:
-    if not call.operation.startswith("Describe"):
-        return None
-    return Plan((planned(call, "*", context={"ec2:Region": call.region}),))
-
-
 _PLANS: Mapping[str, Callable[[ParsedCall, Resources], Plan | None]] = {
     "cloudtrail": _plan_cloudtrail,
-    "ec2": _plan_ec2,
+    "ec2": plan_ec2,
     "eks": plan_eks,
     "eks-auth": plan_eks_auth,
+    "elbv2": plan_elbv2,
     "iam": plan_iam,
     "s3": plan_s3,
     "secretsmanager": plan_secretsmanager,
+    "shield": plan_shield,
     "sts": _plan_sts,
+    "waf-regional": plan_web_acl,
+    "wafv2": plan_web_acl,
 }
 
 

@@ -98,7 +98,7 @@ _KEYS = {
     "StorageClass": "s3:x-amz-storage-class",
     "VersionId": "s3:VersionId",
 }
-_LIST_KEYS = {"Prefix": "s3:prefix", "Delimiter": "s3:delimiter", "MaxKeys": "s3:max-keys"}
+_LIST_KEYS = _KEYS | {"Prefix": "s3:prefix", "Delimiter": "s3:delimiter", "MaxKeys": "s3:max-keys"}
 _LISTS = {"ListObjects", "ListObjectsV2", "ListObjectVersions"}
 _READS = {"GetObject", "HeadObject", "GetObjectAttributes"}
 _WRITES = {"PutObject", "CopyObject", "CreateMultipartUpload"}
@@ -152,9 +152,9 @@ def _on(
 
 
 def _context(call: ParsedCall) -> dict[str, ContextValue]:
-    names = _KEYS | (_LIST_KEYS if call.operation in _LISTS else {})
-    values = {key: call.parameters.get(member) for member, key in names.items()}
-    return {key: str(value) for key, value in values.items() if value is not None}
+    names = _LIST_KEYS if call.operation in _LISTS else _KEYS
+    given = {names.get(member): value for member, value in call.parameters.items() if value is not None}
+    return {key: str(value) for key, value in given.items() if key}
 
 
 def _create_bucket(call: ParsedCall) -> tuple[PlannedCheck, ...]:

@@ -18,6 +18,7 @@ from harness.cloud.imds import ImdsNode
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.kubernetes import ApiAccess
+from harness.cloud.localstack.load_balancing import snapshot
 from harness.cloud.ports import Refusal
 from harness.cloud.sigv4 import RawRequest
 
@@ -41,7 +42,10 @@ class ControlRoute:
             peer: Address it came from; the secret decides, not the address.
         """
         del peer
-        expected = f"Bearer {self._emulator.bootstrap.control_token}"
+        bootstrap = self._emulator.bootstrap
+        # The data plane's pod must not hold what opens everything.
+        is_data_plane = (raw.method, raw.path) == ("POST", "/_podid/load-balancing")
+        expected = f"Bearer {bootstrap.data_plane_token if is_data_plane else bootstrap.control_token}"
         given = next(iter(raw.header_values("authorization")), "")
         if not hmac.compare_digest(given.encode("latin-1", "replace"), expected.encode()):
             return 401, json.dumps({"message": "Unauthorized"})
@@ -69,6 +73,9 @@ class ControlRoute:
             case "POST", "faults":
                 faults = [Fault.read(members(fault)) for fault in entries(_body(raw).get("faults"))]
                 self._emulator.faults.set(faults)
+            case "POST", "load-balancing":
+                self._emulator.targets.report(members(_body(raw).get("health")))
+                data = snapshot(self._emulator)
             case "POST", "reset":
                 self._emulator.reset()
             case "POST", "clock":

@@ -13,6 +13,7 @@ from harness.cloud.cloudtrail import CloudTrail
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.eks import ClusterError, Eks, EksSettings
 from harness.cloud.eks_auth import EksAuth
+from harness.cloud.elbv2.targets import Targets
 from harness.cloud.faults import Faults
 from harness.cloud.imds import Imds, ImdsNode
 from harness.cloud.localstack import internals
@@ -20,6 +21,7 @@ from harness.cloud.localstack.bootstrap import ADMINISTRATOR, Bootstrap, SystemI
 from harness.cloud.localstack.iam_store import AccessKeys, StoredIam
 from harness.cloud.localstack.journal import Journal
 from harness.cloud.localstack.kubernetes import BoundClusters
+from harness.cloud.localstack.network import Network
 from harness.cloud.ports import Credential, NamedPolicy, Principal
 from harness.cloud.session_tags import PackingProfile
 from harness.cloud.sts import AssumeRoleRequest, assume_role
@@ -130,6 +132,8 @@ class Emulator:
         self.nodes: dict[str, ImdsNode] = {}
         """Registered nodes by address."""
         self.imds = Imds(self.nodes.get, self.issue_node_credentials, self.clock, self.ids)
+        self.network = Network(self.nodes, self.eks, self.clusters)
+        self.targets = Targets(self.clock)
         self.resources = StoredResources(self.eks, self.iam)
         self.providers = StoredProviders(self.iam, self.eks, self.clusters)
         self._reset_lock = threading.Lock()
@@ -164,6 +168,7 @@ class Emulator:
             self.iam.forget_changes()
             self.registry.clear()
             internals.reset_services()
+            self.targets.clear()
             self.cloudtrail.clear()
             self.journal.clear()
             self.faults.set([])
@@ -249,6 +254,13 @@ class StoredResources:
         if service == "iam" and ":role/" in arn:
             role = self._iam.role(arn)
             return role.tags if role else {}
+        if service in {"ec2", "elasticloadbalancing"}:
+            _, _, _, region, account, resource = arn.split(":", 5)
+            if service == "ec2":
+                stored = internals.ec2_backend(account, region).tags.get(resource.rpartition("/")[2], {})
+            else:
+                stored = internals.elbv2_backend(account, region).tagging_service.get_tag_dict_for_resource(arn)
+            return {str(key): str(value) for key, value in dict(stored).items()}
         if service == "secretsmanager":
             _, _, _, region, account, _ = arn.split(":", 5)
             for secret in internals.secrets(account, region):

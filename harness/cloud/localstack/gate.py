@@ -66,12 +66,16 @@ class Gate:
         if call.service == "s3":
             _refuse_repetitions(call)
         self._have_fault(context, call, parsed)
+        if call.service in {"ec2", "elbv2"}:
+            self._emulator.network.ensure(parsed.account, parsed.region)
         wanted = plan(parsed, self._emulator.resources)
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
         check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
+        if call.service == "ec2":
+            self._emulator.network.before(parsed)
         if call.service == "iam" and not is_read_only(operation):
             self._emulator.iam.before_change(call.principal.account)
         if call.denied_keys:
@@ -79,6 +83,8 @@ class Gate:
 
     def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
         """Do to the call what the lab was told to do to calls like it."""
+        if not self._emulator.faults:
+            return
         target = Target.of(parsed.service, parsed.operation, call.principal.arn, parsed.parameters)
         fault = self._emulator.faults.take(target)
         if fault is None:
@@ -169,16 +175,16 @@ def _name_caller(context: Any, call: Call) -> None:
 
 def _refuse_repetitions(call: Call) -> None:
     """Refuse a parameter given twice: IAM might look at the one and S3 at the other (IAM-S3-14)."""
-    seen = Counter(name for name, _ in call.raw.query_items())
-    for name in _UNREPEATABLE:
-        if seen[name] > 1:
+    names = [name for name, _ in call.raw.query_items()]
+    for name in _UNREPEATABLE.intersection(names):
+        if names.count(name) > 1:
             raise Refusal("InvalidArgument", f"The parameter {name} must be given once.", 400)
 
 
 def caller_context(call: Call) -> dict[str, ContextValue]:
     """Return the keys of the request as a whole (``iam.md`` 8.1); those of the principal are the engine's."""
     context: dict[str, ContextValue] = {
-        "aws:CurrentTime": call.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "aws:CurrentTime": f"{call.entry.at[:19]}Z",
         "aws:EpochTime": str(int(call.at.timestamp())),
         "aws:RequestedRegion": "us-east-1" if call.service == "iam" else call.region,
         "aws:SecureTransport": "true" if call.is_tls else "false",

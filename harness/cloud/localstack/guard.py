@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 _HEALTH = "/_localstack/health"
 _PRIVATE = ("/_localstack", "/_aws", "/_extension")
-_UNTRUSTED_HEADER = re.compile(r"x-(localstack|moto)", re.IGNORECASE)
+_UNTRUSTED_HEADERS = ("x-localstack", "x-moto")
 _FALLBACK = "sts"
 """Whose error format a client gets that names no service at all."""
 
@@ -77,7 +76,9 @@ class Guard:
             return
         if any(path == private or path.startswith(f"{private}/") for private in _PRIVATE):
             raise Refusal("AccessDenied", "Access Denied", 403)
-        self._drop_untrusted_headers(request)
+        for name in raw.header_names():
+            if name.startswith(_UNTRUSTED_HEADERS):
+                request.headers.remove(name)
         if is_anonymous(raw):
             self._admit_anonymous(context, call, address)
         else:
@@ -152,11 +153,6 @@ class Guard:
     # --- what goes on -----------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _drop_untrusted_headers(request: Any) -> None:
-        for name in {name for name, _ in request.headers if _UNTRUSTED_HEADER.match(name)}:
-            request.headers.remove(name)
-
-    @staticmethod
     def _forward_body(request: Any, call: Call, authenticated: Authenticated) -> None:
         """Hand on the verified body: a chunked one as the plain one that it carries."""
         if authenticated.was_chunked:
@@ -177,9 +173,10 @@ class Guard:
     def _set_account(request: Any, call: Call, account: str, signing_name: str) -> None:
         """Put the account where LocalStack reads it: in the place of the access key (``emulator.md`` 4.1)."""
         request.headers.remove("x-amz-security-token")
+        day = call.entry.at[:10].replace("-", "")
+        scope = f"{day}/{call.region}/{signing_name}/aws4_request"
         request.headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={account}/{call.at:%Y%m%d}/{call.region}/{signing_name}/aws4_request,"
-            " SignedHeaders=host, Signature=0"
+            f"AWS4-HMAC-SHA256 Credential={account}/{scope}, SignedHeaders=host, Signature=0"
         )
 
 

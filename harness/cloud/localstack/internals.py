@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,9 @@ CALL = "podid_call"
 """Attribute of the context that carries our own state."""
 
 
+@cache
 def _from(module: str, name: str) -> Any:
+    """Return what LocalStack never replaces once it is there: a function, a class, a table of stores."""
     return getattr(importlib.import_module(module), name)
 
 
@@ -41,6 +44,17 @@ def on_start(priority: int) -> Callable[[Callable[[], None]], Any]:
 def run_main() -> None:
     """Run LocalStack until it is told to stop."""
     _from("localstack.runtime.main", "main")()
+
+
+def when_ready(action: Callable[[], None]) -> None:
+    """Do something in a thread of its own once LocalStack and its services are up."""
+    ready: threading.Event = _from("localstack.runtime.events", "infra_ready")
+
+    def wait() -> None:
+        ready.wait()
+        action()
+
+    threading.Thread(target=wait, name="when-ready", daemon=True).start()
 
 
 def version() -> str:
@@ -118,10 +132,22 @@ def install_handlers(
     chain = [handler for handler in gateway.request_handlers if id(handler) not in removed]
     chain.insert(0, guard)
     chain.insert(chain.index(handlers.parse_service_name), pin_service)
+    _run_only(chain, handlers.serve_localstack_resources, lambda context: not getattr(context, CALL).is_aws)
+    _run_only(chain, handlers.parse_pre_signed_url_request, lambda context: getattr(context, CALL).form == "presigned")
     gateway.request_handlers[:] = chain
     gateway.exception_handlers.append(finish_refusal)
     handlers.serve_custom_service_request_handlers.append(gate)
     handlers.run_custom_response_handlers.append(recorder)
+
+
+def _run_only(chain: list[Any], handler: Handler, is_wanted: Callable[[Context], bool]) -> None:
+    """Spare calls a handler that would look at them and find that they are none of its business."""
+
+    def run(handlers: Any, context: Context, response: Any) -> None:
+        if is_wanted(context):
+            handler(handlers, context, response)
+
+    chain[chain.index(handler)] = run
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -138,7 +164,9 @@ def raw_request(request: Any) -> RawRequest:
     if not uri.startswith("/"):
         raise Refusal("InvalidRequest", "The request target must be a path.", 400)
     body = environ["wsgi.input"].read()
-    set_body(request, body)
+    environ["wsgi.input"] = io.BytesIO(body)
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        set_body(request, body)
     path, _, query = uri.partition("?")
     headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in environ["rolo.headers"]]
     return RawRequest(method=str(request.method), path=path, query=query, headers=headers, body=body)
@@ -315,9 +343,10 @@ def oidc_client_ids(account: str, arn: str) -> tuple[str, ...] | None:
 def s3_bucket(name: str) -> Any | None:
     """Return LocalStack's bucket of this name, of whatever account."""
     stores = _from("localstack.services.s3.models", "s3_stores")
-    for account in list(stores):
-        bucket = stores[account]["us-east-1"].buckets.get(name)
-        if bucket is not None:
+    for regions in list(stores.values()):
+        # An account's regions share its buckets.
+        store = next(iter(list(regions.values())), None)
+        if store is not None and (bucket := store.buckets.get(name)) is not None:
             return bucket
     return None
 
@@ -335,6 +364,45 @@ def secrets(account: str, region: str) -> Iterator[Any]:
     return iter(list(backends[account][region].secrets.values()))
 
 
+def ec2_backend(account: str, region: str) -> Any:
+    """Return moto's EC2 of an account and region; made when it is not there, with a default VPC.
+
+    LocalStack patches moto when it loads the service, which may be after the gate.
+    """
+    _from("localstack.services.plugins", "SERVICE_PLUGINS").require("ec2")
+    return _from("moto.ec2.models", "ec2_backends")[account][region]
+
+
+def elbv2_backend(account: str, region: str) -> Any:
+    """Return moto's load balancers of an account and region; made when it is not there."""
+    return _from("moto.elbv2.models", "elbv2_backends")[account][region]
+
+
+def elbv2_scopes() -> list[tuple[str, str]]:
+    """Return (account, region) pairs that have load balancers."""
+    backends = _from("moto.elbv2.models", "elbv2_backends")
+    return [
+        (str(account), str(region))
+        for account in list(backends)
+        for region in list(backends[account])
+        if backends[account][region].load_balancers
+    ]
+
+
+def create_vpc(backend: Any, vpc_id: str, cidr: str) -> Any:
+    """Create a VPC with a given id; the tag that LocalStack has for that would show."""
+    identifier = _from("localstack.services.ec2.patches", "VpcIdentifier")(
+        backend.account_id, backend.region_name, cidr
+    )
+    with _from("localstack.utils.id_generator", "localstack_id_manager").custom_id(identifier, vpc_id):
+        return backend.create_vpc(cidr)
+
+
+def call_moto(context: Context, _: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let moto answer a call."""
+    return _from("localstack.services.moto", "call_moto")(context)
+
+
 def reset_services() -> None:
     """Empty every loaded service (``emulator.md`` section 11)."""
     manager = _from("localstack.services.plugins", "SERVICE_PLUGINS")
@@ -344,6 +412,8 @@ def reset_services() -> None:
             service.lifecycle_hook.on_before_state_reset()
             service.accept_state_visitor(visitor)
             service.lifecycle_hook.on_after_state_reset()
+    # Its provider is ours, and has no state that LocalStack knows of.
+    _Resetting().visit(_from("moto.elbv2.models", "elbv2_backends"))
 
 
 class _Resetting:

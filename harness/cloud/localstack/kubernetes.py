@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,22 @@ class BoundClusters:
             self._keys[cluster.arn] = (time.monotonic(), found)
         return found
 
+    # --- pods -------------------------------------------------------------------------------------------------------
+
+    def pod_addresses(self, cluster: Cluster) -> Mapping[str, list[str]]:
+        """Return node → addresses of the pods that have one of their own.
+
+        Raises:
+            ClusterError: The cluster does not answer.
+        """
+        listed = self._connection(cluster).call("GET", "/api/v1/pods", fieldSelector="status.phase=Running") or {}
+        found: dict[str, list[str]] = {}
+        for pod in listed.get("items", []):
+            spec, status = members(pod.get("spec")), members(pod.get("status"))
+            if status.get("podIP") and not spec.get("hostNetwork"):
+                found.setdefault(str(spec.get("nodeName")), []).append(str(status["podIP"]))
+        return found
+
     # --- AddonDeployer ----------------------------------------------------------------------------------------------
 
     def apply(self, addon: Addon) -> None:
@@ -212,13 +229,19 @@ def _rollout(daemon_set: Mapping[str, Any], name: str) -> AddonHealth:
 
 
 def _config_map(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    identities = [{"namespace": namespace, "serviceAccount": account} for namespace, account in sorted(pairs)]
+    identities = ",".join([_identity(*pair) for pair in sorted(pairs)])
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": CONFIG_MAP, "namespace": NAMESPACE},
-        "data": {"identities.json": json.dumps({"identities": identities}, separators=(",", ":"))},
+        "data": {"identities.json": f'{{"identities":[{identities}]}}'},
     }
+
+
+@lru_cache(maxsize=16384)
+def _identity(namespace: str, service_account: str) -> str:
+    """Return a pair as JSON; remembered, because a change of one pair publishes all of them."""
+    return json.dumps({"namespace": namespace, "serviceAccount": service_account}, separators=(",", ":"))
 
 
 def _apply_late(connection: _Connection, manifest: Mapping[str, Any], name: str) -> None:

@@ -23,7 +23,20 @@ from harness.errors import HarnessFault
 __all__ = ["LOCAL_LISTEN", "start_command", "variables", "wait_until_ready"]
 
 LOCAL_LISTEN = "127.0.0.1:4566"
-SERVICES = ("cloudtrail", "ec2", "eks", "eks-auth", "iam", "s3", "secretsmanager", "sts")
+SERVICES = (
+    "cloudtrail",
+    "ec2",
+    "eks",
+    "eks-auth",
+    "elbv2",
+    "iam",
+    "s3",
+    "secretsmanager",
+    "shield",
+    "sts",
+    "waf-regional",
+    "wafv2",
+)
 _EXPECTED = dict.fromkeys(SERVICES, "default") | {"sts": "podid"}
 _VERSION = "4.14.0"
 
@@ -98,7 +111,8 @@ def variables(
         "CUSTOM_SSL_CERT_PATH": str(certificate),
         "DISABLE_EVENTS": "1",
         "DNS_ADDRESS": "0",
-        # The probes below load every service but EC2, whose models take a quarter of the start and few scenarios call.
+        # The probes below load every service but EC2 and those about load balancers: their models take a quarter of the
+        # start, and few scenarios call them.
         "EAGER_SERVICE_LOADING": "0",
         "FILESYSTEM_ROOT": str(state_directory / "localstack"),
         "GATEWAY_LISTEN": ",".join(addresses),
@@ -168,7 +182,7 @@ def wait_until_ready(
 
 
 def _probe(endpoint: str, key: AccessKey, region: str) -> None:
-    """Make one signed call to each service but EC2; a refusal with the right code counts."""
+    """Make one signed call to each service but EC2 and load balancing; a refusal with the right code counts."""
     session = _session(key, region)
     calls: Mapping[str, Callable[[Any], Any]] = {
         "cloudtrail": lambda client: client.lookup_events(MaxResults=1),

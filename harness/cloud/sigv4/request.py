@@ -30,13 +30,16 @@ class RawRequest:
     """Body without HTTP's own chunked encoding, but still with ``aws-chunked``."""
     _by_name: dict[str, list[str]] = field(init=False, repr=False, compare=False)
     """Values of the headers by lower-cased name: a verification asks for a dozen of them."""
+    _query_items: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """File the headers."""
+        """File the headers and take the query apart, once for all who ask."""
         by_name: dict[str, list[str]] = {}
         for name, value in self.headers:
             by_name.setdefault(name.lower(), []).append(value)
         object.__setattr__(self, "_by_name", by_name)
+        parts = [item.partition("=") for item in self.query.split("&") if item] if self.query else ()
+        object.__setattr__(self, "_query_items", tuple((name, value) for name, _, value in parts))
 
     def header_values(self, name: str) -> Sequence[str]:
         """Return the values of all headers with this name (given in lower case), in order."""
@@ -46,9 +49,9 @@ class RawRequest:
         """Return the lower-cased names of all headers."""
         return self._by_name.keys()
 
-    def query_items(self) -> list[tuple[str, str]]:
+    def query_items(self) -> tuple[tuple[str, str], ...]:
         """Return name and value of every query item as sent, in order; a bare name has an empty value."""
-        return [(name, value) for name, _, value in (item.partition("=") for item in self.query.split("&") if item)]
+        return self._query_items
 
 
 @dataclass(frozen=True, slots=True)

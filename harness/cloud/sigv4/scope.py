@@ -126,7 +126,7 @@ def _read_header(request: RawRequest, family: Family) -> Signature:
         signed_at=signed_at,
         token=tokens[0] if tokens else None,
         expires_in=None,
-        query=tuple(request.query_items()),
+        query=request.query_items(),
     )
 
 

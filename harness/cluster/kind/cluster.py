@@ -1,4 +1,4 @@
-"""A kind cluster of one node; implements :class:`harness.cluster.base.Cluster`."""
+"""A kind cluster; implements :class:`harness.cluster.base.Cluster`."""
 
 from __future__ import annotations
 
@@ -110,13 +110,19 @@ class KindCluster:
 
     @property
     def container(self) -> str:
-        """Name of the node's container, which is the node's name too."""
+        """Name of the first node's container, which is the node's name too."""
         return f"{self.kind_name}-control-plane"
 
     @property
+    def containers(self) -> Sequence[str]:
+        """Names of all nodes' containers, the first node's first."""
+        workers = range(1, self.spec.nodes)
+        return [self.container, *(f"{self.kind_name}-worker{number if number > 1 else ''}" for number in workers)]
+
+    @property
     def is_running(self) -> bool:
-        """Whether the node's container runs."""
-        return self.exists and self._engine.is_running(self.container)
+        """Whether the nodes' containers run."""
+        return self.exists and all(map(self._engine.is_running, self.containers))
 
     @property
     def kubeconfig(self) -> Path:
@@ -130,10 +136,17 @@ class KindCluster:
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """The one node."""
-        networks = self._engine.engine.client.containers.get(self.container).attrs["NetworkSettings"]["Networks"]
+        """The nodes, the control plane's first."""
+        return [self._node(number, name) for number, name in enumerate(self.containers)]
+
+    def _node(self, number: int, name: str) -> Node:
+        networks = self._engine.engine.client.containers.get(name).attrs["NetworkSettings"]["Networks"]
         address = str(networks[self._engine.network_name]["IPAddress"])
-        return [Node(self.container, address, instance_id(self._engine.lab, self.index))]
+        return Node(name, address, self._instance_id(self.index, number))
+
+    def _instance_id(self, index: int, number: int) -> str:
+        """Return the instance of a node: those of one lab differ; a cluster's further nodes count on from a hundred."""
+        return instance_id(self._engine.lab, index if number == 0 else 100 * (index + 1) + number)
 
     @property
     def control_plane_access(self) -> Access:
@@ -184,9 +197,14 @@ class KindCluster:
         self._description.write_text(json.dumps(description, indent=1))
         self._engine.refuse_foreign_cluster(self.kind_name)
         file = self.directory / "kind-config.yaml"
-        file.write_text(
-            configuration.render(BASE_CONFIGURATION.read_text(), spec, traits, cgroup_version=cgroup_version)
+        text = configuration.render(
+            BASE_CONFIGURATION.read_text(),
+            spec,
+            traits,
+            cgroup_version=cgroup_version,
+            instance_ids=[self._instance_id(index, number) for number in range(spec.nodes)],
         )
+        file.write_text(text)
         arguments = ["create", "cluster", f"--name={self.kind_name}", f"--config={file}", f"--image={image.reference}"]
         arguments += [f"--kubeconfig={self.kubeconfig}", "--retain"]
         with self._log.open("wb") as log:
@@ -250,8 +268,12 @@ class KindCluster:
         write_private(self.kubeconfig, yaml.safe_dump(document, sort_keys=False))
 
     def join_lab(self, *, aws_address: str, trust_bundle: str) -> None:
-        """Give the node the way to the metadata service, AWS's names, and the lab's CA."""
-        self._engine.put_files(self.container, {_TRUST_BUNDLE: trust_bundle}, mode=0o644)
+        """Give the nodes the way to the metadata service, AWS's names, and the lab's CA."""
+        for name in self.containers:
+            self._join_lab(name, aws_address=aws_address, trust_bundle=trust_bundle)
+
+    def _join_lab(self, node: str, *, aws_address: str, trust_bundle: str) -> None:
+        self._engine.put_files(node, {_TRUST_BUNDLE: trust_bundle}, mode=0o644)
         hosts = " ".join(host.format(region=self.spec.region) for host in _AWS_HOSTS)
         # A link-local address that nobody on the node has leads nowhere, as in a VPC; here it would leave through the
         # engine's network. Wider than the agent's route, so that it is never in its way.
@@ -260,17 +282,17 @@ class KindCluster:
             f"ip route replace {_IMDS_ADDRESS}/32 via {aws_address}",
             f'echo "{aws_address} {hosts}" >> /etc/hosts',
         ]
-        done = self.run_on_node(self.container, ["sh", "-c", " && ".join(steps)])
+        done = self.run_on_node(node, ["sh", "-c", " && ".join(steps)])
         if done.returncode != 0:
-            raise HarnessFault(f"cannot attach node {self.container} to the lab: {done.stderr.strip()}")
+            raise HarnessFault(f"cannot attach node {node} to the lab: {done.stderr.strip()}")
 
     # --- use --------------------------------------------------------------------------------------------------------
 
     def run_on_node(self, node: str, command: Sequence[str], *, timeout: float = 60) -> Completed:
         """Run a command in the network and mounts of the node."""
-        if node != self.container:
-            raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {self.container!r}")
-        return self._engine.run_in(self.container, command, timeout=timeout)
+        if node not in self.containers:
+            raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {', '.join(self.containers)}")
+        return self._engine.run_in(node, command, timeout=timeout)
 
     def load_image(self, reference: str, archive: Path) -> None:
         """Make an image from a ``docker-archive`` file available to the cluster under its full name."""
@@ -296,7 +318,7 @@ class KindCluster:
             raise refusal(f"loading {', '.join(references)} into {self.container}", done.stderr.strip())
 
     def wait_until_images_can_be_loaded(self) -> None:
-        """Wait for the node's containerd, which answers long before kind is done.
+        """Wait for the nodes' containerd, which answers long before kind is done.
 
         Raises:
             HarnessFault: It does not, or kind gave up before.
@@ -311,7 +333,7 @@ class KindCluster:
 
     def _answers_for_images(self) -> bool:
         command = ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"]
-        return self._engine.is_running(self.container) and self.run_on_node(self.container, command).returncode == 0
+        return self.is_running and all(self.run_on_node(name, command).returncode == 0 for name in self.containers)
 
     def image_ids(self) -> dict[str, str]:
         """Return the node's images: full name → ID, the digest of the image's configuration."""
@@ -323,7 +345,7 @@ class KindCluster:
 
     def programs(self) -> dict[str, dict[str, object]]:
         """Return name → ``running`` and ``exits`` of what the cluster consists of."""
-        return {self.container: {"running": self.is_running, "exits": []}}
+        return {name: {"running": self._engine.is_running(name), "exits": []} for name in self.containers}
 
     def logs(self) -> Mapping[str, Path]:
         """Return log files by what wrote them, freshly copied from the node as long as it runs."""
@@ -339,8 +361,9 @@ class KindCluster:
         """Remove the cluster; also works on a half-made one."""
         if self.exists:
             self._end_creation()
-            name, network = self.container, self._engine.network_name
-            wait.until(lambda: self._is_removed(name), what=f"node {name} to leave {network}", timeout=60)
+            network = self._engine.network_name
+            for name in self.containers:
+                wait.until(lambda name=name: self._is_removed(name), what=f"node {name} to leave {network}", timeout=60)
         if self.directory.exists():
             shutil.rmtree(self.directory)
 

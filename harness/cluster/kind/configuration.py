@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +32,17 @@ class NodeTraits:
         return ".".join(self.kubernetes.removeprefix("v").split(".")[:2])
 
 
-def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str) -> str:
+def render(
+    base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str, instance_ids: Sequence[str]
+) -> str:
     """Return the configuration of one cluster.
 
     Args:
         base: Text of ``kind-config.yaml``.
-        spec: The cluster; its issuer takes the place of ``@ISSUER@``.
+        spec: The cluster; its issuer takes the place of ``@ISSUER@``, and it has workers if it has several nodes.
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
+        instance_ids: EC2 instance that each node stands for.
     """
     configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
     kubelet: dict[str, Any] = {}
@@ -50,19 +54,46 @@ def render(base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: 
     if kubelet:
         patch = yaml.safe_dump({"kind": "KubeletConfiguration", **kubelet})
         configuration.setdefault("kubeadmConfigPatches", []).append(patch)
+    if spec.nodes > 1:
+        first, *_ = configuration["nodes"]
+        # kind keeps pods off the control plane as soon as there is a worker; here it is a node like the others.
+        patch = yaml.safe_dump({"kind": "InitConfiguration", "nodeRegistration": {"taints": []}})
+        first.setdefault("kubeadmConfigPatches", []).append(patch)
+        labels = first["labels"]
+        configuration["nodes"] += [{"role": "worker", "labels": dict(labels)} for _ in range(spec.nodes - 1)]
+    for node, instance_id in zip(configuration["nodes"], instance_ids, strict=True):
+        node["kubeadmConfigPatchesJSON6902"] = _instance(node["role"], f"aws:///{spec.region}a/{instance_id}")
     if traits.brings_network:
         configuration.setdefault("networking", {})["disableDefaultCNI"] = True
     return yaml.safe_dump(configuration, sort_keys=False)
 
 
-def patched_corefile(corefile: str, aws_address: str) -> str:
-    """Return kind's Corefile with the lab's answers: AWS's names lead to the lab's AWS, all unknown names nowhere.
+def _instance(role: str, provider_id: str) -> list[dict[str, str]]:
+    """Return patches, one for each version that kind may write, that make kubelet say which instance its node is.
+
+    Load balancers find a pod's network interface by it. Of a flag given twice the last counts.
+    """
+    kind = "InitConfiguration" if role == "control-plane" else "JoinConfiguration"
+    arguments = "/nodeRegistration/kubeletExtraArgs"
+    operations = {
+        "v1beta3": {"op": "add", "path": f"{arguments}/provider-id", "value": provider_id},
+        "v1beta4": {"op": "add", "path": f"{arguments}/-", "value": {"name": "provider-id", "value": provider_id}},
+    }
+    return [
+        {"group": "kubeadm.k8s.io", "version": version, "kind": kind, "patch": yaml.safe_dump([operation])}
+        for version, operation in operations.items()
+    ]
+
+
+def patched_corefile(corefile: str, aws_address: str, elb_address: str) -> str:
+    """Return kind's Corefile with the lab's answers: for AWS, for load balancers, and nothing for unknown names.
 
     Server blocks of their own, because CoreDNS asks ``template`` before ``kubernetes`` whatever the order in a block.
 
     Args:
         corefile: The Corefile as kubeadm wrote it; patched again it stays the same.
         aws_address: Address of the lab's AWS.
+        elb_address: Address of the lab's load balancers.
     """
     if _CLUSTER_ZONES in corefile:
         return corefile
@@ -78,11 +109,21 @@ def patched_corefile(corefile: str, aws_address: str) -> str:
             kept.append(_CLUSTER_ZONES + " {" if line.startswith(".:53") else line)
         if skipped_depth == depth:
             skipped_depth = None
-    return "\n".join([*kept, _ANSWERS.replace("AWS_ADDRESS", aws_address)])
+    return "\n".join([*kept, _ANSWERS.replace("AWS_ADDRESS", aws_address).replace("ELB_ADDRESS", elb_address)])
 
 
 _CLUSTER_ZONES = "cluster.local:53 in-addr.arpa:53 ip6.arpa:53"
 _ANSWERS = """\
+elb.amazonaws.com:53 {
+    errors
+    template IN A elb.amazonaws.com {
+        answer "{{ .Name }} 30 IN A ELB_ADDRESS"
+    }
+    template IN AAAA elb.amazonaws.com {
+        rcode NOERROR
+    }
+    cache 30
+}
 amazonaws.com:53 api.aws:53 {
     errors
     template IN A amazonaws.com api.aws {

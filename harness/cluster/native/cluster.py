@@ -1,9 +1,8 @@
-"""The native provider: a Kubernetes cluster of one node in a sandbox."""
+"""The native provider: a Kubernetes cluster with its first node in a sandbox, and further nodes each in their own."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,14 @@ from harness.binaries import KUBERNETES
 from harness.cluster.base import Access, ClusterSpec, Completed, Node
 from harness.cluster.native import cgroups
 from harness.cluster.native.control_plane import Credentials, control_plane, issue_credentials
-from harness.cluster.native.network import LabNetwork
-from harness.cluster.native.node import REGISTRY_PORT, node
+from harness.cluster.native.network import LabNetwork, route_pods
+from harness.cluster.native.node import DIRECTORIES, REGISTRY_PORT, new_node, node, write_system_files
 from harness.cluster.native.sandbox import Sandbox
+from harness.cluster.native.worker import Worker, pods_of
 from harness.errors import HarnessFault
 from harness.pki import write_private
 
 __all__ = ["NativeCluster"]
-
-# Host names that pods in the node's own network need; everyone else asks CoreDNS.
-_AWS_HOSTS = ("eks-auth.{region}.api.aws", "eks.{region}.amazonaws.com", "sts.{region}.amazonaws.com")
 
 
 class NativeCluster:
@@ -48,8 +45,12 @@ class NativeCluster:
 
     @property
     def is_running(self) -> bool:
-        """Whether its programs run."""
-        return self.exists and self.sandbox.pid is not None
+        """Whether its programs run, those of all nodes."""
+        return (
+            self.exists
+            and self.sandbox.pid is not None
+            and all(worker.sandbox.pid is not None for worker in self.workers)
+        )
 
     @property
     def spec(self) -> ClusterSpec:
@@ -63,8 +64,20 @@ class NativeCluster:
 
     @property
     def index(self) -> int:
-        """Number of the cluster in its lab; its node's address follows from it."""
+        """Number of the cluster in its lab; its first node's address follows from it."""
         return self._read()["index"]
+
+    @property
+    def node_indexes(self) -> set[int]:
+        """Numbers of all its nodes among those of the lab."""
+        return {self.index, *(worker.index for worker in self.workers)}
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """Its further nodes."""
+        directory = self.directory / "workers"
+        found = [Worker(entry) for entry in sorted(directory.iterdir())] if directory.exists() else []
+        return [worker for worker in found if worker.exists]
 
     @property
     def kubernetes_minor(self) -> str:
@@ -73,8 +86,8 @@ class NativeCluster:
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """The one node."""
-        return [Node(**self._read()["node"])]
+        """The nodes, the control plane's first."""
+        return [Node(**self._read()["node"]), *(worker.node for worker in self.workers)]
 
     @property
     def kubeconfig(self) -> Path:
@@ -120,11 +133,9 @@ class NativeCluster:
             trust_bundle: PEM of all CAs that pods shall trust.
             keep: Directories outside the cluster's own that its programs read.
         """
-        address = lab.node_address(index)
-        name = f"ip-{address.replace('.', '-')}.{spec.region}.compute.internal"
-        the_node = Node(name, address, _instance_id(lab, index))
+        the_node = new_node(lab, index, spec.region)
         self.directory.mkdir(mode=0o700, parents=True)
-        credentials = issue_credentials(self.directory / "pki", address=address, node=name)
+        credentials = issue_credentials(self.directory / "pki", address=the_node.address, node=the_node.name)
         description = {
             "spec": asdict(spec),
             "index": index,
@@ -134,29 +145,73 @@ class NativeCluster:
         }
         self._description.write_text(json.dumps(description, indent=1))
         self._write_kubeconfig(spec, credentials)
-        programs = control_plane(spec, credentials, binaries, address=address, data=self.directory)
+        programs = control_plane(spec, credentials, binaries, address=the_node.address, data=self.directory)
         configuration = self.directory / "node"
         programs += node(
             credentials,
             binaries,
-            name=name,
-            address=address,
-            instance_id=the_node.instance_id,
+            node=the_node,
+            pods=pods_of(0),
             cgroup=_cgroup(lab, spec.name),
             registry=f"{lab.aws_address}:{REGISTRY_PORT}",
             configuration=configuration,
             data=self.directory,
         )
-        mounts = self._write_system_files(configuration, the_node, spec, lab, trust_bundle)
+        mounts = write_system_files(configuration, self.directory, the_node, spec, lab)
+        self.trust_bundle.write_text(trust_bundle)
         cgroups.create(_cgroup(lab, spec.name))
         with self.sandbox.starting(
             programs,
-            hostname=name,
+            hostname=the_node.name,
             mounts=mounts,
             keep=[self.directory, *keep],
-            directories=["/run/containerd", "/var/log/containers", "/var/lib/cni"],
+            directories=DIRECTORIES,
         ) as pid:
             lab.wire_node(aws_pid, pid, index)
+
+    def add_node(
+        self, *, index: int, lab: LabNetwork, aws_pid: int, binaries: Mapping[str, Path], keep: Sequence[Path]
+    ) -> None:
+        """Start a further node; does not wait for it.
+
+        Args:
+            index: Number of the node among all of the lab.
+            lab: The lab's network.
+            aws_pid: First process of the AWS sandbox, where the bridge is.
+            binaries: Program name → path.
+            keep: Directories outside the cluster's own that its programs read.
+        """
+        number = 1 + max((worker.number for worker in self.workers), default=0)
+        worker = Worker(self.directory / "workers" / f"{number:03}")
+        description = self._read()
+        pids = {node.address: pid for node, pid in self._running_nodes()}
+        credentials = Credentials(self.directory / "pki", description["endpoint"], "")
+        try:
+            pid = worker.start(
+                self.spec,
+                credentials,
+                index=index,
+                number=number,
+                cgroup=f"{description['cgroup']}.{number}",
+                lab=lab,
+                aws_pid=aws_pid,
+                binaries=binaries,
+                keep=[self.directory, *keep],
+            )
+            # The bridge knows the nodes only; each node knows where the pods of the others are.
+            numbers = {Node(**description["node"]).address: 0} | {w.node.address: w.number for w in self.workers}
+            for address, other in pids.items():
+                route_pods(other, pods_of(number), worker.node.address)
+                route_pods(pid, pods_of(numbers[address]), address)
+        except BaseException:
+            worker.delete()
+            raise
+
+    def _running_nodes(self) -> list[tuple[Node, int]]:
+        """Return the nodes with the first process of their sandbox."""
+        sandboxes = [self.sandbox, *(worker.sandbox for worker in self.workers)]
+        found = zip(self.nodes, sandboxes, strict=True)
+        return [(node, pid) for node, sandbox in found if (pid := sandbox.pid) is not None]
 
     def _write_kubeconfig(self, spec: ClusterSpec, credentials: Credentials) -> None:
         """Write the administrator's kubeconfig with everything inside, so that it can be copied elsewhere."""
@@ -182,62 +237,57 @@ contexts:
 """,
         )
 
-    def _write_system_files(
-        self, configuration: Path, the_node: Node, spec: ClusterSpec, lab: LabNetwork, trust_bundle: str
-    ) -> dict[str, str]:
-        """Write the node's own system files and return the mounts that put everything in its place."""
-        aws_hosts = " ".join(host.format(region=spec.region) for host in _AWS_HOSTS)
-        files = {
-            "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{the_node.address} {the_node.name}\n"
-            f"{lab.aws_address} {aws_hosts}\n",
-            # Nothing answers there on purpose: a name that CoreDNS does not know fails at once.
-            "/etc/resolv.conf": "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n",
-        }
-        mounts = {"/run": "tmpfs"}
-        for target, text in files.items():
-            file = configuration / Path(target).name
-            file.write_text(text)
-            mounts[target] = str(file)
-        (configuration / "trust-bundle.pem").write_text(trust_bundle)
-        for target in ("/var/lib", "/var/log"):
-            source = self.directory / "var" / Path(target).name
-            source.mkdir(parents=True)
-            mounts[target] = str(source)
-        return mounts
-
     @property
     def trust_bundle(self) -> Path:
         """File on the node that holds all CAs that pods shall trust."""
         return self.directory / "node" / "trust-bundle.pem"
 
     def run_on_node(self, node: str, command: Sequence[str], *, timeout: float = 60) -> Completed:
-        """Run a command in the network and mounts of the node."""
-        if node != self.nodes[0].name:
-            raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {self.nodes[0].name!r}")
+        """Run a command in the network and mounts of a node."""
+        sandboxes = dict(
+            zip(
+                (known.name for known in self.nodes),
+                (self.sandbox, *(worker.sandbox for worker in self.workers)),
+                strict=True,
+            )
+        )
+        if node not in sandboxes:
+            raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {', '.join(sandboxes)}")
         result = subprocess.run(
-            [*self.sandbox.enter(), *command], capture_output=True, text=True, timeout=timeout, check=False
+            [*sandboxes[node].enter(), *command], capture_output=True, text=True, timeout=timeout, check=False
         )
         return Completed(result.returncode, result.stdout, result.stderr)
 
     def load_image(self, reference: str, archive: Path) -> None:
-        """Import an image archive into containerd."""
-        done = self.run_on_node(
-            self.nodes[0].name, ["ctr", "--namespace=k8s.io", "images", "import", str(archive)], timeout=300
-        )
-        if done.returncode != 0:
-            raise HarnessFault(f"cannot load {reference} from {archive}: {done.stderr.strip()}")
+        """Import an image archive into containerd on every node."""
+        for known in self.nodes:
+            done = self.run_on_node(
+                known.name, ["ctr", "--namespace=k8s.io", "images", "import", str(archive)], timeout=300
+            )
+            if done.returncode != 0:
+                raise HarnessFault(f"cannot load {reference} from {archive}: {done.stderr.strip()}")
 
     def programs(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return name → ``running`` and the latest ``exits`` of every program."""
-        return self.sandbox.report()
+        """Return name → ``running`` and the latest ``exits`` of every program; ``node-<n>/<name>`` on further nodes."""
+        further = {
+            f"node-{worker.number}/{name}": state
+            for worker in self.workers
+            for name, state in worker.sandbox.report().items()
+        }
+        return {**self.sandbox.report(), **further}
 
     def logs(self) -> Mapping[str, Path]:
-        """Return log files by program name."""
-        return {path.stem: path for path in sorted(self.sandbox.logs.glob("*.log"))}
+        """Return log files by program name, named as in :meth:`programs`."""
+        found = {path.stem: path for path in sorted(self.sandbox.logs.glob("*.log"))}
+        for worker in self.workers:
+            found |= {f"node-{worker.number}/{path.stem}": path for path in sorted(worker.sandbox.logs.glob("*.log"))}
+        return found
 
     def delete(self) -> None:
         """Remove the cluster; also works on a half-made one."""
         group = self._read()["cgroup"] if self.exists else None
+        for worker in self.workers:
+            worker.delete()
         self.sandbox.kill()
         if group:
             cgroups.remove(str(group))
@@ -246,8 +296,3 @@ contexts:
 
 def _cgroup(lab: LabNetwork, cluster: str) -> str:
     return f"podid.{lab.lab}.{cluster}"
-
-
-def _instance_id(lab: LabNetwork, index: int) -> str:
-    """Return ``i-`` and 17 hex digits, the same for the same node of the same lab."""
-    return "i-0" + hashlib.sha256(f"{lab.lab}/{index}".encode()).hexdigest()[:16]

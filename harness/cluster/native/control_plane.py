@@ -11,9 +11,19 @@ from harness.cluster.base import ClusterSpec
 from harness.cluster.native.sandbox import Program
 from harness.pki import Authority, new_service_account_key, write_private
 
-__all__ = ["CLUSTER_DNS", "POD_CIDR", "SERVICE_CIDR", "Credentials", "control_plane", "issue_credentials", "kubeconfig"]
+__all__ = [
+    "CLUSTER_DNS",
+    "POD_CIDR",
+    "SERVICE_CIDR",
+    "Credentials",
+    "control_plane",
+    "issue_credentials",
+    "issue_node_credentials",
+    "kubeconfig",
+]
 
-POD_CIDR = "10.244.0.0/24"
+POD_CIDR = "10.244.0.0/16"
+"""Addresses of all pods; each node has a /24 of it."""
 SERVICE_CIDR = "10.96.0.0/16"
 CLUSTER_DNS = "10.96.0.10"
 _API_SERVICE = str(ipaddress.ip_network(SERVICE_CIDR)[1])
@@ -58,20 +68,45 @@ def issue_credentials(directory: Path, *, address: str, node: str) -> Credential
     ).write(directory, "apiserver")
     authority.issue("kube-apiserver-kubelet-client", organization="system:masters").write(directory, "kubelet-client")
     authority.issue("etcd", addresses=["127.0.0.1"], serving=True).write(directory, "etcd")
-    authority.issue(f"system:node:{node}", organization="system:nodes", addresses=[address], serving=True).write(
-        directory, "kubelet"
-    )
     private, public = new_service_account_key()
     write_private(directory / "sa.key", private)
     (directory / "sa.pub").write_text(public)
 
     credentials = Credentials(directory, f"https://{address}:6443", authority.certificate)
-    for name, (user, group) in _CLIENTS.items():
-        certificate, key = authority.issue(user, organization=group).write(directory, name)
-        write_private(directory / f"{name}.kubeconfig", kubeconfig(credentials, name, certificate, key))
-    certificate, key = directory / "kubelet.crt", directory / "kubelet.key"
-    write_private(directory / "kubelet.kubeconfig", kubeconfig(credentials, "kubelet", certificate, key))
+    for name in _CLIENTS:
+        _issue_client(authority, credentials, name)
+    _issue_kubelet(authority, credentials, address=address, node=node)
     return credentials
+
+
+def issue_node_credentials(directory: Path, cluster: Credentials, *, address: str, node: str) -> Credentials:
+    """Make the files that a further node's kubelet and kube-proxy need.
+
+    Args:
+        directory: Where to write them; created with mode 0700.
+        cluster: From :func:`issue_credentials`.
+        address: Address of the node.
+        node: Name of the node.
+    """
+    directory.mkdir(mode=0o700, parents=True)
+    authority = Authority.read(cluster.directory, "ca")
+    (directory / "ca.crt").write_text(authority.certificate)
+    credentials = Credentials(directory, cluster.endpoint, authority.certificate)
+    _issue_client(authority, credentials, "proxy")
+    _issue_kubelet(authority, credentials, address=address, node=node)
+    return credentials
+
+
+def _issue_client(authority: Authority, credentials: Credentials, name: str) -> None:
+    user, group = _CLIENTS[name]
+    certificate, key = authority.issue(user, organization=group).write(credentials.directory, name)
+    write_private(credentials.file(f"{name}.kubeconfig"), kubeconfig(credentials, name, certificate, key))
+
+
+def _issue_kubelet(authority: Authority, credentials: Credentials, *, address: str, node: str) -> None:
+    pair = authority.issue(f"system:node:{node}", organization="system:nodes", addresses=[address], serving=True)
+    certificate, key = pair.write(credentials.directory, "kubelet")
+    write_private(credentials.file("kubelet.kubeconfig"), kubeconfig(credentials, "kubelet", certificate, key))
 
 
 def kubeconfig(credentials: Credentials, name: str, certificate: Path, key: Path) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from harness.errors import HarnessFault, MissingPrerequisite
 
-__all__ = ["IMDS_ADDRESS", "LabNetwork", "choose_subnet"]
+__all__ = ["IMDS_ADDRESS", "LabNetwork", "choose_subnet", "route_pods"]
 
 IMDS_ADDRESS = "169.254.169.254"
 _CANDIDATES = ipaddress.ip_network("10.213.0.0/16")
@@ -47,7 +47,7 @@ class LabNetwork:
         return self._address(2)
 
     def node_address(self, index: int) -> str:
-        """Address of the node of the cluster with this index (0 is the first cluster)."""
+        """Address of the node with this index among all nodes of the lab (0 is the first cluster's first)."""
         return self._address(16 + index)
 
     @property
@@ -87,6 +87,17 @@ class LabNetwork:
         _ip(inside, "link set eth0 up")
         # The API server advertises the address of the default route. Nothing routes further: the lab has no way out.
         _ip(inside, f"route add default via {self.aws_address}")
+
+
+def route_pods(pid: int, pods: str, node: str) -> None:
+    """Lead the sandbox ``pid`` to the pods of another node.
+
+    Args:
+        pid: First process of the sandbox.
+        pods: The pods' addresses.
+        node: Address of their node.
+    """
+    _ip(["nsenter", f"--target={pid}", "--net", "ip"], f"route replace {pods} via {node}")
 
 
 def choose_subnet() -> str:

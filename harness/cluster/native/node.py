@@ -2,32 +2,83 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.cluster.base import ClusterSpec, Node
 from harness.cluster.native.control_plane import CLUSTER_DNS, POD_CIDR, Credentials
+from harness.cluster.native.network import LabNetwork
 from harness.cluster.native.sandbox import Program
 from harness.image_lock import read_lock
 
-__all__ = ["REGISTRY_PORT", "node"]
+__all__ = ["DIRECTORIES", "REGISTRY_PORT", "new_node", "node", "write_system_files"]
+
+DIRECTORIES = ("/run/containerd", "/var/log/containers", "/var/lib/cni")
+"""What has to be there before a node's programs start."""
 
 REGISTRY_PORT = 5000
 _LABELS = (
     "node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
     "topology.kubernetes.io/zone=eu-west-1a"
 )
+# Host names that pods in the node's own network need; everyone else asks CoreDNS.
+_AWS_HOSTS = ("eks-auth.{region}.api.aws", "eks.{region}.amazonaws.com", "sts.{region}.amazonaws.com")
 _MIRRORED = ("docker.io", "public.ecr.aws", "registry.k8s.io", "602401143452.dkr.ecr.eu-west-1.amazonaws.com")
+
+
+def new_node(lab: LabNetwork, index: int, region: str) -> Node:
+    """Return the node with an index of a lab; the same index always gives the same instance.
+
+    Args:
+        lab: The lab's network.
+        index: Number of the node among all of the lab.
+        region: Region that it stands in.
+    """
+    address = lab.node_address(index)
+    instance = "i-0" + hashlib.sha256(f"{lab.lab}/{index}".encode()).hexdigest()[:16]
+    return Node(f"ip-{address.replace('.', '-')}.{region}.compute.internal", address, instance)
+
+
+def write_system_files(
+    configuration: Path, data: Path, node: Node, spec: ClusterSpec, lab: LabNetwork
+) -> dict[str, str]:
+    """Write a node's own system files, and return the mounts that put everything in its place.
+
+    Args:
+        configuration: Directory for the files.
+        data: Directory for what the node's programs keep.
+        node: The node.
+        spec: Its cluster.
+        lab: The lab's network.
+    """
+    aws_hosts = " ".join(host.format(region=spec.region) for host in _AWS_HOSTS)
+    files = {
+        "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{node.address} {node.name}\n"
+        f"{lab.aws_address} {aws_hosts}\n",
+        # Nothing answers there on purpose: a name that CoreDNS does not know fails at once.
+        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n",
+    }
+    mounts = {"/run": "tmpfs"}
+    for target, text in files.items():
+        file = configuration / Path(target).name
+        file.write_text(text)
+        mounts[target] = str(file)
+    for target in ("/var/lib", "/var/log"):
+        source = data / "var" / Path(target).name
+        source.mkdir(parents=True)
+        mounts[target] = str(source)
+    return mounts
 
 
 def node(
     credentials: Credentials,
     binaries: Mapping[str, Path],
     *,
-    name: str,
-    address: str,
-    instance_id: str,
+    node: Node,
+    pods: str,
     cgroup: str,
     registry: str,
     configuration: Path,
@@ -38,9 +89,8 @@ def node(
     Args:
         credentials: The cluster's certificates.
         binaries: Program name → path; all in directories of their own kind.
-        name: Node name.
-        address: Node address.
-        instance_id: EC2 instance that the node stands for.
+        node: The node.
+        pods: Addresses of its pods.
         cgroup: Name of the top-level cgroup that holds all pods.
         registry: ``host:port`` of the lab's registry.
         configuration: Directory for the files.
@@ -48,19 +98,19 @@ def node(
     """
     configuration.mkdir(parents=True, exist_ok=True)
     _write_registry_mirrors(configuration / "certs.d", registry)
-    _write_cni(configuration / "cni")
+    _write_cni(configuration / "cni", pods)
     (configuration / "containerd.toml").write_text(_containerd(configuration, binaries, data))
-    kubelet = _kubelet(credentials, cgroup, configuration, data, instance_id)
+    kubelet = _kubelet(credentials, cgroup, configuration, data, node.instance_id)
     (configuration / "kubelet.json").write_text(json.dumps(kubelet, indent=1))
-    (configuration / "kube-proxy.json").write_text(json.dumps(_kube_proxy(credentials, name), indent=1))
+    (configuration / "kube-proxy.json").write_text(json.dumps(_kube_proxy(credentials, node.name), indent=1))
     search_path = ":".join(dict.fromkeys(str(path.parent) for path in binaries.values()))
     path = f"{search_path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     kubelet_flags = [
         f"--config={configuration / 'kubelet.json'}",
         f"--kubeconfig={credentials.file('kubelet.kubeconfig')}",
         f"--root-dir={data / 'kubelet'}",
-        f"--hostname-override={name}",
-        f"--node-ip={address}",
+        f"--hostname-override={node.name}",
+        f"--node-ip={node.address}",
         f"--node-labels={_LABELS}",
     ]
     return [
@@ -116,7 +166,7 @@ def _write_registry_mirrors(directory: Path, registry: str) -> None:
         )
 
 
-def _write_cni(directory: Path) -> None:
+def _write_cni(directory: Path, pods: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     plugins: list[dict[str, Any]] = [
         {
@@ -127,7 +177,7 @@ def _write_cni(directory: Path) -> None:
             # Pods reach AWS and IMDS under the node's address, as behind a VPC's source NAT.
             "ipMasq": True,
             "ipMasqBackend": "nftables",
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": POD_CIDR}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": pods}]], "routes": [{"dst": "0.0.0.0/0"}]},
         },
         {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
     ]

@@ -10,6 +10,7 @@ import pkgutil
 from pathlib import Path
 
 from harness.conformance.record import Run, write_atomically
+from harness.conformance.sizes import fitting
 
 __all__ = ["formats", "write_reports"]
 
@@ -25,7 +26,8 @@ def write_reports(directory: Path, run: Run) -> list[str]:
     for name in formats():
         try:
             module = importlib.import_module(f"{__name__}.{name}")
-            write_atomically(directory / module.FILE_NAME, module.render(run))
+            _, text = fitting(module.FILE_NAME, run, module.render)
+            write_atomically(directory / module.FILE_NAME, text)
         except Exception as error:  # noqa: BLE001 - reported, and the other formats are still wanted
             faults.append(f"{name}: {type(error).__name__}: {error}")
     return faults

@@ -17,7 +17,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.conformance.record import EvidenceRecord, Run, gist
+from harness.conformance.reports._chain import chain_of
 from harness.conformance.reports._flow import flow_of
+from harness.conformance.reports._plot import plot
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.reports._view import AREAS, rows_of
 
@@ -43,6 +45,7 @@ def render(run: Run) -> str:
             rows=rows,
             areas=[(area, AREAS.get(area, ""), [row for row in rows if row.area == area]) for area in areas],
             flow=flow_of(rows),
+            chain=chain_of(run),
             timeline=timeline_of(run),
             style=style(),
             script=Markup(script),  # noqa: S704 - our own file
@@ -133,6 +136,8 @@ def evidence(entry: EvidenceRecord) -> Markup:
     content: Any = entry.content
     if entry.kind == "aws-calls" and isinstance(content, list) and content:
         return _calls(content)  # pyright: ignore[reportUnknownArgumentType]
+    if entry.kind == "plot":
+        return plot(content)
     if entry.kind in {"command", "http"} and isinstance(content, dict):
         members: dict[str, Any] = content  # pyright: ignore[reportUnknownVariableType]
         parts = [

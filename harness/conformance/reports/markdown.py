@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from harness.conformance.record import CheckRecord, RequirementRecord, Run, TestRecord, gist
@@ -44,7 +45,12 @@ def _render(run: Run, rows: int) -> str:
             (_failure(entry, tests, broken.get(entry.id, [])) for entry in failed),
             rows,
         ),
+        _since(run, rows),
+        section("Did not run, by kind", ("outcome", "kind", "requirements"), _absences(missing), rows),
         section("Did not run", ("ID", "", "outcome", "why"), map(_absence, missing), rows),
+        section(
+            "Known failures that were not looked at", ("entry",), ((cell(e),) for e in run.unused_expectations), rows
+        ),
         section("Faults of the harness", ("where", "what"), ((f.where, cell(f.message)) for f in run.faults), rows),
         section(
             "Flaky",
@@ -53,10 +59,11 @@ def _render(run: Run, rows: int) -> str:
             rows,
         ),
         section(
-            "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
-        ),
-        section(
             "Agent and webhook", ("scenario", "program", "memory, most", "CPU", "threads", "files"), _use(run), rows
+        ),
+        section("Features", ("feature", "requirements by outcome"), _features(run), rows),
+        section(
+            "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
         ),
         section("Made of", ("run", "verdict"), ((f"`{part.id}`", cell(part.line)) for part in run.parts), rows),
         _provisional(run),
@@ -81,6 +88,23 @@ def _flake(requirement: RequirementRecord, tests: dict[str, TestRecord]) -> tupl
     return requirement.id, cell(requirement.sentence), attempts
 
 
+def _since(run: Run, rows: int) -> str:
+    if run.since is None:
+        return ""
+    title = f"Since {run.since.run}"
+    changes = [
+        (change.kind, change.id, change.level, f"{change.old or 'absent'} → {change.new or 'absent'}")
+        for change in run.since.changes
+    ]
+    header = ("change", "ID", "", "outcome")
+    return section(title, header, changes, rows) or f"### {title}\n\nNothing changed."
+
+
+def _absences(missing: Iterable[RequirementRecord]) -> list[tuple[str, ...]]:
+    kinds = Counter((entry.outcome, entry.reason.kind if entry.reason else "subject") for entry in missing)
+    return [(outcome, kind, str(count)) for (outcome, kind), count in sorted(kinds.items())]
+
+
 def _absence(requirement: RequirementRecord) -> tuple[str, ...]:
     why = f"{requirement.reason.kind}: {requirement.reason.detail}" if requirement.reason else ""
     return requirement.id, requirement.level, requirement.outcome, cell(why)
@@ -103,6 +127,16 @@ def _use(run: Run) -> list[tuple[str, ...]]:
         for scenario in run.scenarios
         for program, use in sorted(scenario.resources.items())
     ]
+
+
+def _features(run: Run) -> list[tuple[str, ...]]:
+    """Count outcomes by feature, when there are several: an entry's profile is the feature that it belongs to."""
+    features: dict[str, Counter[str]] = {}
+    for entry in run.requirements:
+        if entry.outcome:
+            features.setdefault(entry.profile, Counter())[entry.outcome] += 1
+    told = {name: ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) for name, counts in features.items()}
+    return [(cell(name), text) for name, text in sorted(told.items())] if len(told) > 1 else []
 
 
 def _provisional(run: Run) -> str:

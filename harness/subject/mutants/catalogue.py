@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.errors import UsageError
 
-__all__ = ["Mutant", "Suite", "all_mutants", "find", "mutant", "override"]
+__all__ = ["SHARED_TEST", "Mutant", "Suite", "all_mutants", "find", "mutant", "override"]
 
 Suite = Literal["agent", "webhook"]
 SUITES: tuple[Suite, ...] = ("agent", "webhook")
@@ -55,6 +55,8 @@ class Mutant:
         return any(fnmatchcase(identifier, name) for name in self.meets or ())
 
 
+SHARED_TEST = "the same tests show it"
+"""The usual reason for a requirement in ``may_kill``."""
 _ALL: dict[str, Mutant] = {}
 
 

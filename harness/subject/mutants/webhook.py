@@ -21,9 +21,8 @@ from podid_webhook.review import RefusedReviewError, Review
 from podid_webhook.server import ReviewServer
 from podid_webhook.tls import ServingCertificate
 
-from harness.subject.mutants.catalogue import mutant, override
+from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
 
-_SHARED_TEST = "the same tests show it"
 _WHOLE_POD = "tests of one thing compare the whole pod"
 
 
@@ -48,7 +47,7 @@ def wrong_type_200() -> None:
 @mutant(
     "webhook-uid-lost",
     "WHK-104",
-    may_kill={"WHK-101": _SHARED_TEST, "WHK-112": _SHARED_TEST, "WHK-121": "answers cannot be told apart"},
+    may_kill={"WHK-101": SHARED_TEST, "WHK-112": SHARED_TEST, "WHK-121": "answers cannot be told apart"},
 )
 def uid_lost() -> None:
     """The answer has no uid."""
@@ -58,7 +57,7 @@ def uid_lost() -> None:
 @mutant(
     "webhook-typemeta-empty",
     "WHK-105",
-    may_kill={"WHK-101": _SHARED_TEST, "WHK-106": _SHARED_TEST, "WHK-112": _SHARED_TEST},
+    may_kill={"WHK-101": SHARED_TEST, "WHK-106": SHARED_TEST, "WHK-112": SHARED_TEST},
     source="aws/amazon-eks-pod-identity-webhook up to 0.6.17",
 )
 def typemeta_empty() -> None:
@@ -71,7 +70,7 @@ def typemeta_empty() -> None:
     "WHK-111",
     may_kill={
         "WHK-103": "some of its reviews are of unlisted pods",
-        "WHK-110": _SHARED_TEST,
+        "WHK-110": SHARED_TEST,
         "WHK-*": "tests of other sources ask whether a pod is left alone",
     },
 )
@@ -126,7 +125,7 @@ def default_account() -> None:
     "webhook-irsa-wins",
     "WHK-201",
     may_kill={
-        "WHK-203": _SHARED_TEST,
+        "WHK-203": SHARED_TEST,
         "WHK-204": "its pod has both",
         "WHK-305": "its account has both",
         "WHK-724": "its account has both",
@@ -145,7 +144,7 @@ def irsa_wins() -> None:
 @mutant(
     "webhook-both-mechanisms",
     "WHK-203",
-    may_kill={"WHK-201": _SHARED_TEST, "WHK-309": _WHOLE_POD, "WHK-503": _WHOLE_POD, "WHK-*": _WHOLE_POD},
+    may_kill={"WHK-201": SHARED_TEST, "WHK-309": _WHOLE_POD, "WHK-503": _WHOLE_POD, "WHK-*": _WHOLE_POD},
 )
 def both_mechanisms() -> None:
     """A pod with an association gets the variables of IRSA as well."""
@@ -196,7 +195,7 @@ def case_insensitive() -> None:
 
 
 @mutant(
-    "webhook-kube-system-spared", "WHK-208", may_kill={"WHK-205": "one of its pairs is there", "WHK-113": _SHARED_TEST}
+    "webhook-kube-system-spared", "WHK-208", may_kill={"WHK-205": "one of its pairs is there", "WHK-113": SHARED_TEST}
 )
 def kube_system_spared() -> None:
     """Pods in kube-system are left alone."""
@@ -238,7 +237,7 @@ def associated_wait() -> None:
 @mutant(
     "webhook-label-missing",
     "WHK-301",
-    may_kill={"WHK-302": _SHARED_TEST, "WHK-303": _SHARED_TEST, "WHK-511": "an operation is missing"}
+    may_kill={"WHK-302": SHARED_TEST, "WHK-303": SHARED_TEST, "WHK-511": "an operation is missing"}
     | {"WHK-*": _WHOLE_POD},
     source="aws/amazon-eks-pod-identity-webhook: releases without the label",
 )
@@ -250,7 +249,7 @@ def label_missing() -> None:
 @mutant(
     "webhook-audience-sts",
     "WHK-304",
-    may_kill={"WHK-305": _SHARED_TEST, "WHK-512": _WHOLE_POD, "WHK-861": _SHARED_TEST},
+    may_kill={"WHK-305": SHARED_TEST, "WHK-512": _WHOLE_POD, "WHK-861": SHARED_TEST},
 )
 def audience_sts() -> None:
     """The token is for STS, as IRSA's is."""
@@ -258,7 +257,7 @@ def audience_sts() -> None:
     override(configuration, "_pod_identity", change)
 
 
-@mutant("webhook-jitter-wide", "WHK-306", may_kill={"WHK-308": _SHARED_TEST})
+@mutant("webhook-jitter-wide", "WHK-306", may_kill={"WHK-308": SHARED_TEST})
 def jitter_wide() -> None:
     """The default expiration is drawn from a whole day."""
     override(configuration, "_JITTER_MIN", lambda _: 600)
@@ -270,7 +269,7 @@ def jitter_none() -> None:
     override(configuration, "_JITTER_MIN", lambda _: configuration.DEFAULT_TOKEN_EXPIRATION)
 
 
-@mutant("webhook-jitter-always", "WHK-307", may_kill={"WHK-606": _SHARED_TEST, "WHK-608": "no expiration is exact"})
+@mutant("webhook-jitter-always", "WHK-307", may_kill={"WHK-606": SHARED_TEST, "WHK-608": "no expiration is exact"})
 def jitter_always() -> None:
     """Every expiration is spread, also one that somebody chose."""
 
@@ -302,7 +301,7 @@ def env_missing() -> None:
 @mutant(
     "webhook-order-reversed",
     "WHK-503",
-    may_kill={"WHK-309": _SHARED_TEST, "WHK-403": _SHARED_TEST, "WHK-512": _WHOLE_POD},
+    may_kill={"WHK-309": SHARED_TEST, "WHK-403": SHARED_TEST, "WHK-512": _WHOLE_POD},
 )
 def order_reversed() -> None:
     """The credential variables come before region and STS."""
@@ -319,7 +318,7 @@ def windows_slash() -> None:
     override(mutation, "_variables", variables)
 
 
-@mutant("webhook-irsa-jitter", "WHK-402", may_kill={"WHK-401": _SHARED_TEST, "WHK-512": _WHOLE_POD})
+@mutant("webhook-irsa-jitter", "WHK-402", may_kill={"WHK-401": SHARED_TEST, "WHK-512": _WHOLE_POD})
 def irsa_jitter() -> None:
     """IRSA's expiration is spread like Pod Identity's."""
 
@@ -355,7 +354,7 @@ def init_skipped() -> None:
 @mutant(
     "webhook-skip-ignored",
     "WHK-516",
-    may_kill={"WHK-601": _SHARED_TEST, "WHK-602": _SHARED_TEST, "WHK-603": "nothing is skipped"}
+    may_kill={"WHK-601": SHARED_TEST, "WHK-602": SHARED_TEST, "WHK-603": "nothing is skipped"}
     | {"WHK-604": "nothing is skipped", "WHK-605": "nothing is skipped", "WHK-512": _WHOLE_POD},
 )
 def skip_ignored() -> None:
@@ -430,7 +429,7 @@ def index_on_null() -> None:
 @mutant(
     "webhook-mount-twice",
     "WHK-507",
-    may_kill={"WHK-317": _SHARED_TEST, "WHK-512": _WHOLE_POD, "WHK-518": _SHARED_TEST},
+    may_kill={"WHK-317": SHARED_TEST, "WHK-512": _WHOLE_POD, "WHK-518": SHARED_TEST},
 )
 def mount_twice() -> None:
     """A container that mounts the volume gets a second mount."""
@@ -447,13 +446,13 @@ def mount_twice() -> None:
 # --- Annotations, identities, ServiceAccounts ------------------------------------------------------------------------
 
 
-@mutant("webhook-min-unclamped", "WHK-607", may_kill={"WHK-606": _SHARED_TEST})
+@mutant("webhook-min-unclamped", "WHK-607", may_kill={"WHK-606": SHARED_TEST})
 def min_unclamped() -> None:
     """An expiration under 600 stays, and the API server refuses the pod."""
     override(configuration, "MIN_TOKEN_EXPIRATION", lambda _: -(1 << 63))
 
 
-@mutant("webhook-long-cut", "WHK-608", may_kill={"WHK-606": _SHARED_TEST})
+@mutant("webhook-long-cut", "WHK-608", may_kill={"WHK-606": SHARED_TEST})
 def long_cut() -> None:
     """An expiration over a day is cut."""
 
@@ -476,7 +475,7 @@ def bool_strict() -> None:
 @mutant(
     "webhook-stale-identities",
     "WHK-701",
-    may_kill={f"WHK-{number}": _SHARED_TEST for number in (702, 703, 704, 705, 706, 707, 708, 710)},
+    may_kill={f"WHK-{number}": SHARED_TEST for number in (702, 703, 704, 705, 706, 707, 708, 710)},
 )
 def stale_identities() -> None:
     """An association that is deleted goes on to count."""
@@ -525,13 +524,13 @@ def accounts_frozen() -> None:
     override(AccountStore, "put", put)
 
 
-@mutant("webhook-deleted-account-kept", "WHK-722", may_kill={"WHK-732": _SHARED_TEST})
+@mutant("webhook-deleted-account-kept", "WHK-722", may_kill={"WHK-732": SHARED_TEST})
 def deleted_account_kept() -> None:
     """A deleted ServiceAccount goes on to count."""
     override(AccountStore, "remove", lambda _: lambda _self, _item: None)
 
 
-@mutant("webhook-roles-reversed", "WHK-723", may_kill={"WHK-742": _SHARED_TEST})
+@mutant("webhook-roles-reversed", "WHK-723", may_kill={"WHK-742": SHARED_TEST})
 def roles_reversed() -> None:
     """A wildcard entry of the ConfigMap counts more than the ServiceAccount."""
 
@@ -541,7 +540,7 @@ def roles_reversed() -> None:
     override(configuration, "irsa_account", irsa_account)
 
 
-@mutant("webhook-reads-unshared", "WHK-730", may_kill={"WHK-727": _SHARED_TEST})
+@mutant("webhook-reads-unshared", "WHK-730", may_kill={"WHK-727": SHARED_TEST})
 def reads_unshared() -> None:
     """Each review that waits for an account reads it."""
 
@@ -563,20 +562,20 @@ def reads_unshared() -> None:
     "webhook-certificate-frozen",
     "WHK-822",
     "WHK-825",
-    may_kill={"WHK-823": "nothing is said of a broken pair", "WHK-842": _SHARED_TEST},
+    may_kill={"WHK-823": "nothing is said of a broken pair", "WHK-842": SHARED_TEST},
 )
 def certificate_frozen() -> None:
     """A renewed certificate is used after a restart only."""
     override(ServingCertificate, "changed", lambda _: lambda _self, _contents: None)
 
 
-@mutant("webhook-ready-at-once", "WHK-842", may_kill={"WHK-848": _SHARED_TEST})
+@mutant("webhook-ready-at-once", "WHK-842", may_kill={"WHK-848": SHARED_TEST})
 def ready_at_once() -> None:
     """It is ready before it knows anything of the cluster."""
     override(main.Webhook, "_readiness", lambda _: lambda _self, _accounts: [])
 
 
-@mutant("webhook-count-wrong", "WHK-844", may_kill={"WHK-845": _SHARED_TEST})
+@mutant("webhook-count-wrong", "WHK-844", may_kill={"WHK-845": SHARED_TEST})
 def count_wrong() -> None:
     """A request is counted twice."""
 

@@ -1,0 +1,247 @@
+"""What scenarios with load balancers are written with: the controller, its events and calls, requests from the host."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from harness import wait
+from harness.cluster.base import Cluster
+from harness.conformance.recording import Evidence, attach
+from harness.errors import HarnessFault
+from harness.kube import ApiException, Kube, Pod
+from harness.lab.lab import Lab
+from harness.lab.load_balancing import ControllerFiles
+
+__all__ = ["Answer", "Controller", "Load", "get", "release_ingresses", "send", "strip_finalizers"]
+
+_NAME = "aws-load-balancer-controller"
+_LABEL = f"app.kubernetes.io/name={_NAME}"
+
+
+class Controller:
+    """The AWS Load Balancer Controller, installed from its chart as the article does it."""
+
+    def __init__(self, lab: Lab, cluster: Cluster, kube: Kube, files: ControllerFiles, namespace: str) -> None:
+        """Attach; nothing is installed."""
+        self._lab = lab
+        self._cluster = cluster
+        self._kube = kube
+        self._files = files
+        self.namespace = namespace
+
+    def install(self, vpc_id: str) -> None:
+        """``helm install``, with the article's values.
+
+        Without the webhook that every new Service of the cluster would have to pass: nothing of the article needs it,
+        and while the controller is down it would let no Service be created (LBC-WEBHOOK-ORDER).
+        """
+        values = {
+            "clusterName": self._cluster.name,
+            "serviceAccount.create": "false",
+            "serviceAccount.name": _NAME,
+            "region": self._cluster.spec.region,
+            "vpcId": vpc_id,
+            "enableServiceMutatorWebhook": "false",
+        }
+        self.uninstall()
+        settings = [f"--set={name}={value}" for name, value in values.items()]
+        done = self._helm("install", _NAME, str(self._files.chart), *settings)
+        if done.returncode != 0:
+            raise HarnessFault(f"helm install failed: {done.stderr.strip()}")
+        self._kube.wait_until_deployed("Deployment", _NAME, self.namespace)
+
+    def uninstall(self) -> None:
+        """``helm uninstall``, also of what an interrupted run left."""
+        done = self._helm("uninstall", _NAME, "--ignore-not-found")
+        if done.returncode != 0:
+            raise HarnessFault(f"helm uninstall failed: {done.stderr.strip()}")
+
+    def _helm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as home:
+            return subprocess.run(
+                [
+                    self._files.helm,
+                    f"--kubeconfig={self._cluster.kubeconfig}",
+                    f"--namespace={self.namespace}",
+                    *arguments,
+                ],
+                env=os.environ | {f"HELM_{kind}_HOME": home for kind in ("CACHE", "CONFIG", "DATA")},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+
+    def pods(self) -> list[Pod]:
+        """Return its pods, newest first."""
+        return self._kube.pods(self.namespace, _LABEL)
+
+    def restart(self) -> None:
+        """Delete its pods, and wait for the new ones.
+
+        Pods that are killed keep the leader's lease, for which the new ones would wait a quarter of a minute.
+        """
+        self._kube.core.delete_collection_namespaced_pod(self.namespace, label_selector=_LABEL, grace_period_seconds=0)
+        with contextlib.suppress(ApiException):
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": f"{_NAME}-leader"}}
+            self._kube.delete(lease, self.namespace)
+        self._kube.wait_until_deployed("Deployment", _NAME, self.namespace)
+        wanted = {pod.read()["status"]["podIP"] for pod in self.pods()}
+        # The API server would ask a webhook that is gone, and wait ten seconds for its answer.
+        wait.until(
+            self._endpoints, lambda found: found == wanted, what="the webhook's Service to know the pods", timeout=30
+        )
+
+    def _endpoints(self) -> set[str]:
+        found = self._kube.read_all("discovery.k8s.io/v1", "EndpointSlice", self.namespace)
+        return {
+            address for one in found for endpoint in one.get("endpoints") or () for address in endpoint["addresses"]
+        }
+
+    def log(self) -> str:
+        """Return what its pods have printed."""
+        read = self._kube.core.read_namespaced_pod_log
+        return "".join(str(read(pod.name, self.namespace)) for pod in self.pods())
+
+    def calls(self, since: int = 0) -> list[dict[str, Any]]:
+        """Return its calls to AWS from a number of the journal on, oldest first."""
+        entries = self._lab.control().journal(since)
+        return [entry for entry in entries if "elbv2.k8s.aws" in str(entry.get("user_agent"))]
+
+    def mark(self) -> int:
+        """Return the number of the journal's next entry."""
+        entries = self._lab.control().journal()
+        return int(entries[-1]["number"]) + 1 if entries else 0
+
+    def wait_for_event(self, ingress: str, reason: str, *parts: str, namespace: str = "demo") -> str:
+        """Wait for an event of an Ingress whose text has all these parts, and return the text."""
+        found = wait.until(
+            lambda: self._events(ingress, reason, namespace),
+            lambda texts: any(all(part in text for part in parts) for text in texts),
+            what=f"event {reason} of Ingress {namespace}/{ingress} with {', '.join(parts) or 'any text'}",
+            timeout=60,
+            hint=f"see: kubectl --namespace {self.namespace} logs --selector {_LABEL}",
+        )
+        text = next(text for text in reversed(found) if all(part in text for part in parts))
+        attach(Evidence("text", f"event {reason} of Ingress {ingress}", text))
+        return text
+
+    def _events(self, name: str, reason: str, namespace: str) -> list[str]:
+        listed = self._kube.core.list_namespaced_event(namespace, field_selector=f"involvedObject.name={name}").items
+        found = [event for event in listed if event.reason == reason]
+        found.sort(key=lambda event: str(event.last_timestamp))
+        return [str(event.message) for event in found]
+
+    def reconcile(self, ingress: str, namespace: str = "demo") -> None:
+        """Change an annotation of an Ingress: after failures the controller waits, up to a quarter of an hour."""
+        again = {"metadata": {"annotations": {"podid/again": str(time.time_ns())}}}
+        wait.until(
+            lambda: self._kube.networking.patch_namespaced_ingress(ingress, namespace, again),
+            what=f"the webhook to admit a change of Ingress {namespace}/{ingress}",
+            timeout=60,
+            transient=(ApiException,),
+        )
+
+
+def release_ingresses(kube: Kube, namespace: str, timeout: float = 60) -> None:
+    """Delete the Ingresses of a namespace and wait until the controller let them go.
+
+    Raises:
+        harness.wait.Timeout: It did not.
+    """
+    networking: Any = kube.networking
+    for ingress in networking.list_namespaced_ingress(namespace).items:
+        networking.delete_namespaced_ingress(ingress.metadata.name, namespace)
+    wait.until(
+        lambda: [one.metadata.name for one in networking.list_namespaced_ingress(namespace).items],
+        lambda names: not names,
+        what=f"the Ingresses of {namespace} to go",
+        timeout=timeout,
+        hint="see the controller's log",
+    )
+
+
+def strip_finalizers(kube: Kube, namespace: str) -> None:
+    """Let go of Ingresses that no controller could: one without permissions never takes its finalizers off."""
+    networking: Any = kube.networking
+    for ingress in networking.list_namespaced_ingress(namespace).items:
+        networking.patch_namespaced_ingress(ingress.metadata.name, namespace, {"metadata": {"finalizers": None}})
+
+
+# --- requests from the host -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a load balancer answered."""
+
+    status: int
+    server: str
+    body: str
+
+
+def get(address: str, host: str, path: str = "/", *, timeout: float = 15) -> Answer:
+    """Ask a load balancer from the host: ``curl --resolve HOST:80:ADDRESS http://HOST/``.
+
+    Raises:
+        OSError: No answer.
+    """
+    connection = http.client.HTTPConnection(address, 80, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Host": host, "Connection": "close"})
+        response = connection.getresponse()
+        return Answer(response.status, response.headers.get("Server", ""), response.read().decode(errors="replace"))
+    except http.client.HTTPException as error:
+        raise OSError(f"no answer of {host}: {error!r}") from error
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Many requests: when each was answered, and with what; status 0 for none."""
+
+    answers: Sequence[tuple[float, int]]
+
+    def failures(self, since: float = 0) -> dict[int, int]:
+        """Return status → number of answers but 200, of a moment of ``time.monotonic`` and later."""
+        found: dict[int, int] = {}
+        for at, status in self.answers:
+            if status != 200 and at >= since:
+                found[status] = found.get(status, 0) + 1
+        return found
+
+
+@contextlib.contextmanager
+def send(address: str, host: str, requests: int, *, at_once: int = 8) -> Generator[Load]:
+    """Send requests while the body runs, over connections that stay open; all are answered at the end."""
+    answers: list[tuple[float, int]] = []
+    with ThreadPoolExecutor(at_once) as pool:
+        workers = [pool.submit(_send, address, host, requests // at_once, answers) for _ in range(at_once)]
+        yield Load(answers)
+        for worker in workers:
+            worker.result()
+
+
+def _send(address: str, host: str, requests: int, answers: list[tuple[float, int]]) -> None:
+    connection = http.client.HTTPConnection(address, 80, timeout=15)
+    for _ in range(requests):
+        try:
+            connection.request("GET", "/", headers={"Host": host})
+            response = connection.getresponse()
+            response.read()
+            status = response.status
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            status = 0
+        answers.append((time.monotonic(), status))
+    connection.close()

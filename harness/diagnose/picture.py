@@ -1,0 +1,142 @@
+"""What is known of a pod and of everything between it and its credentials. Pure; :mod:`.gather` fills it in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from harness.cloud.documents import members
+
+__all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk", "agent_argument"]
+
+Manifest = Mapping[str, Any]
+
+AGENT = "eks-pod-identity-agent"
+AGENT_ADDRESS = "169.254.170.23"
+_FULL_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+_FARGATE = re.compile(r"fargate-")
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """A pod identity association; the times only where it was described."""
+
+    namespace: str
+    service_account: str
+    id: str = ""
+    role_arn: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How the agent answered when it was asked from inside the pod."""
+
+    outcome: Literal["answered", "timeout", "refused", "not-asked"] = "not-asked"
+    status: int = 0
+    body: str = ""
+    """Of a refusal; credentials are never kept."""
+    through_proxy: Literal["same", "fails", "not-asked"] = "not-asked"
+    """How it goes with the proxies of the pod's variables."""
+    why_not: str = ""
+    """Why it was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sdk:
+    """What a botocore in the pod says of itself."""
+
+    version: str = ""
+    method: str = ""
+    """``get_credentials().method``; ``none`` without credentials, empty if there is no botocore."""
+    error: str = ""
+    """What ``get_credentials()`` raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A pod and what is around it."""
+
+    pod: Manifest
+    node: Manifest | None = None
+    daemon_set: Manifest | None = None
+    """The agent's."""
+    agent_pods: Sequence[Manifest] = ()
+    events: Sequence[Manifest] = ()
+    """Of the pod."""
+    network_policies: Sequence[Manifest] = ()
+    """Of the pod's namespace."""
+    associations: Sequence[Association] | None = None
+    """Of the cluster; None when EKS could not be asked."""
+    reach: Reach = field(default_factory=Reach)
+    sdk: Sdk = field(default_factory=Sdk)
+    gaps: Sequence[str] = ()
+    """What could not be looked at, and why."""
+
+    @property
+    def name(self) -> str:
+        """Name of the pod."""
+        return self.pod["metadata"]["name"]
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.pod["metadata"]["namespace"]
+
+    @property
+    def service_account(self) -> str:
+        """Its ServiceAccount."""
+        return self.pod["spec"].get("serviceAccountName") or "default"
+
+    @property
+    def labels(self) -> Manifest:
+        """Its labels."""
+        return members(self.pod["metadata"].get("labels"))
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was created."""
+        return datetime.fromisoformat(self.pod["metadata"]["creationTimestamp"])
+
+    @property
+    def node_name(self) -> str:
+        """Node it was scheduled to; empty while it was not."""
+        return self.pod["spec"].get("nodeName") or ""
+
+    @property
+    def is_on_fargate(self) -> bool:
+        """Whether its node is one of Fargate's."""
+        labels = members(members(members(self.node).get("metadata")).get("labels"))
+        return labels.get("eks.amazonaws.com/compute-type") == "fargate" or bool(_FARGATE.match(self.node_name))
+
+    @property
+    def is_injected(self) -> bool:
+        """Whether a container has Pod Identity's variables."""
+        return any(_FULL_URI in variables for variables in self.variables())
+
+    def variables(self) -> Iterator[Mapping[str, str]]:
+        """Yield the variables of each container."""
+        for container in self.pod["spec"]["containers"]:
+            yield {entry["name"]: entry.get("value", "") for entry in container.get("env") or ()}
+
+    @property
+    def agent_pod(self) -> Manifest | None:
+        """The agent on the pod's node."""
+        return next((pod for pod in self.agent_pods if pod["spec"].get("nodeName") == self.node_name), None)
+
+
+def agent_argument(daemon_set: Manifest | None, option: str) -> str:
+    """Return the value of an option of the agent's command line; empty without the agent or the option."""
+    if daemon_set is None:
+        return ""
+    for container in daemon_set["spec"]["template"]["spec"]["containers"]:
+        words: list[str] = [*(container.get("command") or ()), *(container.get("args") or ())]
+        if option in words[:-1]:
+            return words[words.index(option) + 1]
+        for word in words:
+            if word.startswith(f"{option}="):
+                return word.partition("=")[2]
+    return ""

@@ -1,0 +1,105 @@
+"""Agents and webhooks that somebody else built: the images that a lab runs instead of ours.
+
+A lab keeps a copy of each in its directory, so that every cluster it gets later runs the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from harness.errors import UsageError
+from harness.image_lock import built
+from harness.images import ImageSpec
+
+__all__ = ["GivenImage", "Role", "lab_images", "read_given", "take_in"]
+
+Role = Literal["agent", "webhook"]
+
+_REFERENCE = re.compile(r"[\w.:/@-]+")
+_HOW_TO_SAVE = "write one image into the file with: docker save --output FILE IMAGE"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenImage:
+    """An image that a lab was given."""
+
+    source: str
+    """What the person named: a reference, or a file."""
+    sha256: str
+    """Digest of the archive."""
+    archive: str
+    """The lab's copy."""
+
+    def is_from(self, source: str) -> bool:
+        """Tell whether a source still names this image, as far as that is seen without asking an engine."""
+        return source == self.source and (not Path(source).is_file() or _sha256(Path(source)) == self.sha256)
+
+    def spec(self, role: Role) -> ImageSpec:
+        """Return it under a name of the lab: neither tag nor registry of the original decide what a node runs."""
+        return ImageSpec(f"docker.io/podid/given-{role}:{self.sha256[:12]}", Path(self.archive))
+
+
+def take_in(directory: Path, sources: Mapping[Role, str], export: Callable[[str, Path], None]) -> None:
+    """Copy images into a lab's directory and note what they are.
+
+    Args:
+        directory: Where the copies are kept.
+        sources: Archive that ``docker save`` wrote, or a reference.
+        export: Writes the image of a reference to a file.
+
+    Raises:
+        UsageError: There is no such archive, or it is none of one image.
+    """
+    directory.mkdir(exist_ok=True)
+    found: dict[Role, GivenImage] = {}
+    for role, source in sources.items():
+        copy = directory / f"{role}.tar"
+        if Path(source).is_file():
+            shutil.copyfile(source, copy)
+        elif source.endswith(".tar") or not _REFERENCE.fullmatch(source):
+            raise UsageError(f"there is no file {source}", hint=_HOW_TO_SAVE)
+        else:
+            export(source, copy)
+        _require_one_image(copy, source)
+        found[role] = GivenImage(source, _sha256(copy), str(copy))
+    _notes(directory).write_text(json.dumps({role: asdict(image) for role, image in found.items()}))
+
+
+def read_given(directory: Path) -> dict[Role, GivenImage]:
+    """Return what a lab was given; nothing where there is no such directory."""
+    notes = _notes(directory)
+    return {role: GivenImage(**data) for role, data in json.loads(notes.read_text()).items()} if notes.exists() else {}
+
+
+def lab_images(given: Mapping[Role, GivenImage]) -> dict[str, ImageSpec]:
+    """Return the images that every cluster of a lab can use, by their name in ``images.lock``."""
+    ours = {name: built(name) for name in ("webhook", "agent", "aws-cli")}
+    return ours | {role: given[role].spec(role) for role in get_args(Role) if role in given}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _notes(directory: Path) -> Path:
+    return directory / "given.json"
+
+
+def _require_one_image(archive: Path, source: str) -> None:
+    try:
+        with tarfile.open(archive) as file:
+            member = file.extractfile("manifest.json")
+            images: list[object] = json.load(member) if member else []
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise UsageError(f"{source} is no archive of an image: {error}", hint=_HOW_TO_SAVE) from error
+    if len(images) != 1:
+        raise UsageError(f"{source} holds {len(images)} images, not one", hint=_HOW_TO_SAVE)

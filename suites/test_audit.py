@@ -1,0 +1,306 @@
+"""Auditing: the article's six associations in its table, what drifts, and the hardening checklist point by point.
+
+The associations are there only to be looked at: no pod runs here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.audit import Check, association_table, drift, gather, run_checks, snapshot
+from harness.cluster.base import Cluster
+from harness.conformance.marks import requirement
+from harness.conformance.recording import Evidence, attach, check
+from harness.kube import Kube
+from harness.lab import Lab
+from harness.scenario import AwsAccount, without_agent
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+TRUST = (FIXTURES / "s3" / "pod-identity-trust.json").read_text()
+ASSOCIATIONS = (
+    ("alb-system", "aws-load-balancer-controller", "pod-identity-lab-alb-role"),
+    ("team-a", "app", "pod-identity-lab-abac-role"),
+    ("demo", "s3-reader", "pod-identity-lab-s3-reader-role"),
+    ("default", "s3-reader", "pod-identity-lab-s3-reader-role"),
+    ("external-secrets", "external-secrets", "pod-identity-lab-eso-role"),
+    ("team-b", "app", "pod-identity-lab-abac-role"),
+)
+# Every column is padded, the last one too: lines end in blanks. EKS lists in no order to rely on.
+TABLE = (
+    "Namespace          ServiceAccount                   IAM Role                                \n"
+    "-----------------------------------------------------------------------------------------------\n"
+    "alb-system         aws-load-balancer-controller     pod-identity-lab-alb-role               \n"
+    "team-a             app                              pod-identity-lab-abac-role              \n"
+    "demo               s3-reader                        pod-identity-lab-s3-reader-role         \n"
+    "default            s3-reader                        pod-identity-lab-s3-reader-role         \n"
+    "external-secrets   external-secrets                 pod-identity-lab-eso-role               \n"
+    "team-b             app                              pod-identity-lab-abac-role              \n"
+)
+
+
+class Auditor:
+    """Runs the audit, and judges a point."""
+
+    def __init__(self, kube: Kube, cluster: Cluster, aws: AwsAccount) -> None:
+        self._kube, self._cluster, self._aws = kube, cluster, aws
+
+    def look(self) -> Any:
+        """Return the inventory."""
+        return gather(self._kube, self._aws.client, self._cluster.name)
+
+    def point(self, identifier: str) -> Check:
+        """Return one point of a new audit."""
+        (found,) = (one for one in run_checks(self.look()) if one.id == identifier)
+        attach(Evidence("command", f"podid audit: {found.id} {found.status}", "\n".join(found.evidence)))
+        return found
+
+
+@pytest.fixture(scope="module")
+def auditor(kube: Kube, cluster: Cluster, aws: AwsAccount) -> Iterator[Auditor]:
+    """The article's lab at the time of its audit: six ServiceAccounts, four roles, one of them for both teams."""
+    aws.create_agent_addon(cluster.name)
+    aws.wait_until_agent_is_active(cluster.name)
+    with contextlib.ExitStack() as stack:
+        abac = stack.enter_context(aws.policy("audit-abac", (FIXTURES / "abac" / "abac-policy.json").read_text()))
+        s3 = stack.enter_context(aws.policy("audit-s3", (FIXTURES / "s3" / "s3-read-policy.json").read_text()))
+        policies = {"pod-identity-lab-abac-role": [abac]}
+        names = dict.fromkeys(role for _, _, role in ASSOCIATIONS)
+        arns = {name: stack.enter_context(aws.role(name, TRUST, policies.get(name, [s3]))) for name in names}
+        for namespace, account, role in ASSOCIATIONS:
+            if namespace != "default":
+                stack.enter_context(kube.namespace(namespace))
+            kube.create_service_account(account, namespace)
+            stack.enter_context(aws.association(cluster.name, namespace, account, arns[role]))
+        stack.callback(kube.core.delete_namespaced_service_account, "s3-reader", "default")
+        yield Auditor(kube, cluster, aws)
+
+
+# --- The table and its drift ----------------------------------------------------------------------------------------
+
+
+@requirement("AUD-101")
+def test_table_is_the_article_s(auditor: Auditor) -> None:
+    """Namespace, ServiceAccount and role of each association, in the columns of the article's script."""
+    head, rows = split(TABLE)
+    seen = split(association_table(auditor.look().associations))
+    check("AUD-101", expected=(head, sorted(rows)), observed=(seen[0], sorted(seen[1])))
+
+
+def split(table: str) -> tuple[list[str], list[str]]:
+    """Return the lines of a table's head and its rows."""
+    lines = table.splitlines(keepends=True)
+    return lines[:2], lines[2:]
+
+
+@requirement("AUD-102")
+def test_drift_is_named(auditor: Auditor, cluster: Cluster, aws: AwsAccount) -> None:
+    """An association that came, one that went and one whose role changed are three lines; no change is none."""
+    eks, before = aws.client("eks"), snapshot(auditor.look())
+    same = drift(before, snapshot(auditor.look()))
+    kept = {(one.namespace, one.service_account): one for one in auditor.look().associations}
+    demo, default = kept["demo", "s3-reader"], kept["default", "s3-reader"]
+
+    eks.update_pod_identity_association(
+        clusterName=cluster.name, associationId=demo.id, roleArn=kept["team-a", "app"].role_arn
+    )
+    eks.delete_pod_identity_association(clusterName=cluster.name, associationId=default.id)
+    with aws.association(cluster.name, "demo", "clicked", demo.role_arn):
+        changed = drift(before, snapshot(auditor.look()))
+    eks.update_pod_identity_association(clusterName=cluster.name, associationId=demo.id, roleArn=demo.role_arn)
+    eks.create_pod_identity_association(
+        clusterName=cluster.name, namespace="default", serviceAccount="s3-reader", roleArn=default.role_arn
+    )
+
+    role = "arn:aws:iam::123456789012:role/pod-identity-lab"
+    check("AUD-102", what="nothing changed", expected=[], observed=same)
+    check(
+        "AUD-102",
+        what="three changes",
+        expected=[
+            f"removed  default/s3-reader  {role}-s3-reader-role",
+            f"added    demo/clicked  {role}-s3-reader-role",
+            f"changed  demo/s3-reader  roleArn: '{role}-s3-reader-role' → '{role}-abac-role'",
+        ],
+        observed=changed,
+    )
+
+
+@requirement("AUD-103")
+def test_orphans_are_found(auditor: Auditor, cluster: Cluster, aws: AwsAccount, kube: Kube) -> None:
+    """Each of the three things that an association needs, gone, is one line; the six of the article have theirs."""
+    sound = auditor.point("11-orphans")
+    with (
+        aws.role("audit-short-lived", TRUST) as arn,
+        aws.association(cluster.name, "gone", "app", arn) as no_namespace,
+        aws.association(cluster.name, "demo", "gone", arn) as no_account,
+        aws.association(cluster.name, "team-b", "late", arn) as no_role,
+    ):
+        kube.create_service_account("late", "team-b")
+        found = auditor.point("11-orphans")
+        aws.client("iam").delete_role(RoleName="audit-short-lived")
+        without_role = auditor.point("11-orphans")
+
+    lines = [
+        f"gone/app ({no_namespace['associationId']}): there is no namespace gone",
+        f"demo/gone ({no_account['associationId']}): there is no such ServiceAccount",
+    ]
+    gone = f"team-b/late ({no_role['associationId']}): there is no role {arn}"
+    check("AUD-103", what="sound", expected="pass", observed=sound.status)
+    check(
+        "AUD-103",
+        what="namespace, account",
+        expected=("fail", sorted(lines)),
+        observed=(found.status, sorted(found.evidence)),
+    )
+    check("AUD-103", what="role", expected=True, observed=gone in without_role.evidence)
+
+
+# --- The checklist, in its order ------------------------------------------------------------------------------------
+
+
+@requirement("AUD-104")
+def test_1_one_role_per_account(auditor: Auditor) -> None:
+    """The role of two ServiceAccounts fails; the ABAC role of two teams does not, and tags tell them apart."""
+    found = auditor.point("01-one-role-each")
+
+    line = (
+        "pod-identity-lab-s3-reader-role serves default/s3-reader, demo/s3-reader, "
+        "and its policies do not tell them apart by tags"
+    )
+    check("AUD-104", expected=("fail", [line]), observed=(found.status, list(found.evidence)))
+
+
+@requirement("AUD-104")
+def test_2_session_tags(auditor: Auditor, cluster: Cluster, aws: AwsAccount) -> None:
+    """An association that sends no tags is named."""
+    (arn,) = {one.role_arn for one in auditor.look().associations if one.namespace == "alb-system"}
+    sound = auditor.point("02-session-tags")
+    with aws.association(cluster.name, "demo", "untagged", arn, disableSessionTags=True):
+        found = auditor.point("02-session-tags")
+
+    check("AUD-104", what="met", expected="pass", observed=sound.status)
+    expected = ("fail", ["demo/untagged has disableSessionTags"])
+    check("AUD-104", what="not met", expected=expected, observed=(found.status, list(found.evidence)))
+
+
+@requirement("AUD-104")
+def test_3_and_5_boundary_and_tags(auditor: Auditor, aws: AwsAccount) -> None:
+    """Roles as the article makes them have neither; with a boundary and three tags a role is no longer named."""
+    iam, name = aws.client("iam"), "pod-identity-lab-eso-role"
+    before = auditor.point("03-boundary"), auditor.point("05-tags")
+    iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary="arn:aws:iam::aws:policy/PowerUserAccess")
+    tags = {"cluster": "pod-identity-lab", "purpose": "secrets", "managed-by": "terraform"}
+    iam.tag_role(RoleName=name, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
+    after = auditor.point("03-boundary"), auditor.point("05-tags")
+
+    lines = [f"{name} has no permissions boundary", f"{name} lacks cluster, purpose, managed-by"]
+    for line, first, second in zip(lines, before, after, strict=True):
+        check("AUD-104", what=f"{first.id} not met", expected=True, observed=line in first.evidence)
+        check("AUD-104", what=f"{first.id} met", expected=False, observed=any(name in one for one in second.evidence))
+
+
+@requirement("AUD-104", "AUD-105")
+def test_6_managed_as_code(auditor: Auditor, cluster: Cluster, aws: AwsAccount) -> None:
+    """What a tool left on an association counts; without it the audit does not know, and does not pretend to."""
+    before = auditor.point("06-as-code")
+    eks = aws.client("eks")
+    for one in auditor.look().associations:
+        arn = eks.describe_pod_identity_association(clusterName=cluster.name, associationId=one.id)
+        eks.tag_resource(resourceArn=arn["association"]["associationArn"], tags={"managed-by": "terraform"})
+    after = auditor.point("06-as-code")
+
+    check("AUD-105", expected=("unknown", 6), observed=(before.status, len(before.evidence)))
+    check("AUD-104", expected="pass", observed=after.status)
+
+
+@requirement("AUD-104", "AUD-105")
+def test_7_and_8_agent_and_addon(auditor: Auditor, cluster: Cluster, aws: AwsAccount, kube: Kube) -> None:
+    """Without the add-on both points fail; with it the version is the newest, and an alert cannot be seen from here."""
+    with without_agent(cluster, aws, kube):
+        missing = auditor.point("07-agent"), auditor.point("08-addon")
+    agent, addon = auditor.point("07-agent"), auditor.point("08-addon")
+
+    check("AUD-104", what="not installed", expected=["fail", "fail"], observed=[one.status for one in missing])
+    check(
+        "AUD-104",
+        what="add-on",
+        expected=("pass", "v1.3.10-eksbuild.2, ACTIVE"),
+        observed=(addon.status, addon.evidence[0]),
+    )
+    nodes = len(cluster.nodes)
+    check(
+        "AUD-105", expected=("unknown", f"{nodes} of {nodes} agents ready"), observed=(agent.status, agent.evidence[0])
+    )
+
+
+@requirement("AUD-104")
+def test_10_irsa_beside_an_association(auditor: Auditor, kube: Kube) -> None:
+    """An annotation of IRSA on an associated ServiceAccount is named with both roles."""
+    role = "arn:aws:iam::123456789012:role/old-irsa-role"
+    annotate(kube, "team-a", "app", {"eks.amazonaws.com/role-arn": role})
+    found = auditor.point("10-irsa-beside")
+    annotate(kube, "team-a", "app", {"eks.amazonaws.com/role-arn": None})
+
+    line = f"team-a/app: association for pod-identity-lab-abac-role, and eks.amazonaws.com/role-arn={role}"
+    check("AUD-104", what="not met", expected=("fail", [line]), observed=(found.status, list(found.evidence)))
+    check("AUD-104", what="met", expected="pass", observed=auditor.point("10-irsa-beside").status)
+
+
+def annotate(kube: Kube, namespace: str, account: str, annotations: Mapping[str, str | None]) -> None:
+    """``kubectl annotate serviceaccount``."""
+    kube.core.patch_namespaced_service_account(account, namespace, {"metadata": {"annotations": dict(annotations)}})
+
+
+# --- The command ----------------------------------------------------------------------------------------------------
+
+
+@requirement("AUD-106", "AUD-107")
+def test_command_has_three_formats_and_only_reads(auditor: Auditor, lab: Lab, cluster: Cluster, tmp_path: Path) -> None:
+    """Text, JSON and SARIF tell the same points; a JSON report is what ``--diff`` reads; AWS was asked, not told."""
+    points = {one.id: one.status for one in run_checks(auditor.look())}
+    journal = lab.control().journal()
+    first = 1 + int(journal[-1]["number"])
+
+    told = podid_audit(lab, cluster, "--json")
+    old = tmp_path / "old.json"
+    old.write_text(told.stdout)
+    text = podid_audit(lab, cluster, "--diff", str(old))
+    sarif = podid_audit(lab, cluster, "--format", "sarif")
+
+    shown = [*TABLE.splitlines(), "pass     09-audit"]
+    report, log = json.loads(told.stdout), json.loads(sarif.stdout)
+    codes = [done.returncode for done in (told, text, sarif)]
+    check("AUD-107", what="exit codes", expected=[1, 1, 1], observed=codes)
+    check("AUD-107", what="JSON", expected=points, observed={one["id"]: one["status"] for one in report["checks"]})
+    (run,) = log["runs"]
+    check(
+        "AUD-107",
+        what="SARIF",
+        expected=sorted(points),
+        observed=sorted(rule["id"] for rule in run["tool"]["driver"]["rules"]),
+    )
+    failed = {one["ruleId"] for one in run["results"] if one["kind"] == "fail"}
+    check(
+        "AUD-107",
+        what="SARIF results",
+        expected={name for name, state in points.items() if state == "fail"},
+        observed=failed,
+    )
+    check("AUD-107", what="text", expected=True, observed=all(line in text.stdout for line in shown))
+    operations = {str(entry["operation"]) for entry in lab.control().journal(first) if entry["operation"]}
+    changing = sorted(name for name in operations if not name.startswith(("Get", "List", "Describe")))
+    check("AUD-106", expected=[], observed=changing)
+
+
+def podid_audit(lab: Lab, cluster: Cluster, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run ``podid audit`` on the lab."""
+    command = [str(Path(sys.executable).with_name("podid")), "audit", "--lab", lab.name, "--cluster", cluster.name]
+    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)

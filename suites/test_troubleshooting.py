@@ -1,0 +1,511 @@
+"""The article's troubleshooting section: each fault by its real cause, the text one searches for, and the cure.
+
+Every case reads the same way: the fault, what the SDK in the pod says, what ``podid diagnose`` names; then the cure,
+the identity that the pod has then, and ``podid diagnose`` with nothing left to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import wait
+from harness.cluster.base import Cluster, Node
+from harness.conformance.marks import requirement
+from harness.conformance.outcomes import could_not_run
+from harness.conformance.recording import Evidence, attach, check
+from harness.diagnose import find_causes, gather
+from harness.image_lock import built
+from harness.kube import Kube, Manifest, Pod, load_manifests
+from harness.lab import Lab
+from harness.scenario import (
+    AwsAccount,
+    caller_identity,
+    credentials_response,
+    hide_agent_link,
+    show_agent_link,
+    shown_progress,
+    wait_until_admission_injects,
+    without_agent,
+)
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+FILES = FIXTURES / "troubleshooting"
+NAMESPACE = "troubleshooting"
+IMAGE = "amazon/aws-cli:latest"
+OLD_SDK = "podid/old-sdk:1.28.85"
+SLEEP = ("sleep", "3600")
+ROLE = "arn:aws:sts::123456789012:assumed-role/troubleshooting-role/eks-"
+NODE_ROLE = "arn:aws:sts::123456789012:assumed-role/pod-identity-lab-node-role/i-"
+WORKER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"
+CONNECT_TIMEOUT = (
+    "Error when retrieving credentials from container-role: Error retrieving metadata: "
+    "Received error when attempting to retrieve container metadata: "
+    'Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
+)
+WHO_AM_I = ("aws", "sts", "get-caller-identity")
+METHOD = (
+    "from awscli.botocore.session import Session; "
+    "credentials = Session().get_credentials(); print(credentials.method if credentials else None)"
+)
+
+# --- What every case needs ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A namespace in which things go wrong; everything in it is gone at the end."""
+
+    kube: Kube
+    cluster: Cluster
+    aws: AwsAccount
+    role_arn: str
+    """A role that pods may be; to know who one is takes no permission."""
+
+    def run(self, name: str, *, namespace: str = NAMESPACE, account: str = "s3-reader", **options: Any) -> Pod:
+        """Create a pod and wait until it is ready."""
+        image, overrides = options.pop("image", IMAGE), options
+        pod = self.kube.run(name, namespace, image=image, service_account=account, command=SLEEP, overrides=overrides)
+        return pod.wait_until_ready()
+
+    def recreate(self, pod: Pod, **options: Any) -> Pod:
+        """``kubectl delete pod``, and the same again, or with something mended."""
+        pod.delete()
+        return self.run(pod.name, namespace=pod.namespace, **options)
+
+    @contextlib.contextmanager
+    def associated(self, account: str, namespace: str = NAMESPACE) -> Generator[None]:
+        """``aws eks create-pod-identity-association``, once admission knows it; deleted at the end."""
+        with self.aws.association(self.cluster.name, namespace, account, self.role_arn):
+            wait_until_admission_injects(self.kube, namespace, account)
+            yield
+
+    def diagnose(self, pod: Pod) -> list[str]:
+        """Return the causes that ``podid diagnose`` names; its text becomes evidence."""
+        picture = gather(self.kube, self.aws.client("eks"), self.cluster.name, pod.name, pod.namespace)
+        findings = find_causes(picture)
+        names = [finding.cause for finding in findings]
+        text = "\n".join(finding.text for finding in findings)
+        attach(Evidence("command", f"podid diagnose {pod.name}: {', '.join(names) or 'nothing'}", text))
+        return names
+
+
+@pytest.fixture(scope="module")
+def agent(cluster: Cluster, aws: AwsAccount) -> None:
+    """``aws eks create-addon``, and wait until the agent is ready on every node."""
+    aws.create_agent_addon(cluster.name)
+    aws.wait_until_agent_is_active(cluster.name)
+
+
+@pytest.fixture(scope="module")
+def place(kube: Kube, cluster: Cluster, aws: AwsAccount, agent: None) -> Iterator[Place]:
+    """The namespace, with ServiceAccount s3-reader and its association."""
+    assert agent is None
+    trust = (FIXTURES / "s3" / "pod-identity-trust.json").read_text()
+    with aws.role("troubleshooting-role", trust) as role_arn, kube.namespace(NAMESPACE):
+        kube.create_service_account("s3-reader", NAMESPACE)
+        place = Place(kube, cluster, aws, role_arn)
+        with place.associated("s3-reader"):
+            yield place
+
+
+def acts_as(pod: Pod) -> str:
+    """Return whose session a pod's is, without what differs from session to session."""
+    arn = caller_identity(pod)["Arn"]
+    return next((role for role in (ROLE, NODE_ROLE) if arn.startswith(role)), arn)
+
+
+def said(pod: Pod, *command: str) -> str:
+    """Return what a command that fails says, on one line."""
+    done = pod.exec(*command, timeout=120)
+    attach(Evidence("command", f"pod {pod.name}: {' '.join(command)} → exit {done.returncode}", done.stderr))
+    assert done.returncode != 0, done.stdout
+    return " ".join(done.stderr.split())
+
+
+@contextlib.contextmanager
+def imds_open_to_pods(lab: Lab, cluster: Cluster) -> Generator[None]:
+    """``aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2`` on every node."""
+    lab.set_metadata_options(cluster, hop_limit=2)
+    try:
+        yield
+    finally:
+        lab.set_metadata_options(cluster)
+
+
+# --- Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials" ----------------------------------------
+
+
+@requirement("TRB-101", "TRB-601")
+def test_agent_is_not_installed(place: Place, cluster: Cluster, aws: AwsAccount, kube: Kube) -> None:
+    """Without the add-on the connection times out; ``aws eks create-addon`` mends it under the running pod."""
+    pod = place.run("no-agent")
+    with without_agent(cluster, aws, kube):
+        text = said(pod, *WHO_AM_I)
+        named = place.diagnose(pod)
+
+    check("TRB-101", expected=CONNECT_TIMEOUT, observed=text)
+    check("TRB-601", what="fault", expected=["agent-missing"], observed=named)
+    check("TRB-101", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@pytest.fixture(scope="module")
+def fargate_node(place: Place, second_node: Node) -> Iterator[Node]:
+    """A node that looks like one of Fargate's: labelled, tainted, and no agent ever ran there."""
+    cluster, kube, key = place.cluster, place.kube, "eks.amazonaws.com/compute-type"
+    taint = {"key": key, "value": "fargate", "effect": "NoSchedule"}
+    kube.core.patch_node(second_node.name, {"metadata": {"labels": {key: "fargate"}}, "spec": {"taints": [taint]}})
+    wait_for_agents(kube, len(cluster.nodes) - 1)
+    hide_agent_link(cluster, second_node)
+    yield second_node
+    show_agent_link(cluster, second_node)
+    kube.core.patch_node(second_node.name, {"metadata": {"labels": {key: None}}, "spec": {"taints": None}})
+    wait_for_agents(kube, len(cluster.nodes))
+
+
+def wait_for_agents(kube: Kube, count: int) -> None:
+    """Wait until the agent runs on so many nodes and on no other."""
+    selector = "app.kubernetes.io/name=eks-pod-identity-agent"
+    wait.until(
+        lambda: len(kube.core.list_namespaced_pod("kube-system", label_selector=selector).items),
+        lambda found: found == count,
+        what=f"{count} pods of the agent",
+        timeout=60,
+    )
+    kube.wait_until_deployed("DaemonSet", "eks-pod-identity-agent", "kube-system")
+
+
+@requirement("TRB-102", "TRB-601", "WHK-210")
+def test_pod_runs_on_fargate(place: Place, fargate_node: Node) -> None:
+    """The webhook injects, the agent is never there, the connection times out; on an EC2 node the same pod works."""
+    toleration = {"key": "eks.amazonaws.com/compute-type", "operator": "Exists"}
+    selector = {"eks.amazonaws.com/compute-type": "fargate"}
+
+    pod = place.run("on-fargate", nodeSelector=selector, tolerations=[toleration])
+    text = said(pod, *WHO_AM_I)
+
+    check("TRB-102", what="node", expected=fargate_node.name, observed=pod.read()["spec"]["nodeName"])
+    injected = pod.environment().get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    check("WHK-210", expected="http://169.254.170.23/v1/credentials", observed=injected)
+    check("TRB-102", what="text", expected=CONNECT_TIMEOUT, observed=text)
+    check("TRB-601", what="fault", expected=["fargate-node"], observed=place.diagnose(pod))
+
+    pod = place.recreate(pod)
+    check("TRB-102", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@contextlib.contextmanager
+def packets_dropped(cluster: Cluster, pod: Pod) -> Generator[None]:
+    """A packet filter on the pod's node that drops what the pod sends to the agent, without a word."""
+    seen = pod.read()
+    node, address = seen["spec"]["nodeName"], seen["status"]["podIP"]
+    rules = (
+        "add table inet drop-pod; add chain inet drop-pod input { type filter hook input priority -300; }; "
+        f"add rule inet drop-pod input ip saddr {address} ip daddr 169.254.170.23 drop"
+    )
+    done = cluster.run_on_node(node, ["nft", rules])
+    if done.returncode != 0:
+        could_not_run("environment", f"node {node} has no packet filter to drop with: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        cluster.run_on_node(node, ["nft", "delete table inet drop-pod"])
+
+
+@requirement("TRB-103", "TRB-601")
+def test_node_drops_what_the_pod_sends(place: Place, cluster: Cluster) -> None:
+    """The agent is ready beside the pod, a filter on the node drops the packets, the connection times out."""
+    pod = place.run("dropped")
+    with packets_dropped(cluster, pod):
+        text = said(pod, *WHO_AM_I)
+        named = place.diagnose(pod)
+
+    check("TRB-103", expected=CONNECT_TIMEOUT, observed=text)
+    check("TRB-601", what="fault", expected=["path-blocked"], observed=named)
+    check("TRB-103", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@pytest.fixture
+def restricted(place: Place, kube: Kube) -> Iterator[str]:
+    """A namespace like the first, with default-deny egress."""
+    with kube.namespace("restricted") as name:
+        kube.create_service_account("s3-reader", name)
+        kube.apply(load_manifests(FILES / "default-deny-egress.yaml"), name)
+        with place.associated("s3-reader", name):
+            yield name
+
+
+@requirement("TRB-601")
+def test_policy_is_told_from_other_filters(place: Place, cluster: Cluster, kube: Kube, restricted: str) -> None:
+    """Where packets are dropped and a NetworkPolicy says so, the policy is named, and with the allow rule it is not."""
+    pod = place.run("denied", namespace=restricted)
+    with packets_dropped(cluster, pod):
+        denied = place.diagnose(pod)
+        kube.apply(load_manifests(FILES / "allow-pod-identity.yaml"), restricted)
+        allowed = place.diagnose(pod)
+
+    check("TRB-601", what="denied", expected=["network-policy"], observed=denied)
+    check("TRB-601", what="allowed, and still dropped", expected=["path-blocked"], observed=allowed)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@requirement("TRB-104")
+def test_default_deny_egress(place: Place, kube: Kube, restricted: str) -> None:
+    """Default-deny egress times out, and one rule for 169.254.170.23 on TCP port 80 mends it."""
+    engines = [one.metadata.name for one in kube.apps.list_namespaced_daemon_set("kube-system").items]
+    if "kindnet" not in engines:
+        could_not_run(
+            "environment",
+            "no network plugin of this cluster enforces NetworkPolicy: kind's own does (--provider kind); the engines "
+            "that build from a Go module need the kernel's nft queue, which many have not",
+        )
+    pod = place.run("denied", namespace=restricted)
+    text = said(pod, *WHO_AM_I)
+    named = place.diagnose(pod)
+
+    kube.apply(load_manifests(FILES / "allow-pod-identity.yaml"), restricted)
+    mended = wait.until(
+        lambda: place.diagnose(pod), lambda found: not found, what="the allow rule to be enforced", timeout=60
+    )
+
+    check("TRB-104", what="text", expected=CONNECT_TIMEOUT, observed=text)
+    check("TRB-104", what="fault", expected=["network-policy"], observed=named)
+    check("TRB-104", what="cured", expected=[], observed=mended)
+
+
+# --- AccessDeniedException: User is not authorized to perform: eks-auth:AssumeRoleForPodIdentity --------------------
+
+
+@contextlib.contextmanager
+def detached(aws: AwsAccount, role: str, policy_arn: str) -> Generator[None]:
+    """``aws iam detach-role-policy``; attached again at the end."""
+    iam = aws.client("iam")
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy_arn)
+    try:
+        yield
+    finally:
+        iam.attach_role_policy(RoleName=role, PolicyArn=policy_arn)
+
+
+@requirement("TRB-201", "TRB-601", "API-405")
+def test_node_role_lacks_the_permission(place: Place, cluster: Cluster, aws: AwsAccount) -> None:
+    """A stripped-down node role is named in the refusal; attaching AmazonEKSWorkerNodePolicy mends it."""
+    with detached(aws, "pod-identity-lab-node-role", WORKER_POLICY):
+        pod = place.run("stripped")
+        answer = credentials_response(pod)
+        named = place.diagnose(pod)
+
+    denied = (
+        rf"\(AccessDeniedException\): User: {NODE_ROLE}[0-9a-f]{{17}} is not authorized to perform: "
+        rf"eks-auth:AssumeRoleForPodIdentity on resource: {re.escape(cluster.spec.arn)} "
+        r"because no identity-based policy allows the eks-auth:AssumeRoleForPodIdentity action"
+    )
+    check("TRB-201", expected=denied, observed=answer.body, holds=re.search(denied, answer.body) is not None)
+    check("API-405", expected=denied, observed=answer.body, holds=re.search(denied, answer.body) is not None)
+    check("TRB-601", what="fault", expected=["node-role-permission"], observed=named)
+
+    mended = wait.until(
+        lambda: credentials_response(pod), lambda one: one.status == 200, what="the agent to try again", timeout=60
+    )
+    check("TRB-201", what="cured", expected=200, observed=mended.status)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+# --- Pod still using node role instead of Pod Identity --------------------------------------------------------------
+
+
+@requirement("TRB-301", "TRB-502", "TRB-601", "WHK-206")
+def test_pod_is_older_than_its_association(place: Place, lab: Lab, cluster: Cluster) -> None:
+    """The pod goes on as the node's role, whatever comes after it; deleted and created again it is the role's."""
+    place.kube.create_service_account("late", NAMESPACE)
+    with imds_open_to_pods(lab, cluster):
+        pod = place.run("older", account="late")
+        with place.associated("late"):
+            before, method = acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
+            named = place.diagnose(pod)
+            pod = place.recreate(pod, account="late")
+            after, new_method = acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
+            cured = place.diagnose(pod)
+
+    check("TRB-301", what="fault", expected=NODE_ROLE, observed=before)
+    check("TRB-301", what="cured", expected=ROLE, observed=after)
+    check("WHK-206", expected=ROLE, observed=after)
+    check("TRB-502", expected=("iam-role", "container-role"), observed=(method, new_method))
+    check("TRB-601", what="fault", expected=["pod-older-than-association"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=cured)
+
+
+@requirement("TRB-302", "TRB-601")
+def test_association_differs_in_case(place: Place) -> None:
+    """An association for Case-Reader serves no pod of case-reader; one with the right name does."""
+    place.kube.create_service_account("case-reader", NAMESPACE)
+    with place.aws.association(place.cluster.name, NAMESPACE, "Case-Reader", place.role_arn):
+        pod = place.run("case-reader", account="case-reader")
+        injected, named = "AWS_CONTAINER_CREDENTIALS_FULL_URI" in pod.environment(), place.diagnose(pod)
+    with place.associated("case-reader"):
+        pod = place.recreate(pod, account="case-reader")
+        after, cured = acts_as(pod), place.diagnose(pod)
+
+    check("TRB-302", what="injected", expected=False, observed=injected)
+    check("TRB-302", what="cured", expected=ROLE, observed=after)
+    check("TRB-601", what="fault", expected=["case-mismatch"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=cured)
+
+
+@requirement("TRB-303", "TRB-601")
+def test_pod_runs_as_another_account(place: Place) -> None:
+    """A pod that forgot its ServiceAccount runs as default, which the association does not name."""
+    pod = place.run("forgetful", account="default")
+    injected, named = "AWS_CONTAINER_CREDENTIALS_FULL_URI" in pod.environment(), place.diagnose(pod)
+    pod = place.recreate(pod)
+
+    check("TRB-303", what="injected", expected=False, observed=injected)
+    check("TRB-303", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-601", what="fault", expected=["service-account-mismatch"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@requirement("TRB-304", "TRB-601")
+def test_hop_limit_closes_imds_to_pods(place: Place, kube: Kube) -> None:
+    """With hop limit 1, as hardened, a pod that nobody associated is nobody; the cure is an association."""
+    with kube.namespace("nobody") as name:
+        kube.create_service_account("orphan", name)
+        pod = place.run("orphan", account="orphan", namespace=name)
+        text, named = said(pod, *WHO_AM_I), place.diagnose(pod)
+        with place.associated("orphan", name):
+            pod = place.recreate(pod, account="orphan")
+            after, cured = acts_as(pod), place.diagnose(pod)
+
+    sentence = 'Unable to locate credentials. You can configure credentials by running "aws configure".'
+    check("TRB-304", expected=sentence, observed=text, holds=text.startswith(sentence))
+    check("TRB-304", what="cured", expected=ROLE, observed=after)
+    check("TRB-601", what="fault", expected=["no-association"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=cured)
+
+
+# --- MatchNodeSelector failed: Fargate profile cannot satisfy pod's node selector/affinity --------------------------
+
+
+@requirement("TRB-401", "TRB-601")
+def test_fargate_profile_claims_the_namespace(place: Place, kube: Kube) -> None:
+    """A pod that excludes Fargate never starts where a profile claims it, and starts where none does.
+
+    Fargate's scheduler is AWS's own: that it refuses, and how it says so, is played here; everything else is real.
+    """
+    (manifest,) = load_manifests(FILES / "fargate-pod.yaml")
+    kube.apply([manifest], NAMESPACE)
+    pod = kube.pod(manifest["metadata"]["name"], NAMESPACE)
+    refuse_as_fargate(kube, pod)
+
+    named = place.diagnose(pod)
+    pod.delete()
+    affinity = manifest["spec"]["affinity"]
+    pod = place.run("not-on-fargate", affinity=affinity)
+
+    check("TRB-601", what="fault", expected=["fargate-profile"], observed=named)
+    check("TRB-401", expected=ROLE, observed=acts_as(pod))
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+def refuse_as_fargate(kube: Kube, pod: Pod) -> None:
+    """Say what Fargate's scheduler says to a pod that excludes Fargate."""
+    seen: Manifest = pod.read()
+    event = {
+        "metadata": {"generateName": f"{pod.name}-"},
+        "type": "Warning",
+        "reason": "FailedScheduling",
+        "message": "MatchNodeSelector failed: Fargate profile fp-default cannot satisfy pod's node selector/affinity",
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "name": pod.name,
+            "namespace": pod.namespace,
+            "uid": seen["metadata"]["uid"],
+        },
+        "source": {"component": "fargate-scheduler"},
+    }
+    kube.core.create_namespaced_event(pod.namespace, event)
+
+
+# --- SDK too old ----------------------------------------------------------------------------------------------------
+
+
+@requirement("TRB-501", "TRB-601")
+def test_sdk_is_too_old(pytestconfig: pytest.Config, place: Place, lab: Lab, cluster: Cluster) -> None:
+    """boto3 1.28.85 says what it cannot do, although the node's role is within reach; a new image mends it."""
+    with shown_progress(pytestconfig) as progress:
+        lab.add_images(cluster.name, [built("old-sdk")], progress)
+    with imds_open_to_pods(lab, cluster):
+        pod = place.run("old-sdk", image=OLD_SDK)
+        script = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
+        text = said(pod, "python3", "-c", script)
+        named = place.diagnose(pod)
+        pod = place.recreate(pod)
+
+    refusal = (
+        "Unsupported host '169.254.170.23'. Can only retrieve metadata from these hosts: "
+        "169.254.170.2, localhost, 127.0.0.1"
+    )
+    check("TRB-501", expected=refusal, observed=text, holds=refusal in text)
+    check("TRB-501", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-601", what="fault", expected=["sdk-too-old"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@requirement("TRB-503", "TRB-601")
+def test_proxy_stands_in_the_way(place: Place) -> None:
+    """A client that honours HTTP_PROXY asks the proxy for a link-local address; NO_PROXY mends it."""
+    # Nobody has this address: a proxy that cannot reach the agent, as none can.
+    proxy = {"name": "http_proxy", "value": "http://192.0.2.1:3128"}
+    ask = 'curl --silent --show-error --max-time 5 --output /dev/null "$AWS_CONTAINER_CREDENTIALS_FULL_URI"'
+
+    pod = place.run("proxied", containers=[container("proxied", [proxy])])
+    text = said(pod, "sh", "-c", ask)
+    named = place.diagnose(pod)
+    pod = place.recreate(
+        pod, containers=[container("proxied", [proxy, {"name": "no_proxy", "value": "169.254.170.23"}])]
+    )
+
+    check("TRB-503", expected="timed out", observed=text, holds="timed out" in text)
+    check("TRB-503", what="cured", expected=0, observed=pod.exec("sh", "-c", ask).returncode)
+    check("TRB-601", what="fault", expected=["proxy"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+def container(name: str, variables: Sequence[dict[str, str]]) -> Manifest:
+    return {"name": name, "image": IMAGE, "command": list(SLEEP), "env": list(variables)}
+
+
+# --- The command ----------------------------------------------------------------------------------------------------
+
+
+@requirement("TRB-601")
+def test_command_says_the_same(place: Place, lab: Lab, cluster: Cluster) -> None:
+    """``podid diagnose POD`` names cause and evidence and ends with 1; for a sound pod with 0."""
+    plain = place.run("plain", account="default")
+    sound = place.run("sound")
+
+    command = [str(Path(sys.executable).with_name("podid")), "diagnose", "-n", NAMESPACE, "--lab", lab.name]
+    command += ["--cluster", cluster.name, "--json"]
+    found, fine = (
+        subprocess.run([*command, pod.name], capture_output=True, text=True, timeout=120, check=False)
+        for pod in (plain, sound)
+    )
+
+    causes = json.loads(found.stdout)["causes"]
+    assert (found.returncode, fine.returncode) == (1, 0), found.stderr + fine.stderr
+    check("TRB-601", what="fault", expected=["service-account-mismatch"], observed=[one["cause"] for one in causes])
+    check("TRB-601", what="sound", expected=[], observed=json.loads(fine.stdout)["causes"])
+    assert "troubleshooting/default" in "\n".join(causes[0]["evidence"])

@@ -1,0 +1,214 @@
+"""The rules of ``podid diagnose``: one fault, one cause; and what NetworkPolicies say about the way to the agent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from harness.diagnose import Association, Picture, find_causes
+from harness.diagnose.picture import Reach, Sdk, agent_argument
+from harness.diagnose.policies import blocking_policies
+
+CREATED = datetime(2026, 4, 10, 14, 0, tzinfo=UTC)
+BEFORE, AFTER = CREATED - timedelta(hours=1), CREATED + timedelta(hours=1)
+INJECTED = [{"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"}]
+DENIED = (
+    "[0b0c]: (AccessDeniedException): User: arn:aws:sts::123456789012:assumed-role/node-role/i-0 is not authorized to "
+    "perform: eks-auth:AssumeRoleForPodIdentity on resource: arn:aws:eks:eu-west-1:123456789012:cluster/lab"
+)
+DAEMON_SET = {"status": {"desiredNumberScheduled": 1, "numberReady": 1}}
+DENY_ALL = {"metadata": {"name": "default-deny"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
+
+
+def pod(**changes: Any) -> dict[str, Any]:
+    """A pod of demo/s3-reader on node-a, created at 14:00; ``env`` replaces its variables."""
+    metadata = {"name": "s3-test", "namespace": "demo", "creationTimestamp": CREATED.isoformat()}
+    metadata |= changes.pop("metadata", {})
+    container = {"name": "app", "env": changes.pop("env", INJECTED)}
+    spec = {"serviceAccountName": "s3-reader", "nodeName": "node-a", "containers": [container]} | changes
+    return {"metadata": metadata, "spec": spec}
+
+
+def agent(*, ready: bool = True, node: str = "node-a") -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {
+        "metadata": {"name": "eks-pod-identity-agent-x"},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running", "conditions": conditions, "containerStatuses": []},
+    }
+
+
+SOUND = Picture(
+    pod=pod(),
+    node={"metadata": {"labels": {}}},
+    daemon_set=DAEMON_SET,
+    agent_pods=[agent()],
+    associations=[Association("demo", "s3-reader", "a-1", "arn:aws:iam::123456789012:role/reader", BEFORE)],
+    reach=Reach("answered", 200, "", "same"),
+    sdk=Sdk("1.35.0", "container-role"),
+)
+PLAIN = replace(SOUND, pod=pod(env=[]), reach=Reach(), sdk=Sdk("1.35.0", "iam-role"))
+TIMEOUT = replace(SOUND, reach=Reach("timeout"), sdk=Sdk())
+FARGATE = {"metadata": {"labels": {"eks.amazonaws.com/compute-type": "fargate"}}}
+PROFILE = "MatchNodeSelector failed: Fargate profile fp-default cannot satisfy pod's node selector/affinity"
+
+
+def refusal(text: str) -> Picture:
+    return replace(SOUND, reach=Reach("answered", 400, text))
+
+
+CASES = {
+    "fargate-profile": replace(SOUND, pod=pod(env=[], nodeName=""), events=[{"message": PROFILE}]),
+    "pod-older-than-association": replace(PLAIN, associations=[Association("demo", "s3-reader", "a-1", "arn", AFTER)]),
+    "not-injected": PLAIN,
+    "case-mismatch": replace(PLAIN, associations=[Association("Demo", "S3-Reader", "a-1")]),
+    "service-account-mismatch": replace(PLAIN, associations=[Association("demo", "other", "a-1")]),
+    "no-association": replace(PLAIN, associations=[Association("elsewhere", "other", "a-1")]),
+    "fargate-node": replace(TIMEOUT, node=FARGATE, agent_pods=[]),
+    "agent-missing": replace(TIMEOUT, daemon_set=None, agent_pods=[]),
+    "node-without-agent": replace(TIMEOUT, agent_pods=[agent(node="node-b")]),
+    "agent-not-ready": replace(TIMEOUT, agent_pods=[agent(ready=False)]),
+    "network-policy": replace(TIMEOUT, network_policies=[DENY_ALL]),
+    "path-blocked": TIMEOUT,
+    "node-role-permission": refusal(DENIED),
+    "role-not-assumable": refusal(
+        "[0]: (AccessDeniedException): EKS does not have permissions to assume the associated role."
+    ),
+    "association-deleted": refusal("[0]: (ResourceNotFoundException): No association found"),
+    "refused": refusal("[0]: (ThrottlingException): slow down"),
+    "proxy": replace(SOUND, reach=Reach("answered", 200, "", "fails")),
+    "sdk-too-old": replace(SOUND, sdk=Sdk("1.31.85", "", "ValueError: Unsupported host '169.254.170.23'.")),
+    "other-credentials": replace(SOUND, sdk=Sdk("1.35.0", "env")),
+}
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_one_fault_has_one_cause_with_evidence_and_cure(cause: str) -> None:
+    (found,) = find_causes(CASES[cause])
+
+    assert found.cause == cause
+    assert found.evidence
+    assert found.cure
+    assert found.text.startswith(f"{cause}: ")
+
+
+def test_a_sound_pod_has_none() -> None:
+    assert find_causes(SOUND) == []
+
+
+def test_a_pod_of_irsa_has_none() -> None:
+    irsa = [{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"}]
+
+    assert find_causes(replace(PLAIN, pod=pod(env=irsa), associations=[])) == []
+
+
+def test_nothing_is_said_of_associations_that_nobody_could_read() -> None:
+    assert find_causes(replace(PLAIN, associations=None)) == []
+
+
+def test_default_of_another_namespace_is_not_meant() -> None:
+    plain = replace(PLAIN, pod=pod(env=[], serviceAccountName="default"))
+
+    (found,) = find_causes(replace(plain, associations=[Association("elsewhere", "default", "a-1")]))
+
+    assert found.cause == "no-association"
+
+
+def test_a_policy_that_nothing_enforces_is_no_cause() -> None:
+    assert find_causes(replace(SOUND, network_policies=[DENY_ALL])) == []
+
+
+def test_a_policy_counts_where_the_agent_could_not_be_asked() -> None:
+    (found,) = find_causes(replace(SOUND, network_policies=[DENY_ALL], reach=Reach(), sdk=Sdk()))
+
+    assert found.cause == "network-policy"
+
+
+@pytest.mark.parametrize(
+    ("owner", "cure"),
+    [
+        ({"kind": "ReplicaSet", "name": "external-secrets-7d9f"}, "rollout restart deployment external-secrets"),
+        ({"kind": "DaemonSet", "name": "fluent-bit"}, "rollout restart daemonset fluent-bit"),
+        (None, "delete pod s3-test"),
+    ],
+)
+def test_the_cure_restarts_what_owns_the_pod(owner: dict[str, str] | None, cure: str) -> None:
+    owned = pod(env=[], metadata={"ownerReferences": [owner] if owner else []})
+
+    (found,) = find_causes(replace(CASES["pod-older-than-association"], pod=owned))
+
+    assert cure in found.cure[0]
+
+
+def test_a_pod_without_credentials_is_told_by_what_it_says() -> None:
+    (found,) = find_causes(replace(CASES["no-association"], sdk=Sdk("1.35.0", "none")))
+
+    assert found.search == "Unable to locate credentials"
+    assert any("hop limit 1" in entry for entry in found.evidence)
+
+
+def test_a_finding_is_data() -> None:
+    (found,) = find_causes(PLAIN)
+
+    assert json.dumps([found.cause, *found.evidence, *found.cure])
+
+
+# --- NetworkPolicies ------------------------------------------------------------------------------------------------
+
+
+def policy(egress: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "p"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": egress} | spec,
+    }
+
+
+LINK_LOCAL = {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
+
+
+@pytest.mark.parametrize(
+    ("policies", "blocks"),
+    [
+        ([], False),
+        ([DENY_ALL], True),
+        ([policy([LINK_LOCAL])], False),
+        ([DENY_ALL, policy([LINK_LOCAL])], False),
+        ([policy([{}])], False),
+        ([policy([{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 443}]}])], True),
+        ([policy([{"ports": [{"port": 1, "endPort": 1024}]}])], False),
+        ([policy([{"ports": [{"port": 80, "protocol": "UDP"}]}])], True),
+        ([policy([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])], False),
+        ([policy([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}])], True),
+        ([policy([{"to": [{"namespaceSelector": {}}]}])], True),
+        ([policy([], policyTypes=["Ingress"])], False),
+        ([policy([], podSelector={"matchLabels": {"app": "other"}})], False),
+        ([policy([], podSelector={"matchExpressions": [{"key": "app", "operator": "Exists"}]})], True),
+        ([policy([], podSelector={"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["x"]}]})], False),
+    ],
+)
+def test_policies_block_unless_one_rule_allows(policies: list[dict[str, Any]], blocks: bool) -> None:
+    labelled = {"metadata": {"labels": {"app": "x"}}}
+
+    assert bool(blocking_policies(labelled, policies, "169.254.170.23", 80)) is blocks
+
+
+# --- The cluster's name ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--cluster-name", "lab"], "lab"),
+        (["--cluster-name=lab"], "lab"),
+        (["--port", "80"], ""),
+        (["--cluster-name"], ""),
+    ],
+)
+def test_the_agent_tells_the_cluster_s_name(words: list[str], name: str) -> None:
+    daemon_set = {"spec": {"template": {"spec": {"containers": [{"args": words}]}}}}
+
+    assert agent_argument(daemon_set, "--cluster-name") == name

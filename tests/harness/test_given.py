@@ -1,0 +1,108 @@
+"""Images of somebody else's agent or webhook, as a lab takes them in."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.cluster.base import ClusterSpec
+from harness.errors import UsageError
+from harness.lab import Lab
+from harness.lab.given import lab_images, read_given, take_in
+from harness.lab.native import NativeProvider
+from harness.lab.wiring import agent_manifests
+
+
+def archive(path: Path, manifest: Sequence[object] | bytes = ({"Config": "c.json"},)) -> str:
+    data = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+    with tarfile.open(path, "w") as file:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(data)
+        file.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def no_engine(reference: str, file: Path) -> None:
+    raise AssertionError(f"{reference} was asked for, {file}")
+
+
+def test_a_lab_keeps_a_copy_and_runs_it_under_a_name_of_its_own(tmp_path: Path) -> None:
+    source = archive(tmp_path / "agent.tar")
+
+    take_in(tmp_path / "given", {"agent": source}, no_engine)
+    Path(source).unlink()
+
+    given = read_given(tmp_path / "given")
+    image = lab_images(given)["agent"]
+    assert image.is_archive
+    assert image.reference == f"docker.io/podid/given-agent:{given['agent'].sha256[:12]}"
+    assert [name for name, _ in image.files()] == ["image.tar"]
+    assert given["agent"].source == source
+
+
+def test_what_is_not_given_is_ours(tmp_path: Path) -> None:
+    take_in(tmp_path / "given", {"webhook": archive(tmp_path / "webhook.tar")}, no_engine)
+
+    images = lab_images(read_given(tmp_path / "given"))
+
+    assert images["webhook"].is_archive
+    assert images["agent"] == lab_images({})["agent"]
+
+
+def test_the_reference_of_an_image_is_exported(tmp_path: Path) -> None:
+    take_in(tmp_path / "given", {"agent": "my/agent:dev"}, lambda _, file: Path(archive(file)).touch())
+
+    assert read_given(tmp_path / "given")["agent"].source == "my/agent:dev"
+
+
+def test_every_container_of_the_agent_runs_the_image() -> None:
+    (daemon_set,) = agent_manifests(ClusterSpec(), "docker.io/podid/given-agent:1")
+
+    pod = daemon_set["spec"]["template"]["spec"]
+    assert {c["image"] for c in [*pod["initContainers"], *pod["containers"]]} == {"docker.io/podid/given-agent:1"}
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("nowhere.tar", "there is no file nowhere.tar"),
+        ("a name", "there is no file a name"),
+        ("text", "is no archive of an image"),
+        ("two.tar", "holds 2 images, not one"),
+        ("broken.tar", "is no archive of an image"),
+        ("empty.tar", "is no archive of an image"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("nothing")
+    archive(Path("two.tar"), [{}, {}])
+    archive(Path("broken.tar"), b"{")
+    tarfile.open("empty.tar", "w").close()
+
+    with pytest.raises(UsageError, match=text) as refusal:
+        take_in(tmp_path / "given", {"agent": source}, no_engine)
+
+    assert "docker save" in str(refusal.value)
+
+
+def test_a_native_lab_says_that_it_cannot_pull(tmp_path: Path) -> None:
+    lab = Lab("any")
+    with pytest.raises(UsageError, match=r"docker save --output FILE.tar ghcr.io/x/agent:1"):
+        NativeProvider("any", lab.paths, lab.aws).export_image("ghcr.io/x/agent:1", tmp_path / "x")
+
+
+def test_a_source_names_an_image_while_its_file_is_the_same(tmp_path: Path) -> None:
+    source = archive(tmp_path / "agent.tar")
+    take_in(tmp_path / "given", {"agent": source}, no_engine)
+    image = read_given(tmp_path / "given")["agent"]
+
+    assert image.is_from(source)
+    archive(tmp_path / "agent.tar", [{"Config": "other.json"}])
+    assert not image.is_from(source)
+    assert not image.is_from("other.tar")
