@@ -101,7 +101,7 @@ def _start(kube: Kube) -> None:
     webhook = [entry for entry in manifests if (entry["kind"], entry["metadata"]["name"]) == ("Deployment", _WEBHOOK)]
     kube.apply(entry for entry in manifests if entry not in webhook)
     wait.until(
-        lambda: kube.read("v1", "Secret", _WEBHOOK, NAMESPACE).get("data") or {},
+        lambda: _data(kube, _WEBHOOK, NAMESPACE),
         lambda data: "tls.crt" in data,
         what="the operator's cert-controller to make the webhook's certificate",
         timeout=60,
@@ -283,8 +283,11 @@ def secret_data(kube: Kube, name: str, namespace: str) -> dict[str, str] | None:
     """Return the decoded data of a Secret, None where there is none."""
     if not kube.exists("v1", "Secret", name, namespace):
         return None
-    data = kube.read("v1", "Secret", name, namespace).get("data") or {}
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+    return {key: base64.b64decode(value).decode() for key, value in _data(kube, name, namespace).items()}
+
+
+def _data(kube: Kube, name: str, namespace: str) -> dict[str, str]:
+    return kube.read("v1", "Secret", name, namespace).get("data") or {}
 
 
 class Calls:

@@ -10,7 +10,7 @@ import base64
 import contextlib
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube, *, keeps_link: 
     """
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
-    hidden = [] if keeps_link else cluster.nodes
+    hidden: Sequence[Node] = () if keeps_link else cluster.nodes
     aws.delete_agent_addon(cluster.name)
     try:
         wait.until(

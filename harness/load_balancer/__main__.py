@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from harness.cloud.elbv2.health import Health
@@ -90,7 +91,11 @@ def main() -> int:
     """Run until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
     plane = DataPlane(os.environ["PODID_CONTROL"], Path(os.environ["PODID_TOKEN_FILE"]), os.environ["PODID_ADDRESS"])
     problem = ""
     while not stopped.wait(_PERIOD):

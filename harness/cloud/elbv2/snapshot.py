@@ -163,7 +163,7 @@ _CONFIGURED = {
 
 def _action(actions: list[Any]) -> Action:
     """Read the action that ends a request: the last one."""
-    action = members(actions[-1]) if actions else {}
+    action: Mapping[str, Any] = members(actions[-1]) if actions else {}
     if fixed := members(action.get("FixedResponseConfig")):
         return Action(fixed_response={key: str(value) for key, value in fixed.items()})
     if redirect := members(action.get("RedirectConfig")):

@@ -167,6 +167,15 @@ def _forwarded(action: Mapping[str, Any]) -> list[Any]:
     return arns or ([action["TargetGroupArn"]] if action.get("TargetGroupArn") else [])
 
 
+def _always(answer: Mapping[str, Any]) -> internals.Operation:
+    """Return an operation that gives one answer to everybody."""
+
+    def operation(_context: internals.Context, _request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return answer
+
+    return operation
+
+
 _OPERATIONS: Mapping[str, internals.Operation] = {
     **dict.fromkeys(_BY_MOTO.split(), internals.call_moto),
     "CreateListener": _create_listener,
@@ -175,19 +184,18 @@ _OPERATIONS: Mapping[str, internals.Operation] = {
     "DeleteTargetGroup": _delete_group,
     "DeregisterTargets": _deregister,
     "DescribeTargetHealth": _describe_health,
-    "DescribeTrustStores": lambda *_: {"TrustStores": []},
-    "ModifyIpPools": lambda *_: {},
+    "DescribeTrustStores": _always({"TrustStores": []}),
+    "ModifyIpPools": _always({}),
     "ModifyListener": _modify_listener,
     "ModifyRule": _write_rule,
     "RegisterTargets": _register,
 }
 
 elbv2 = internals.provider("elbv2", "default", lambda: _OPERATIONS)
-shield = internals.provider(
-    "shield", "default", lambda: {"GetSubscriptionState": lambda *_: {"SubscriptionState": "INACTIVE"}}
-)
-waf_regional = internals.provider("waf-regional", "default", lambda: {"GetWebACLForResource": lambda *_: {}})
-wafv2 = internals.provider("wafv2", "default", lambda: {"GetWebACLForResource": lambda *_: {}})
+_INACTIVE = {"SubscriptionState": "INACTIVE"}
+shield = internals.provider("shield", "default", lambda: {"GetSubscriptionState": _always(_INACTIVE)})
+waf_regional = internals.provider("waf-regional", "default", lambda: {"GetWebACLForResource": _always({})})
+wafv2 = internals.provider("wafv2", "default", lambda: {"GetWebACLForResource": _always({})})
 
 
 # --- what the data plane is told ------------------------------------------------------------------------------------

@@ -134,10 +134,10 @@ def _coloured(value: Any, indent: str) -> Markup:
 def evidence(entry: EvidenceRecord) -> Markup:
     """Return a piece of evidence in the form that suits its kind."""
     content: Any = entry.content
-    if entry.kind == "aws-calls" and isinstance(content, list) and content:
-        return _calls(content)  # pyright: ignore[reportUnknownArgumentType]
     if entry.kind == "plot":
         return plot(content)
+    if entry.kind == "aws-calls" and isinstance(content, list) and content:
+        return _calls(content)  # pyright: ignore[reportUnknownArgumentType]
     if entry.kind in {"command", "http"} and isinstance(content, dict):
         members: dict[str, Any] = content  # pyright: ignore[reportUnknownVariableType]
         parts = [
