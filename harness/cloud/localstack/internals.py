@@ -177,7 +177,7 @@ def set_body(request: Any, body: bytes) -> None:
     """Give a request another body."""
     request.environ["wsgi.input"] = io.BytesIO(body)
     request.environ["CONTENT_LENGTH"] = str(len(body))
-    for cached in ("stream", "data", "form", "values", "files"):
+    for cached in ("stream", "data", "_cached_data", "form", "values", "files"):
         request.__dict__.pop(cached, None)
     if "Content-Length" in request.headers or body:
         request.headers["Content-Length"] = str(len(body))
