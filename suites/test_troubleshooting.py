@@ -159,18 +159,20 @@ def test_agent_is_not_installed(place: Place, cluster: Cluster, aws: AwsAccount,
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
 
-@pytest.fixture(scope="module")
-def fargate_node(place: Place, second_node: Node) -> Iterator[Node]:
-    """A node that looks like one of Fargate's: labelled, tainted, and no agent ever ran there."""
+@contextlib.contextmanager
+def as_on_fargate(place: Place, node: Node) -> Generator[None]:
+    """Make a node look like one of Fargate's: labelled, tainted, and no agent ever ran there."""
     cluster, kube, key = place.cluster, place.kube, "eks.amazonaws.com/compute-type"
     taint = {"key": key, "value": "fargate", "effect": "NoSchedule"}
-    kube.core.patch_node(second_node.name, {"metadata": {"labels": {key: "fargate"}}, "spec": {"taints": [taint]}})
-    wait_for_agents(kube, len(cluster.nodes) - 1)
-    hide_agent_link(cluster, second_node)
-    yield second_node
-    show_agent_link(cluster, second_node)
-    kube.core.patch_node(second_node.name, {"metadata": {"labels": {key: None}}, "spec": {"taints": None}})
-    wait_for_agents(kube, len(cluster.nodes))
+    kube.core.patch_node(node.name, {"metadata": {"labels": {key: "fargate"}}, "spec": {"taints": [taint]}})
+    try:
+        wait_for_agents(kube, len(cluster.nodes) - 1)
+        hide_agent_link(cluster, node)
+        yield
+    finally:
+        show_agent_link(cluster, node)
+        kube.core.patch_node(node.name, {"metadata": {"labels": {key: None}}, "spec": {"taints": None}})
+        wait_for_agents(kube, len(cluster.nodes))
 
 
 def wait_for_agents(kube: Kube, count: int) -> None:
@@ -186,19 +188,20 @@ def wait_for_agents(kube: Kube, count: int) -> None:
 
 
 @requirement("TRB-102", "TRB-601", "WHK-210")
-def test_pod_runs_on_fargate(place: Place, fargate_node: Node) -> None:
+def test_pod_runs_on_fargate(place: Place, last_node: Node) -> None:
     """The webhook injects, the agent is never there, the connection times out; on an EC2 node the same pod works."""
     toleration = {"key": "eks.amazonaws.com/compute-type", "operator": "Exists"}
     selector = {"eks.amazonaws.com/compute-type": "fargate"}
 
-    pod = place.run("on-fargate", nodeSelector=selector, tolerations=[toleration])
-    text = said(pod, *WHO_AM_I)
+    with as_on_fargate(place, last_node):
+        pod = place.run("on-fargate", nodeSelector=selector, tolerations=[toleration])
+        text, named = said(pod, *WHO_AM_I), place.diagnose(pod)
 
-    check("TRB-102", what="node", expected=fargate_node.name, observed=pod.read()["spec"]["nodeName"])
+    check("TRB-102", what="node", expected=last_node.name, observed=pod.read()["spec"]["nodeName"])
     injected = pod.environment().get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     check("WHK-210", expected="http://169.254.170.23/v1/credentials", observed=injected)
     check("TRB-102", what="text", expected=CONNECT_TIMEOUT, observed=text)
-    check("TRB-601", what="fault", expected=["fargate-node"], observed=place.diagnose(pod))
+    check("TRB-601", what="fault", expected=["fargate-node"], observed=named)
 
     pod = place.recreate(pod)
     check("TRB-102", what="cured", expected=ROLE, observed=acts_as(pod))

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -165,6 +166,9 @@ class KindProvider:
             phase.step(f"looking into {image.reference.partition('@')[0]}")
             traits = read_traits(engine, image)
             phase.step(f"starting {', '.join(spec.name for spec in specs)}, Kubernetes {traits.kubernetes}")
+            if traits.brings_network and any(spec.nodes > 1 for spec in specs):
+                phase.note("the node image has a network of its own, which joins no second node: one node a cluster")
+                specs = [replace(spec, nodes=1) for spec in specs]
             tool = Tool(kind.result(), engine.network_name)
             cgroup_version = engine.engine.cgroup_version
             clusters: list[KindCluster] = []
