@@ -184,7 +184,8 @@ def wait_for_agents(kube: Kube, count: int) -> None:
         what=f"{count} pods of the agent",
         timeout=60,
     )
-    kube.wait_until_deployed("DaemonSet", "eks-pod-identity-agent", "kube-system")
+    if count:
+        kube.wait_until_deployed("DaemonSet", "eks-pod-identity-agent", "kube-system")
 
 
 @requirement("TRB-102", "TRB-601", "WHK-210")
