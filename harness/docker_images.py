@@ -99,7 +99,7 @@ class DockerImages:
             if found := _intact(path):
                 return found
             phase.total = len(specs) + 1
-            built = [(spec.reference, self._build(spec, phase), not spec.is_archive) for spec in specs]
+            built = [(spec.reference, self._build(spec, phase), has_settings(spec)) for spec in specs]
             phase.step("writing the archive")
             archive = self._write(path, built)
             self._prune_archives()
@@ -237,7 +237,7 @@ class DockerImages:
 
         Args:
             path: The file.
-            images: Name, ID, and whether we built it: then a layer has this machine's settings, and is left out.
+            images: Name, ID, and whether a layer has this machine's settings, which is left out.
         """
         base_layers = len(self._engine.client.images.get(BASE).attrs["RootFS"]["Layers"])
         draft = path.with_name(f".{path.name}.draft")
@@ -245,14 +245,14 @@ class DockerImages:
         manifest: list[dict[str, Any]] = []
         written: set[str] = set()
         with tarfile.open(draft, "w") as archive:
-            for name, image, is_ours in images:
+            for name, image, drops_settings in images:
                 with tempfile.TemporaryFile(dir=self._store) as file:
                     with explained(f"reading {name}"):
                         for chunk in self._engine.client.images.get(image).save():
                             file.write(chunk)
                     file.seek(0)
                     with tarfile.open(fileobj=file) as saved:
-                        entry = _copy_image(saved, archive, written, drop=base_layers if is_ours else None)
+                        entry = _copy_image(saved, archive, written, drop=base_layers if drops_settings else None)
                 manifest.append({**entry, "RepoTags": [name]})
                 ids[name] = f"sha256:{entry['Config'].removesuffix('.json')}"
             _add(archive, "manifest.json", json.dumps(manifest).encode())
@@ -296,6 +296,14 @@ def build_context(files: Sequence[tuple[str, Path]], settings: Mapping[str, byte
         for place, content in settings.items():
             _add(archive, _HOST_DIRECTORY + place, content)
     return buffer.getvalue()
+
+
+def has_settings(spec: ImageSpec) -> bool:
+    """Tell whether a layer of the built image has this machine's settings: its last stage is over our base."""
+    if spec.is_archive:
+        return False
+    stages = [line.split()[1] for line in (spec.context / "Dockerfile").read_text().splitlines() if line[:5] == "FROM "]
+    return stages[-1] == BASE
 
 
 def with_settings(dockerfile: str) -> str:

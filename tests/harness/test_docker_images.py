@@ -8,7 +8,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from harness.docker_images import _copy_image, build_context, with_settings, without_layer
+import pytest
+
+from harness.docker_images import _copy_image, build_context, has_settings, with_settings, without_layer
+from harness.images import ImageSpec
 
 DOCKERFILE = """\
 FROM debian:trixie-slim AS build
@@ -27,6 +30,22 @@ def test_each_stage_over_the_base_begins_with_the_machine_s_settings() -> None:
 
 def test_an_image_from_scratch_gets_none() -> None:
     assert with_settings("FROM scratch\nCOPY pause /pause\n") == "FROM scratch\nCOPY pause /pause\n"
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "expected"),
+    [
+        ("FROM debian:trixie-slim\nRUN true\n", True),
+        ("FROM debian:trixie-slim AS build\nRUN true\nFROM scratch\nCOPY --from=build /x /x\n", False),
+        ("FROM scratch\nCOPY pause /pause\n", False),
+    ],
+)
+def test_only_a_last_stage_over_the_base_has_a_layer_of_settings(
+    tmp_path: Path, dockerfile: str, expected: bool
+) -> None:
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+
+    assert has_settings(ImageSpec("docker.io/podid/x:1", tmp_path)) is expected
 
 
 def test_the_context_has_files_with_their_modes_and_the_settings(tmp_path: Path) -> None:
