@@ -854,7 +854,8 @@ def test_without_the_agent_the_controller_fails_and_is_not_the_node(
         controller.restart()
         since = controller.mark()
         controller.reconcile("nginx")
-        text = controller.wait_for_event("nginx", "FailedBuildModel", "169.254.170.23")
+        # The SDK asks ten times before it gives up.
+        text = controller.wait_for_event("nginx", "FailedBuildModel", "169.254.170.23", timeout=240)
         callers = sorted({str(call["principal"]) for call in controller.calls(since)})
     controller.restart()
 
