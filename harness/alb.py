@@ -131,15 +131,13 @@ class Controller:
         entries = self._lab.control().journal()
         return int(entries[-1]["number"]) + 1 if entries else 0
 
-    def wait_for_event(
-        self, ingress: str, reason: str, *parts: str, namespace: str = "demo", timeout: float = 60
-    ) -> str:
+    def wait_for_event(self, ingress: str, reason: str, *parts: str, namespace: str = "demo") -> str:
         """Wait for an event of an Ingress whose text has all these parts, and return the text."""
         found = wait.until(
             lambda: self._events(ingress, reason, namespace),
             lambda texts: any(all(part in text for part in parts) for text in texts),
             what=f"event {reason} of Ingress {namespace}/{ingress} with {', '.join(parts) or 'any text'}",
-            timeout=timeout,
+            timeout=60,
             hint=f"see: kubectl --namespace {self.namespace} logs --selector {_LABEL}",
         )
         text = next(text for text in reversed(found) if all(part in text for part in parts))
