@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from harness import wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
@@ -140,7 +141,12 @@ def secret(kube: Kube) -> Resource:
 @pytest.fixture(scope="module")
 def stuck(kubectl: Callable[..., Completed], operator: Operator, demo: str, secret: Resource) -> Stuck:
     """``kubectl apply -f /tmp/secretstore.yaml``."""
-    applied = kubectl("apply", "-f", str(FILES / "secretstore.yaml"))
+    applied = wait.until(
+        lambda: kubectl("apply", "-f", str(FILES / "secretstore.yaml")),
+        lambda done: done.returncode == 0,
+        what="the operator's webhook to admit the guide's manifests",
+        timeout=60,
+    )
     valid = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager").wait_until("Valid")
     event = secret.wait_for_message("UpdateFailed", "AccessDeniedException")
     condition = secret.wait_until("SecretSyncedError")
