@@ -345,7 +345,7 @@ def test_files_of_a_module_are_kept_beside_its_programs(cache: Path) -> None:
     assert builds(cache) == 2
 
 
-@pytest.mark.skipif(not shutil.which("go"), reason="prerequisite: needs Go 1.25 on PATH; a lab downloads its own")
+@pytest.mark.skipif(not shutil.which("go"), reason="prerequisite: needs Go 1.26.2 on PATH; a lab downloads its own")
 def test_pause_is_built_and_ends_when_told_to(tmp_path: Path) -> None:
     (pause,) = (group for group in binaries.GROUPS if group.name == "pause")
     program = ensure(tmp_path, pause)[0]["pause"]
