@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.errors import UsageError
 
-__all__ = ["SHARED_TEST", "Mutant", "Suite", "all_mutants", "find", "mutant", "override"]
+__all__ = ["SHARED_TEST", "WHOLE_POD", "Mutant", "Suite", "all_mutants", "find", "mutant", "override"]
 
 Suite = Literal["agent", "webhook"]
 SUITES: tuple[Suite, ...] = ("agent", "webhook")
@@ -57,6 +57,8 @@ class Mutant:
 
 SHARED_TEST = "the same tests show it"
 """The usual reason for a requirement in ``may_kill``."""
+WHOLE_POD = "tests of one thing compare the whole pod"
+"""Another, for webhooks."""
 _ALL: dict[str, Mutant] = {}
 
 
