@@ -176,16 +176,15 @@ def as_on_fargate(place: Place, node: Node) -> Generator[None]:
 
 
 def wait_for_agents(kube: Kube, count: int) -> None:
-    """Wait until the agent runs on so many nodes and on no other."""
+    """Wait until so many agents run, all of them ready; the DaemonSet's own counts lag behind a node's labels."""
     selector = "app.kubernetes.io/name=eks-pod-identity-agent"
-    wait.until(
-        lambda: len(kube.core.list_namespaced_pod("kube-system", label_selector=selector).items),
-        lambda found: found == count,
-        what=f"{count} pods of the agent",
-        timeout=60,
-    )
-    if count:
-        kube.wait_until_deployed("DaemonSet", "eks-pod-identity-agent", "kube-system")
+
+    def ready() -> list[bool]:
+        pods = kube.core.list_namespaced_pod("kube-system", label_selector=selector).items
+        conditions = [pod.status.conditions or () for pod in pods]
+        return [any(one.type == "Ready" and one.status == "True" for one in each) for each in conditions]
+
+    wait.until(ready, lambda found: found == [True] * count, what=f"{count} ready pods of the agent", timeout=120)
 
 
 @requirement("TRB-102", "TRB-601", "WHK-210")
