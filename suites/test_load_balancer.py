@@ -721,7 +721,7 @@ def _attach_load(load: Load, drained_at: float) -> None:
 def test_group_of_ingresses_shares_a_load_balancer(
     provisioned: Provisioned, kube: Kube, controller: Controller, aws: AwsAccount, data_plane: str
 ) -> None:
-    """Two Ingresses, one load balancer: paths decide; a broken pod is found out; deletion leaves nothing."""
+    """Two Ingresses, one load balancer: path and host decide; a broken pod is found out; deletion leaves nothing."""
     manifests = load_manifests(FILES / "group.yaml")
     kube.apply(manifests)
     name = wait.until(lambda: _address(kube, "shop"), what="the group's ADDRESS", timeout=60)
@@ -732,7 +732,8 @@ def test_group_of_ingresses_shares_a_load_balancer(
     (balancer,) = [one for one in elbv2.describe_load_balancers()["LoadBalancers"] if one["DNSName"] == name]
     # The address is there before the rules are.
     group = wait.until(
-        lambda: elbv2.describe_target_groups(LoadBalancerArn=balancer["LoadBalancerArn"])["TargetGroups"][0],
+        lambda: elbv2.describe_target_groups(LoadBalancerArn=balancer["LoadBalancerArn"])["TargetGroups"],
+        lambda groups: len(groups) == 2,
         what="the group's target groups",
         timeout=30,
         transient=(ClientError,),
@@ -748,6 +749,12 @@ def test_group_of_ingresses_shares_a_load_balancer(
     answers = {
         "shop": get(data_plane, name, "/shop"),
         "nobody's path": get(data_plane, name, "/other"),
+        "help": wait.until(
+            lambda: get(data_plane, "help.example.com"),
+            lambda answer: answer.status == 200,
+            what="a 200 by the rule for help.example.com",
+            timeout=60,
+        ),
     }
     pod.exec("sh", "-c", "mv /var/www/html/index.nginx-debian.html /tmp/")
     broken_at = time.monotonic()
@@ -776,6 +783,7 @@ def test_group_of_ingresses_shares_a_load_balancer(
     check("LBC-HTTP-ERRORS", what="no targets", expected=(503, "awselb/2.0"), observed=_own(empty))
     assert answers["shop"].status == 404
     assert answers["shop"].server.startswith("nginx")
+    assert answers["help"].server.startswith("nginx")
     check(
         "LBC-HEALTH-TRUTH",
         what="states of a new target",

@@ -96,6 +96,11 @@ def test_what_security_groups_forbid_is_not_reached() -> None:
     closed = rendered([balancer(forward(1, "a", "/*"), is_open=False)], [group("a", "10.244.0.5")])
 
     assert "10.244.0.5" not in text
+    upstream = re.search(r"upstream podid_group_0 \{\n +server (\S+) ", text)
+    assert upstream
+    stand_in = re.search(rf"listen {re.escape(upstream[1])};\n(.*?)\}}", text, re.DOTALL)
+    assert stand_in
+    assert "return 504" in stand_in[1]
     assert "return 444;" in closed
 
 

@@ -14,8 +14,11 @@ from harness.cloud.elbv2.snapshot import Action, Listener, LoadBalancer, Rule, S
 
 __all__ = ["render"]
 
-_NOBODY = "192.0.2.1"
-"""An address without an owner: what security groups keep the load balancer from does not answer."""
+_UNREACHABLE = "127.84.0.1:504"
+"""Stands for targets that security groups keep the load balancer from: a server of nginx's own, which answers with 504.
+
+Where a packet is really dropped depends on the network that the node is in.
+"""
 _PLACE = "/.podid"
 """Where actions live; requests get there only by rewriting."""
 _OWN_PAGES = {502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
@@ -88,7 +91,8 @@ class _Writer:
     """Target group → name of its upstream; none for a group without targets."""
 
     def text(self) -> str:
-        blocks = [self._upstream(number, group) for number, group in enumerate(self.snapshot.used_groups())]
+        blocks = [_block("server", [f"listen {_UNREACHABLE};", *_own(504, _OWN_PAGES[504])])]
+        blocks += [self._upstream(number, group) for number, group in enumerate(self.snapshot.used_groups())]
         pairs = [(one, listener) for one in self.snapshot.load_balancers for listener in one.listeners]
         alone = [port for port in {listener.port for _, listener in pairs} if _count(pairs, port) == 1]
         for number, (balancer, listener) in enumerate(pairs):
@@ -104,7 +108,7 @@ class _Writer:
             return ""
         name = self.upstreams[group.arn] = f"podid_group_{number}"
         servers = [
-            f"server {target.address if target.is_reachable else _NOBODY}:{target.port} max_fails=0;"
+            f"server {f'{target.address}:{target.port}' if target.is_reachable else _UNREACHABLE} max_fails=0;"
             for target in targets
         ]
         return _block(f"upstream {name}", servers)

@@ -27,12 +27,11 @@ Result = Mapping[str, Any]
 
 _CONDITIONS = {"host-header", "http-request-method", "path-pattern"}
 _ACTIONS = {"fixed-response", "forward", "redirect"}
-_BY_MOTO = """AddTags CreateTargetGroup DeleteListener DeleteLoadBalancer DeleteRule DescribeAccountLimits
-    DescribeCapacityReservation DescribeListenerAttributes DescribeListenerCertificates DescribeListeners
-    DescribeLoadBalancerAttributes DescribeLoadBalancers DescribeRules DescribeSSLPolicies DescribeTags
-    DescribeTargetGroupAttributes DescribeTargetGroups ModifyListenerAttributes ModifyLoadBalancerAttributes
-    ModifyTargetGroup ModifyTargetGroupAttributes RemoveTags SetIpAddressType SetRulePriorities SetSecurityGroups
-    SetSubnets"""
+_BY_MOTO = """AddTags CreateTargetGroup DescribeAccountLimits DescribeCapacityReservation DescribeListenerAttributes
+    DescribeListenerCertificates DescribeListeners DescribeLoadBalancerAttributes DescribeLoadBalancers
+    DescribeRules DescribeSSLPolicies DescribeTags DescribeTargetGroupAttributes DescribeTargetGroups
+    ModifyListenerAttributes ModifyLoadBalancerAttributes ModifyTargetGroup ModifyTargetGroupAttributes RemoveTags
+    SetIpAddressType SetRulePriorities SetSecurityGroups SetSubnets"""
 
 
 def _backend(context: Any) -> Any:
@@ -145,20 +144,34 @@ def _facts(backend: Any, request: Request) -> GroupFacts:
         networks=networks,
         vpc_id=str(group.vpc_id),
         deregistration_delay=float(group.attributes["deregistration_delay.timeout_seconds"]),
-        is_used=group.arn in _used_groups(backend),
+        is_used=bool(group.load_balancer_arns),
     )
 
 
-def _used_groups(backend: Any) -> set[str]:
-    """Return the target groups that some rule forwards to."""
-    return {
-        str(arn)
-        for balancer in list(backend.load_balancers.values())
-        for listener in list(balancer.listeners.values())
-        for rule in list(listener.rules.values())
-        for action in rule.actions
-        for arn in _forwarded(action.data)
-    }
+def _relating(operation: internals.Operation) -> internals.Operation:
+    """Run an operation that changes where requests go; then note at every target group which load balancers use it.
+
+    moto notes what a new listener and a new rule bring, not what a changed or a deleted one does.
+    """
+
+    def run(context: internals.Context, request: Request) -> Result:
+        result = operation(context, request)
+        backend = _backend(context)
+        used: dict[str, list[str]] = {}
+        for balancer in list(backend.load_balancers.values()):
+            for arn in _forwarded_by(balancer):
+                used.setdefault(arn, []).append(balancer.arn)
+        for group in list(backend.target_groups.values()):
+            group.load_balancer_arns = used.get(group.arn, [])
+        return result
+
+    return run
+
+
+def _forwarded_by(balancer: Any) -> list[str]:
+    """Return the target groups that some rule of a load balancer forwards to."""
+    rules = [rule for listener in list(balancer.listeners.values()) for rule in list(listener.rules.values())]
+    return list(dict.fromkeys(str(arn) for rule in rules for action in rule.actions for arn in _forwarded(action.data)))
 
 
 def _forwarded(action: Mapping[str, Any]) -> list[Any]:
@@ -178,16 +191,19 @@ def _always(answer: Mapping[str, Any]) -> internals.Operation:
 
 _OPERATIONS: Mapping[str, internals.Operation] = {
     **dict.fromkeys(_BY_MOTO.split(), internals.call_moto),
-    "CreateListener": _create_listener,
+    "CreateListener": _relating(_create_listener),
     "CreateLoadBalancer": _create_load_balancer,
-    "CreateRule": _write_rule,
+    "CreateRule": _relating(_write_rule),
+    "DeleteListener": _relating(internals.call_moto),
+    "DeleteLoadBalancer": _relating(internals.call_moto),
+    "DeleteRule": _relating(internals.call_moto),
     "DeleteTargetGroup": _delete_group,
     "DeregisterTargets": _deregister,
     "DescribeTargetHealth": _describe_health,
     "DescribeTrustStores": _always({"TrustStores": []}),
     "ModifyIpPools": _always({}),
-    "ModifyListener": _modify_listener,
-    "ModifyRule": _write_rule,
+    "ModifyListener": _relating(_modify_listener),
+    "ModifyRule": _relating(_write_rule),
     "RegisterTargets": _register,
 }
 
@@ -239,7 +255,7 @@ class _Scope:
     def group(self, group: Any) -> dict[str, Any]:
         senders = [
             name
-            for arn in dict.fromkeys(group.load_balancer_arns)
+            for arn in group.load_balancer_arns
             if (balancer := self.backend.load_balancers.get(arn))
             for name in balancer.security_groups or ()
         ]
