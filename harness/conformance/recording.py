@@ -26,7 +26,7 @@ from harness.errors import UsageError
 __all__ = ["Check", "Evidence", "EvidenceKind", "Recorder", "attach", "check", "note_use", "recording"]
 
 EvidenceKind = Literal[
-    "http", "admission", "token", "iam", "cloudtrail", "aws-calls", "command", "object", "plot", "text"
+    "http", "admission", "token", "iam", "cloudtrail", "aws-calls", "command", "graph", "object", "plot", "text"
 ]
 _LIMIT_CHARACTERS = 20_000
 

@@ -118,6 +118,18 @@ class AwsAccount:
             iam.detach_role_policy(RoleName=name, PolicyArn=policy_arn)
 
     @contextlib.contextmanager
+    def granting(self, policy_arn: str, document: str) -> Generator[None]:
+        """Replace what a managed policy says by a new version; make the former one the default again at the end."""
+        iam = self.client("iam")
+        former = iam.get_policy(PolicyArn=policy_arn)["Policy"]["DefaultVersionId"]
+        made = iam.create_policy_version(PolicyArn=policy_arn, PolicyDocument=document, SetAsDefault=True)
+        try:
+            yield
+        finally:
+            iam.set_default_policy_version(PolicyArn=policy_arn, VersionId=former)
+            iam.delete_policy_version(PolicyArn=policy_arn, VersionId=made["PolicyVersion"]["VersionId"])
+
+    @contextlib.contextmanager
     def trusting(self, role_arn: str, document: str) -> Generator[None]:
         """Replace the trust policy of a role; put the former one back at the end."""
         iam, name = self.client("iam"), role_arn.rpartition("/")[2]

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from harness.conformance.record import EvidenceRecord, Run, gist
 from harness.conformance.reports._chain import chain_of
 from harness.conformance.reports._flow import flow_of
+from harness.conformance.reports._graph import graph
 from harness.conformance.reports._plot import plot
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.reports._view import AREAS, rows_of
@@ -136,6 +137,8 @@ def evidence(entry: EvidenceRecord) -> Markup:
     content: Any = entry.content
     if entry.kind == "plot":
         return plot(content)
+    if entry.kind == "graph":
+        return graph(content)
     if entry.kind == "aws-calls" and isinstance(content, list) and content:
         return _calls(content)  # pyright: ignore[reportUnknownArgumentType]
     if entry.kind in {"command", "http"} and isinstance(content, dict):

@@ -1,16 +1,12 @@
-"""What scenarios with load balancers are written with: the controller, its events and calls, requests from the host."""
+"""The AWS Load Balancer Controller in a cluster of a lab: installed when a scenario asks, its events and its calls."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from harness import wait
@@ -21,7 +17,7 @@ from harness.kube import ApiException, Kube, Pod
 from harness.lab.lab import Lab
 from harness.lab.load_balancing import ControllerFiles
 
-__all__ = ["Answer", "Controller", "Load", "get", "release_ingresses", "send", "strip_finalizers"]
+__all__ = ["Controller", "release_ingresses", "strip_finalizers", "wait_for_address"]
 
 _NAME = "aws-load-balancer-controller"
 _LABEL = f"app.kubernetes.io/name={_NAME}"
@@ -161,6 +157,16 @@ class Controller:
         )
 
 
+def wait_for_address(kube: Kube, ingress: str, namespace: str = "demo") -> str:
+    """Wait for the ADDRESS of an Ingress: the DNS name of its load balancer."""
+
+    def read() -> str:
+        status = kube.networking.read_namespaced_ingress_status(ingress, namespace).status.load_balancer
+        return str(status.ingress[0].hostname) if status and status.ingress else ""
+
+    return wait.until(read, what=f"the ADDRESS of Ingress {namespace}/{ingress}", timeout=60)
+
+
 def release_ingresses(kube: Kube, namespace: str, timeout: float = 60) -> None:
     """Delete the Ingresses of a namespace and wait until the controller let them go.
 
@@ -184,74 +190,3 @@ def strip_finalizers(kube: Kube, namespace: str) -> None:
     networking: Any = kube.networking
     for ingress in networking.list_namespaced_ingress(namespace).items:
         networking.patch_namespaced_ingress(ingress.metadata.name, namespace, {"metadata": {"finalizers": None}})
-
-
-# --- requests from the host -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a load balancer answered."""
-
-    status: int
-    server: str
-    body: str
-
-
-def get(address: str, host: str, path: str = "/", *, timeout: float = 15) -> Answer:
-    """Ask a load balancer from the host: ``curl --resolve HOST:80:ADDRESS http://HOST/``.
-
-    Raises:
-        OSError: No answer.
-    """
-    connection = http.client.HTTPConnection(address, 80, timeout=timeout)
-    try:
-        connection.request("GET", path, headers={"Host": host, "Connection": "close"})
-        response = connection.getresponse()
-        return Answer(response.status, response.headers.get("Server", ""), response.read().decode(errors="replace"))
-    except http.client.HTTPException as error:
-        raise OSError(f"no answer of {host}: {error!r}") from error
-    finally:
-        connection.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Many requests: when each began, and with what it was answered; status 0 for nothing."""
-
-    answers: Sequence[tuple[float, int]]
-
-    def failures(self, since: float = 0) -> dict[int, int]:
-        """Return status → number of answers but 200, to requests since a moment of ``time.monotonic``."""
-        found: dict[int, int] = {}
-        for at, status in self.answers:
-            if status != 200 and at >= since:
-                found[status] = found.get(status, 0) + 1
-        return found
-
-
-@contextlib.contextmanager
-def send(address: str, host: str, requests: int, *, at_once: int = 8) -> Generator[Load]:
-    """Send requests while the body runs, over connections that stay open; all are answered at the end."""
-    answers: list[tuple[float, int]] = []
-    with ThreadPoolExecutor(at_once) as pool:
-        workers = [pool.submit(_send, address, host, requests // at_once, answers) for _ in range(at_once)]
-        yield Load(answers)
-        for worker in workers:
-            worker.result()
-
-
-def _send(address: str, host: str, requests: int, answers: list[tuple[float, int]]) -> None:
-    connection = http.client.HTTPConnection(address, 80, timeout=15)
-    for _ in range(requests):
-        begun = time.monotonic()
-        try:
-            connection.request("GET", "/", headers={"Host": host})
-            response = connection.getresponse()
-            response.read()
-            status = response.status
-        except (OSError, http.client.HTTPException):
-            connection.close()
-            status = 0
-        answers.append((begun, status))
-    connection.close()

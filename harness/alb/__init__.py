@@ -1,0 +1,1 @@
+"""What scenarios with load balancers are written with."""
