@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from podid_agent import listeners, network, probes, server
+from podid_agent import listeners, network, probes
 
 from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
 
@@ -96,7 +96,7 @@ def listens_everywhere() -> None:
 
         return on_all
 
-    override(server, "listen", listen)
+    override(listeners, "listen", listen)
 
 
 @mutant("agent-both-families-or-none", "AGT-523", "AGT-607", may_kill={"AGT-525": SHARED_TEST})
