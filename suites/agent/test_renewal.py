@@ -233,6 +233,41 @@ def test_nonsense_at_renewal_keeps_the_entry(
         check(identifier, expected=(True, 2), observed=(served, len(eks_auth.calls_with(token))))
 
 
+@requirement("AGT-465")
+def test_a_renewal_shortens_no_life(quick: Agent, eks_auth: FakeEKSAuth, token: str) -> None:
+    """What ends earlier than what is there does not take its place."""
+    eks_auth.script(token, grant("long"), grant("short", time.time() + 600))
+    assert "AKID-long" in quick.get(token).text
+    eks_auth.wait_for_calls(token, 2, timeout=13)
+    idle = "pod_identity_upstream_in_flight 0.0\n"
+    wait.until(quick.metrics_text, lambda text: idle in text, what="the renewal's end", timeout=12)
+
+    assert "AKID-long" in quick.get(token).text
+    assert len(eks_auth.calls_with(token)) == 2
+
+
+@requirement("AGT-465")
+def test_a_renewal_revives_no_entry(
+    start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str, patient: Sequence[str]
+) -> None:
+    """An entry that is pushed out while its renewal is under way stays out."""
+    agent = start_agent(eks_auth.url, *patient, RETENTION, "1s", "--max-cache-size", "1")
+    with held(grant("revived")) as (answer, release):
+        eks_auth.script(token, grant("old"), answer, grant("new"))
+        assert agent.get(token).status == 200
+        eks_auth.wait_for_calls(token, 2, timeout=13)
+        assert agent.get(make_token()).status == 200
+        release.set()
+        wait.until(
+            lambda: agent.metric("pod_identity_upstream_calls_total", trigger="renewal", outcome="success"),
+            what="the renewal's end",
+            timeout=12,
+        )
+
+    assert "AKID-new" in agent.get(token).text
+    assert len(eks_auth.calls_with(token)) == 3
+
+
 @requirement("AGT-460", "AGT-461", "AGT-462")
 def test_renewals_keep_to_their_rate_soonest_expiry_first(
     start_agent: StartAgent, eks_auth: FakeEKSAuth, patient: Sequence[str]
