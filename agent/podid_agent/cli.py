@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from podid_agent import __version__
-from podid_agent.config import SERVER_FLAGS, ConfigurationError, ServerConfig
+from podid_agent.config import DEFAULT_BIND_HOSTS, SERVER_FLAGS, ConfigurationError, ServerConfig
 from podid_agent.flags import Flag, FlagError, HelpRequested, Parsed, parse_flags
 from podid_agent.journal import LEVELS, Journal, format_go_log_line
+from podid_agent.listeners import BindError, bind
+from podid_agent.network_state import LINK_NAME, is_set_up
 
 __all__ = ["main"]
 
@@ -30,13 +34,32 @@ class _Command:
 
 def _server(parsed: Parsed, journal: Journal) -> int:
     config = ServerConfig.from_flags(parsed.values)
-    from podid_agent.server import run_server  # noqa: PLC0415 - the AWS libraries take half a second to import
+    journal.info(f"Pod Identity Agent version {__version__}")
+    # Until the event loop takes over: the first process of a container would not end by SIGTERM at all.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        sockets = bind(config)
+    except BindError as error:
+        journal.fatal(f"Unable to start server: {error}")
+        return 1
+    # Only now, since it takes longer than everything else of a start: pods that call meanwhile wait for an answer
+    # instead of being refused (AGT-818).
+    from podid_agent.server import run_server  # noqa: PLC0415 - see above
 
-    return run_server(config, journal)
+    return run_server(config, sockets, journal)
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    sys.exit(0)
 
 
 def _initialize(_parsed: Parsed, journal: Journal) -> int:
-    from podid_agent.network import run_initialize  # noqa: PLC0415 - only this command needs netlink
+    if is_set_up():
+        for address in DEFAULT_BIND_HOSTS:
+            journal.info("Address is there already", {"link": LINK_NAME, "ip": address})
+        return 0
+    from podid_agent.network import run_initialize  # noqa: PLC0415 - only a first run needs netlink
 
     return run_initialize(journal)
 
@@ -54,8 +77,15 @@ _COMMANDS = {
 
 
 def main() -> NoReturn:
-    """Run the program with the arguments of the process."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the program with the arguments of the process.
+
+    It ends without Python's tidying up, which would take longer than a start's first half, or wait for a thread that
+    asks for the node's credentials: the pod that comes next waits for the end of this one (AGT-818).
+    """
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

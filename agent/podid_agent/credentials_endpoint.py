@@ -12,10 +12,11 @@ from podid_agent.cache import log_fields
 from podid_agent.clock import Clock
 from podid_agent.config import DEFAULT_BIND_HOSTS
 from podid_agent.errors import CannotCallError, CredentialsError, InvalidAnswerError
+from podid_agent.failure_summary import FailureSummary
 from podid_agent.fetching import Fetcher, Source
 from podid_agent.http1_request import Request
 from podid_agent.http1_response import NOT_FOUND, Response, text_error
-from podid_agent.journal import FailureSummary, Journal, encode_members, encode_text
+from podid_agent.journal import Journal, encode_members, encode_text
 from podid_agent.metrics import Metrics
 from podid_agent.rate_limit import TokenBucket
 from podid_agent.tokens import InvalidTokenError, TokenClaims, check_times, parse_token

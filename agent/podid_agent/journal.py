@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import sys
 import time
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
 from typing import TextIO
 
-__all__ = [
-    "LEVELS",
-    "FailureSummary",
-    "Journal",
-    "encode_members",
-    "encode_text",
-    "format_go_log_line",
-    "forward_library_logs",
-]
+__all__ = ["LEVELS", "Journal", "encode_members", "encode_text", "format_go_log_line"]
 
 LEVELS = {"panic": 0, "fatal": 1, "error": 2, "warning": 3, "warn": 3, "info": 4, "debug": 5, "trace": 6}
 
@@ -86,59 +76,6 @@ class Journal:
     def trace(self, message: str, fields: Fields = {}) -> None:  # noqa: B006 - as in log
         """Tell a developer everything."""
         self.log("trace", message, fields)
-
-
-class FailureSummary:
-    """Holds back failures that repeat: ten lines a second per message, then a count (AGT-668)."""
-
-    _LINES_PER_SECOND = 10
-    # Messages quote what clients send, so their number needs a bound of its own.
-    _MAX_MESSAGES = 1000
-
-    def __init__(self, journal: Journal) -> None:
-        """Write summaries to ``journal``; needs a running event loop when used."""
-        self._journal = journal
-        self._counts: dict[str, int] = {}
-
-    def allows(self, message: str) -> bool:
-        """Whether a line for this failure may be written now; if not, it is counted."""
-        if message not in self._counts and len(self._counts) >= self._MAX_MESSAGES:
-            message = "other failures"
-        if not self._counts:
-            asyncio.get_running_loop().call_later(1, self._end_second)
-        count = self._counts[message] = self._counts.get(message, 0) + 1
-        return count <= self._LINES_PER_SECOND
-
-    def _end_second(self) -> None:
-        counts, self._counts = self._counts, {}
-        for message, count in counts.items():
-            if count > self._LINES_PER_SECOND:
-                fields = {"count": count - self._LINES_PER_SECOND, "error": message}
-                self._journal.info("Identical failures summarised", fields)
-
-
-class _Forwarder(logging.Handler):
-    def __init__(self, journal: Journal) -> None:
-        super().__init__(logging.WARNING)
-        self._journal = journal
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "warning" if record.levelno < logging.ERROR else "error"
-        fields: dict[str, object] = {"library": record.name}
-        if record.exc_info and record.exc_info[1]:
-            fields["error"] = repr(record.exc_info[1])
-        self._journal.log(level, record.getMessage(), fields)
-
-
-def forward_library_logs(journal: Journal) -> None:
-    """Turn what libraries and the interpreter would write to stderr into log lines (AGT-669).
-
-    Only warnings and errors: below that, libraries log credentials.
-    """
-    root = logging.getLogger()
-    root.handlers = [_Forwarder(journal)]
-    root.setLevel(logging.WARNING)
-    logging.captureWarnings(True)
 
 
 def format_go_log_line(text: str) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-__all__ = ["BindError", "format_address", "listen"]
+from podid_agent.config import ServerConfig
+
+__all__ = ["BindError", "Sockets", "bind", "format_address", "listen"]
 
 
 class BindError(Exception):
@@ -41,6 +45,45 @@ def listen(host: str, port: int) -> socket.socket:
         raise BindError(host, port, error.errno or 0) from error
     sock.setblocking(False)
     return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Everything a server listens on; whoever connects now is answered as soon as somebody accepts."""
+
+    credentials: Mapping[str, socket.socket]
+    """By bind host."""
+
+    missing: Mapping[str, BindError]
+    """Default hosts that the node lacks (AGT-523)."""
+
+    probes: socket.socket
+    metrics: socket.socket | None
+
+
+def bind(config: ServerConfig) -> Sockets:
+    """Listen on everything, so that a start that fails has served nobody.
+
+    Raises:
+        BindError: An address that must be there cannot be listened on.
+    """
+    credentials: dict[str, socket.socket] = {}
+    missing: dict[str, BindError] = {}
+    for host in config.bind_hosts:
+        try:
+            credentials[host] = listen(host, config.port)
+        except BindError as error:
+            if not (config.hosts_are_default and error.is_missing_address):
+                raise
+            missing[host] = error
+    if missing and not credentials:
+        raise next(iter(missing.values()))
+    return Sockets(
+        credentials,
+        missing,
+        probes=listen("127.0.0.1", config.probe_port),
+        metrics=None if config.disable_metrics else listen(config.metrics_address, config.metrics_port),
+    )
 
 
 def format_address(host: str, port: int) -> str:

@@ -17,10 +17,10 @@ from pyroute2.netlink.exceptions import NetlinkError  # pyright: ignore[reportMi
 
 from podid_agent.config import IPV4_ADDRESS, IPV6_ADDRESS
 from podid_agent.journal import Journal
+from podid_agent.network_state import LINK_NAME
 
 __all__ = ["NetworkError", "run_initialize"]
 
-LINK_NAME = "pod-id-link0"
 _LINK_KINDS = ("dummy", "ifb", "bridge")
 _LOOPBACK = "lo"
 _MAIN_TABLE = 254

@@ -9,18 +9,19 @@ import socket
 
 import uvloop
 
-from podid_agent import __version__
 from podid_agent.aws_settings import AWSSettings, SettingsError, load_settings, shared_credentials_file
 from podid_agent.cache import CredentialCache
 from podid_agent.clock import Clock
 from podid_agent.config import ServerConfig
 from podid_agent.credentials_endpoint import CredentialsEndpoint
 from podid_agent.eks_auth import EKSAuthClient
+from podid_agent.failure_summary import FailureSummary
 from podid_agent.fetching import Fetcher
 from podid_agent.http1_server import HTTPServer, Peer
 from podid_agent.imds import InstanceMetadata
-from podid_agent.journal import FailureSummary, Journal, forward_library_logs
-from podid_agent.listeners import BindError, format_address, listen
+from podid_agent.journal import Journal
+from podid_agent.library_logs import forward_library_logs
+from podid_agent.listeners import BindError, Sockets, format_address, listen
 from podid_agent.local_validation import LocalValidator
 from podid_agent.metrics import Metrics
 from podid_agent.node_credentials import ChainCredentials, NodeCredentials, SharedFileCredentials
@@ -33,10 +34,9 @@ _DRAIN_TIMEOUT = 25.0
 _BIND_RETRY = 5.0
 
 
-def run_server(config: ServerConfig, journal: Journal) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code."""
+def run_server(config: ServerConfig, sockets: Sockets, journal: Journal) -> int:
+    """Serve on sockets that are listening until SIGTERM or SIGINT; return the exit code."""
     forward_library_logs(journal)
-    journal.info(f"Pod Identity Agent version {__version__}")
     try:
         settings = load_settings(os.environ, config.endpoint, journal)
     except SettingsError as error:
@@ -44,11 +44,7 @@ def run_server(config: ServerConfig, journal: Journal) -> int:
         return 1
     if config.endpoint:
         journal.info(f"Overriding EKS Auth default endpoint with {config.endpoint}")
-    try:
-        uvloop.run(_Agent(config, settings, journal).run())
-    except BindError as error:
-        journal.fatal(f"Unable to start server: {error}")
-        return 1
+    uvloop.run(_Agent(config, settings, journal).run(sockets))
     return 0
 
 
@@ -71,12 +67,8 @@ class _Agent:
         self._servers_beside: list[HTTPServer] = []
         """Probes and metrics."""
 
-    async def run(self) -> None:
-        """Serve until told to stop.
-
-        Raises:
-            BindError: An address that must be there cannot be listened on.
-        """
+    async def run(self, sockets: Sockets) -> None:
+        """Serve until told to stop."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -101,7 +93,7 @@ class _Agent:
         )
         background: list[asyncio.Task[None]] = []
         try:
-            await self._start_listeners(fetcher)
+            await self._start_listeners(sockets, fetcher)
             background.append(asyncio.create_task(self._bind_missing_hosts(fetcher)))
             if cache is not None:
                 renewals = Renewals(
@@ -157,30 +149,18 @@ class _Agent:
             self._metrics.cache_state.labels("evicted").inc()
             self._journal.debug("Credentials evicted", {"reason": reason})
 
-    async def _start_listeners(self, fetcher: Fetcher) -> None:
-        """Bind everything before anything is served, so that a start that fails has served nobody."""
-        sockets: list[tuple[str, socket.socket]] = []
-        missing: BindError | None = None
-        for host in self._config.bind_hosts:
-            try:
-                sockets.append((host, listen(host, self._config.port)))
-            except BindError as error:
-                if not (self._config.hosts_are_default and error.is_missing_address):
-                    raise
-                missing = error
-                self._metrics.listener_up.labels(host).set(0)
-                self._journal.warning(f"Not serving on {host} until the node has it: {error}", {"bind-addr": host})
-        if missing is not None and not sockets:
-            raise missing
-        beside = [(listen("127.0.0.1", self._config.probe_port), Probes(self._bound_addresses, self._self_checks))]
-        if not self._config.disable_metrics:
-            metrics = listen(self._config.metrics_address, self._config.metrics_port)
-            beside.append((metrics, Probes(self._bound_addresses, self._self_checks, self._metrics)))
+    async def _start_listeners(self, sockets: Sockets, fetcher: Fetcher) -> None:
+        for host, error in sockets.missing.items():
+            self._metrics.listener_up.labels(host).set(0)
+            self._journal.warning(f"Not serving on {host} until the node has it: {error}", {"bind-addr": host})
+        beside = [(sockets.probes, Probes(self._bound_addresses, self._self_checks))]
+        if sockets.metrics is not None:
+            beside.append((sockets.metrics, Probes(self._bound_addresses, self._self_checks, self._metrics)))
         for sock, probes in beside:
             server = HTTPServer(probes.handle, self._journal, max_connections=256)
             await server.start(sock)
             self._servers_beside.append(server)
-        for host, sock in sockets:
+        for host, sock in sockets.credentials.items():
             await self._serve(host, sock, fetcher)
 
     async def _serve(self, host: str, sock: socket.socket, fetcher: Fetcher) -> None:

@@ -28,13 +28,14 @@ from harness.subject.eks_auth import CLUSTER_NAME
 from harness.subject.http1 import Reply, read_replies
 from harness.subject.pod_token import CANARY
 from harness.subject.ports import free_ports
+from harness.subject.stopwatch import Stopwatch
 
 __all__ = ["HOST", "Agent", "AgentCommand", "Ended", "Pending"]
 
 HOST = "169.254.170.23"
 PROGRAM = "eks-pod-identity-agent"
-_START_TIMEOUT = 15.0
-_RUN_TIMEOUT = 8.0
+_START_TIMEOUT = 30.0
+_RUN_TIMEOUT = 20.0
 _SILENCES = 2
 """After so many unanswered requests in a row an agent is not asked again: a deaf one must not cost minutes."""
 _SERIES = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
@@ -327,6 +328,10 @@ class Agent:
         """Ask the probe port, or another one."""
         request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         return self.send_bytes(request.encode(), port=port or self.probe_port, address="127.0.0.1").reply()
+
+    def stopwatch(self) -> Stopwatch:
+        """Start a watch for a limit that the agent must keep, however busy the machine is."""
+        return Stopwatch(self.process.pid)
 
     # --- Metrics and logs -------------------------------------------------------------------------------------------
 

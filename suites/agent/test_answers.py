@@ -226,11 +226,14 @@ def test_a_refused_claim_is_not_quoted_at_length(agent: Agent, claims: bytes) ->
 
 @requirement("AGT-220", "AGT-241", "AGT-242", "AGT-243")
 def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
-    """Of 2,000 at once, 500 and a thousand per second pass; the others leave no trace, and no other listener pays."""
+    """Of 6,000 at once, 500 and a thousand per second pass; the others leave no trace, and no other listener pays.
+
+    So many, because a machine that needs long for them lets more of them pass.
+    """
     before = agent.metric("pod_identity_http_response", code="403")
     logged = len(agent.log_lines())
     one = "GET /v1/credentials HTTP/1.1\r\nHost: evil\r\n"
-    batch = f"{one}\r\n" * 99 + f"{one}Connection: close\r\n\r\n"
+    batch = f"{one}\r\n" * 299 + f"{one}Connection: close\r\n\r\n"
     started = time.monotonic()
 
     pending = [agent.send_bytes(batch.encode(), address="127.0.0.3") for _ in range(20)]
@@ -240,7 +243,7 @@ def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
     elapsed = time.monotonic() - started
     passed = sum(reply.status == 403 for reply in replies)
     limited = [reply for reply in replies if reply.status == 429]
-    check("AGT-220", expected="only 403 and 429", observed=passed + len(limited), holds=passed + len(limited) == 2000)
+    check("AGT-220", expected="only 403 and 429", observed=passed + len(limited), holds=passed + len(limited) == 6000)
     check("AGT-241", expected={"Too Many Requests\n"}, observed={reply.text for reply in limited})
     most = (500 + 1000 * elapsed) * 1.05
     check("AGT-242", expected=f"500 to {most:.0f}", observed=passed, holds=500 <= passed <= most, what="passed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -115,11 +114,11 @@ def test_variables_that_name_the_agent_itself_are_ignored(
     env = {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials"}
     agent = start_agent(eks_auth.url, env=env)
 
-    started = time.monotonic()
+    watch = agent.stopwatch()
     reply = agent.get(token)
 
+    assert watch.seconds < 1
     assert (reply.status, reply.text.startswith(CANNOT_CALL)) == (500, True)
-    assert time.monotonic() - started < 1
     warnings = [str(line.get("msg")) for line in agent.log_lines() if line.get("level") == "warning"]
     assert any("AWS_CONTAINER_CREDENTIALS_FULL_URI" in text for text in warnings)
 
@@ -189,14 +188,14 @@ def test_a_metadata_service_that_hangs_does_not_hold_requests(
     imds = FakeIMDS(life=3600, delay=60)
     try:
         agent = start_agent(eks_auth.url, env=imds.environment)
-        started = time.monotonic()
+        watch = agent.stopwatch()
         reply = agent.get(token)
-        elapsed = time.monotonic() - started
+        waited = watch.seconds
     finally:
         imds.close()
 
     assert reply.status == 500
-    assert elapsed < 2.5
+    assert waited < 2.5
 
 
 @requirement("AGT-136")

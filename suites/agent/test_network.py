@@ -47,6 +47,17 @@ for question in sys.argv[1:]:
     print(address, port, path, found)
 """
 
+# Asks the probe port for paths, and prints status and body of each.
+PROBE = """
+import sys, urllib.error, urllib.request
+for path in sys.argv[1:]:
+    try:
+        answer = urllib.request.urlopen(f"http://127.0.0.1:2703{path}", timeout=15)
+    except urllib.error.HTTPError as error:
+        answer = error
+    print(path, answer.status, ascii(answer.read().decode()))
+"""
+
 Scripts = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -69,7 +80,13 @@ def run(agent_command: AgentCommand) -> Scripts:
     prefix = f"agent={shlex.quote(shlex.join(agent_command.words))}\nask={shlex.quote(f'{sys.executable} -c')}\n"
 
     def script(text: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        variables = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "ASK": ASK, "AWS_REGION": "eu-west-1"}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "ASK": ASK,
+            "PROBE": PROBE,
+            "AWS_REGION": "eu-west-1",
+        }
         return subprocess.run(
             (*UNSHARE, "bash", "-ec", prefix + text),
             capture_output=True,
@@ -297,3 +314,27 @@ def test_a_family_that_comes_later_is_served_then(run: Scripts) -> None:
     )
     check("AGT-607", expected="200", observed=told[1])
     check("AGT-525", expected=["404", "200"], observed=told[3:])
+
+
+@requirement("AGT-603", "AGT-608")
+def test_an_agent_with_a_deaf_listener_is_alive_but_not_ready(
+    run: Scripts, link: str, agent_command: AgentCommand
+) -> None:
+    """Its node loses one of the two addresses: readiness is 500 with a fixed text, and ours is still alive."""
+    done = run(f"""
+        {link}
+        ip link set lo up
+        $agent initialize >&2
+        {SERVER}
+        $ask "$ASK" 169.254.170.23,80,/,40 fd00:ec2::23,80,/,5 127.0.0.1,2703,/readyz,10 >&2
+        $ask "$PROBE" /readyz /healthz
+        ip address del 169.254.170.23/32 dev $(ip -o address show to 169.254.170.23/32 | awk '{{ print $2 }}')
+        $ask "$PROBE" /readyz /healthz
+    """)
+    assert done.returncode == 0, done.stderr
+    ready_before, alive_before, ready, alive = done.stdout.splitlines()
+
+    unready = "/readyz 500 'Internal Server Error occurred'"
+    check("AGT-603", expected=("/readyz 200 ''", unready), observed=(ready_before, ready))
+    if agent_command.is_ours:
+        check("AGT-608", expected=["/healthz 200 ''"] * 2, observed=[alive_before, alive])

@@ -20,6 +20,7 @@ from harness.errors import SubjectFault
 from harness.subject.agent import Agent, AgentCommand
 from harness.subject.eks_auth import Answer, FakeEKSAuth, changed, grant, held, refusal
 from harness.subject.pod_token import make_token
+from harness.subject.stopwatch import Stopwatch
 from suites.agent.conftest import StartAgent
 
 RETENTION = "--max-credential-retention-before-renewal"
@@ -28,14 +29,15 @@ FAR = 1999999999.5
 
 @dataclass(frozen=True)
 class Long:
-    """An agent with a retention of 10 s, and what was stored in it when the module began."""
+    """An agent with a retention of 14 s, and what was stored in it when the module began."""
 
     agent: Agent
+    watch: Stopwatch
     stored_at: float
     spread: list[str]
     """Tokens whose credentials live for years."""
     short: str
-    """Its credentials lived 17 s."""
+    """Its credentials lived 22 s."""
     failing: str
     """Likewise, and each renewal of them fails."""
     expiring: str
@@ -44,24 +46,25 @@ class Long:
 
 @pytest.fixture(scope="module")
 def long(agent_command: AgentCommand, eks_auth: FakeEKSAuth, patient: Sequence[str]) -> Iterator[Long]:
-    flags = ("--max-service-qps", "200", RETENTION, "10s", "--max-cache-size", "1000")
+    flags = ("--max-service-qps", "200", RETENTION, "14s", "--max-cache-size", "1000")
     with agent_command.serving(eks_auth.url, *patient, *flags) as agent:
         tokens = [make_token() for _ in range(63)]
         expiring = make_token(exp=int(time.time()) + 5)
         *spread, short, failing, spare = tokens
-        eks_auth.script(short, grant(expiration=time.time() + 16.5), grant("renewed"))
-        eks_auth.script(failing, grant(expiration=time.time() + 17), refusal(400, "InvalidRequestException"))
-        entries = Long(agent, time.monotonic(), [*spread, spare], short, failing, expiring)
+        eks_auth.script(short, grant(expiration=time.time() + 22), grant("renewed"))
+        eks_auth.script(failing, grant(expiration=time.time() + 24), refusal(400, "InvalidRequestException"))
+        entries = Long(agent, agent.stopwatch(), time.monotonic(), [*spread, spare], short, failing, expiring)
         # A subject that does not serve is found out by the tests.
         with suppress(SubjectFault):
-            for request in [agent.send(token) for token in (*tokens, expiring)]:
-                request.reply()
+            for batch in ((short, failing), (*spread, spare, expiring)):
+                for request in [agent.send(token) for token in batch]:
+                    request.reply()
         yield entries
 
 
 @pytest.fixture(autouse=True)
 def _stored_early(long: Long) -> None:
-    """Let the 10 s pass while the other tests run."""
+    """Let the 14 s pass while the other tests run."""
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +80,21 @@ def test_a_due_entry_is_renewed_without_a_request(
     quick: Agent, eks_auth: FakeEKSAuth, token: str, agent_command: AgentCommand
 ) -> None:
     """The call has the entry's token, what it grants replaces the entry, and it counts as a hit."""
+    watch = quick.stopwatch()
     eks_auth.script(token, grant("one"), grant("two"))
     hits = quick.metric("pod_identity_cache_state", state="hit")
     assert "AKID-one" in quick.get(token).text
 
-    first, second = eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 4)[:2]
+    first, second = eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 12)[:2]
+    late = watch.kept_waiting
     counted = wait.until(
-        lambda: quick.metric("pod_identity_cache_state", state="hit") - hits, what="a renewal that counts", timeout=3
+        lambda: quick.metric("pod_identity_cache_state", state="hit") - hits, what="a renewal that counts", timeout=9
     )
     served = quick.get(token).text
 
     delay = second.received_at - first.received_at
-    check("AGT-450", expected="within 1 s and a sweep", observed=delay, holds=delay < 1 + agent_command.sweep)
-    check("AGT-451", expected="0.9 to 2 s", observed=delay, holds=0.85 < delay < 2)
+    check("AGT-450", expected="within 1 s and a sweep", observed=delay, holds=delay - late < 1 + agent_command.sweep)
+    check("AGT-451", expected="0.9 to 2 s", observed=delay, holds=0.85 < delay < 2 + late)
     check("AGT-454", expected=True, observed="AKID-two" in served)
     check("AGT-454", expected="more hits", observed=counted, holds=counted >= 1, what="hits")
 
@@ -102,7 +107,7 @@ def test_an_entry_is_served_during_its_renewal(
     with held(grant("new")) as (answer, release):
         eks_auth.script(token, grant("old"), answer)
         assert quick.get(token).status == 200
-        eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 4)
+        eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 12)
 
         texts = [quick.get(token).text for _ in range(3)]
         release.set()
@@ -136,7 +141,7 @@ def test_a_failure_that_can_pass_keeps_the_entry(
         lambda: {key: value for key, value in agent.metrics().items() if key[0] == "pod_identity_cache_errors"},
         lambda found: sum(found.values()) >= len(tokens),
         what=f"{len(tokens)} renewals that failed",
-        timeout=agent_command.sweep + 8,
+        timeout=agent_command.sweep + 16,
     )
 
     served = {name: f"AKID-{name}" in agent.get(token).text for name, token in tokens.items()}
@@ -176,7 +181,7 @@ def test_a_refusal_of_the_pod_drops_the_entry(
     assert quick.get(token).status == 200
 
     reply = wait.until(
-        lambda: quick.get(token), lambda reply: reply.status != 200, what="a refusal", timeout=agent_command.sweep + 4
+        lambda: quick.get(token), lambda reply: reply.status != 200, what="a refusal", timeout=agent_command.sweep + 12
     )
 
     expected = (status, f"[R]: ({code}): m, fault: client\n")
@@ -197,7 +202,7 @@ def test_a_403_at_renewal_keeps_the_entry(quick: Agent, eks_auth: FakeEKSAuth, t
     wait.until(
         lambda: quick.metric("pod_identity_cache_errors", type="Recoverable", code=code) - before,
         what="a renewal that failed",
-        timeout=4,
+        timeout=12,
     )
 
     assert "AKID-kept" in quick.get(token).text
@@ -220,12 +225,47 @@ def test_nonsense_at_renewal_keeps_the_entry(
     wait.until(
         lambda: quick.metric("pod_identity_cache_errors", type="Recoverable", code="Unknown") - before,
         what="a renewal that failed",
-        timeout=agent_command.sweep + 4,
+        timeout=agent_command.sweep + 12,
     )
 
     served = "AKID-kept" in quick.get(token).text
     for identifier in ("AGT-411", "AGT-459"):
         check(identifier, expected=(True, 2), observed=(served, len(eks_auth.calls_with(token))))
+
+
+@requirement("AGT-465")
+def test_a_renewal_shortens_no_life(quick: Agent, eks_auth: FakeEKSAuth, token: str) -> None:
+    """What ends earlier than what is there does not take its place."""
+    eks_auth.script(token, grant("long"), grant("short", time.time() + 600))
+    assert "AKID-long" in quick.get(token).text
+    eks_auth.wait_for_calls(token, 2, timeout=13)
+    idle = "pod_identity_upstream_in_flight 0.0\n"
+    wait.until(quick.metrics_text, lambda text: idle in text, what="the renewal's end", timeout=12)
+
+    assert "AKID-long" in quick.get(token).text
+    assert len(eks_auth.calls_with(token)) == 2
+
+
+@requirement("AGT-465")
+def test_a_renewal_revives_no_entry(
+    start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str, patient: Sequence[str]
+) -> None:
+    """An entry that is pushed out while its renewal is under way stays out."""
+    agent = start_agent(eks_auth.url, *patient, RETENTION, "1s", "--max-cache-size", "1")
+    with held(grant("revived")) as (answer, release):
+        eks_auth.script(token, grant("old"), answer, grant("new"))
+        assert agent.get(token).status == 200
+        eks_auth.wait_for_calls(token, 2, timeout=13)
+        assert agent.get(make_token()).status == 200
+        release.set()
+        wait.until(
+            lambda: agent.metric("pod_identity_upstream_calls_total", trigger="renewal", outcome="success"),
+            what="the renewal's end",
+            timeout=12,
+        )
+
+    assert "AKID-new" in agent.get(token).text
+    assert len(eks_auth.calls_with(token)) == 3
 
 
 @requirement("AGT-460", "AGT-461", "AGT-462")
@@ -299,7 +339,7 @@ def test_a_refusal_because_the_pod_is_gone_is_no_error(quick: Agent, eks_auth: F
         lines = [line for line in quick.log_lines()[logged:] if str(line.get("msg")).startswith("Removing credentials")]
         return [str(line.get("level")) for line in lines]
 
-    assert set(wait.until(told, what="a line about it", timeout=3)) == {"info"}
+    assert set(wait.until(told, what="a line about it", timeout=9)) == {"info"}
 
 
 # --- What needs ten seconds, and more: last, so that they have passed -----------------------------------------------
@@ -312,12 +352,12 @@ def _delays(eks_auth: FakeEKSAuth, tokens: Sequence[str], timeout: float) -> lis
 
 @requirement("AGT-452")
 def test_short_lived_credentials_are_renewed_at_half_their_life(long: Long, eks_auth: FakeEKSAuth) -> None:
-    """A life of 16.5 s is over in half at 8.25 s, before the retention can be (9 s); up to a tenth is taken off."""
+    """A life of 22 s is over in half at 11 s, before the retention can be (12.6 s); up to a tenth is taken off."""
     long.agent.require_alive()
 
-    (delay,) = _delays(eks_auth, [long.short], 12)
+    (delay,) = _delays(eks_auth, [long.short], 30)
 
-    assert 7.1 < delay < 8.9
+    assert 9.3 < delay < 12 + long.watch.kept_waiting
 
 
 @requirement("AGT-453")
@@ -325,10 +365,10 @@ def test_due_times_are_spread(long: Long, eks_auth: FakeEKSAuth) -> None:
     """Entries stored together are renewed over the last tenth of the retention."""
     long.agent.require_alive()
 
-    delays = _delays(eks_auth, long.spread, 12)
+    delays = _delays(eks_auth, long.spread, 30)
 
-    assert min(delays) > 8.8
-    assert max(delays) < 11.5
+    assert min(delays) > 12.4
+    assert max(delays) < 15.5 + long.watch.kept_waiting
     assert max(delays) - min(delays) > 0.6
 
 
@@ -336,8 +376,8 @@ def test_due_times_are_spread(long: Long, eks_auth: FakeEKSAuth) -> None:
 def test_an_expired_token_is_not_used(long: Long, eks_auth: FakeEKSAuth) -> None:
     """Its entry was due after the token's end, when all others were renewed."""
     long.agent.require_alive()
-    eks_auth.wait_for_calls(long.spread[0], 2, 12)
-    wait.until(time.monotonic, lambda now: now > long.stored_at + 11, what="eleven seconds", timeout=15)
+    eks_auth.wait_for_calls(long.spread[0], 2, 30)
+    wait.until(time.monotonic, lambda now: now > long.stored_at + 15, what="fifteen seconds", timeout=19)
 
     assert len(eks_auth.calls_with(long.expiring)) == 1
 
@@ -354,7 +394,7 @@ def test_expired_entries_vanish_by_themselves(long: Long, eks_auth: FakeEKSAuth,
     wait.until(
         lambda: long.agent.metric(name, **labels),
         what="an entry that vanishes",
-        timeout=max(0, long.stored_at + 17 - time.monotonic()) + agent_command.sweep + 2,
+        timeout=max(0, long.stored_at + 24 - time.monotonic()) + agent_command.sweep + 9,
     )
     evicted = long.agent.metric("pod_identity_cache_state", state="evicted")
 

@@ -88,6 +88,7 @@ def evicts_oldest() -> None:
     "agent-no-coalescing",
     "AGT-408",
     "AGT-421",
+    "AGT-1103",
     may_kill={
         "AGT-267": SHARED_TEST,
         "AGT-420": "each request makes its call",

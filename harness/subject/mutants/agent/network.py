@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from podid_agent import listeners, network, probes, server
+from podid_agent import cli, listeners, network, probes
 
 from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
 
@@ -45,6 +45,7 @@ def initialize_once() -> None:
         return new
 
     override(network, "_link", link)
+    override(cli, "is_set_up", lambda _: lambda: False)
 
 
 @mutant("agent-initialize-policy-route", "AGT-509")
@@ -96,7 +97,7 @@ def listens_everywhere() -> None:
 
         return on_all
 
-    override(server, "listen", listen)
+    override(listeners, "listen", listen)
 
 
 @mutant("agent-both-families-or-none", "AGT-523", "AGT-607", may_kill={"AGT-525": SHARED_TEST})
@@ -111,6 +112,25 @@ def both_families_or_none() -> None:
         return strictly
 
     override(listeners.BindError, "__init__", start)
+
+
+@mutant("agent-always-ready", "AGT-603")
+def always_ready() -> None:
+    """Readiness does not mind listeners that are deaf."""
+    override(probes, "_NOT_READY", lambda _: probes._READY)
+
+
+@mutant("agent-dies-with-a-listener", "AGT-608")
+def dies_with_a_listener() -> None:
+    """Liveness is readiness, so that a listener that is deaf restarts the agent."""
+
+    def handle(original):
+        def ready_or_dead(self, request, client):
+            return self._check_listeners() if request.path == "/healthz" else original(self, request, client)
+
+        return ready_or_dead
+
+    override(probes.Probes, "handle", handle)
 
 
 @mutant("agent-probe-proxied", "AGT-610")

@@ -70,6 +70,7 @@ def no_spread() -> None:
     "agent-drops-on-transient",
     "AGT-405",
     "AGT-455",
+    "AGT-468",
     may_kill={"AGT-457": "a 403 drops the entry", "AGT-623": SHARED_TEST},
 )
 def drops_on_transient() -> None:

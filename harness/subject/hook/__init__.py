@@ -1,0 +1,1 @@
+"""Loaded by an agent's interpreter, not by the harness."""
