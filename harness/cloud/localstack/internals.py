@@ -129,12 +129,13 @@ def install_handlers(
         id(handlers.serve_edge_router_rules),
         # Invents credentials for unsigned requests.
         id(handlers.inject_auth_header_if_missing),
+        # Reads signatures, which do not get this far (IAM-SIG-09).
+        id(handlers.parse_pre_signed_url_request),
     }
     chain = [handler for handler in gateway.request_handlers if id(handler) not in removed]
     chain.insert(0, guard)
     chain.insert(chain.index(handlers.parse_service_name), pin_service)
     _run_only(chain, handlers.serve_localstack_resources, lambda context: not getattr(context, CALL).is_aws)
-    _run_only(chain, handlers.parse_pre_signed_url_request, lambda context: getattr(context, CALL).form == "presigned")
     gateway.request_handlers[:] = chain
     gateway.exception_handlers.append(finish_refusal)
     handlers.serve_custom_service_request_handlers.append(gate)
@@ -182,6 +183,26 @@ def set_body(request: Any, body: bytes) -> None:
     if "Content-Length" in request.headers or body:
         request.headers["Content-Length"] = str(len(body))
         request.headers.pop("Transfer-Encoding", None)
+
+
+def forget_signature(request: Any, query: str | None) -> None:
+    """Take the client's signature and token out of everything that providers see (IAM-SIG-09).
+
+    Args:
+        request: A verified request.
+        query: What its query shall be; None: as it is.
+    """
+    environ = request.environ
+    request.headers.remove("X-Amz-Security-Token")
+    for name in ("HTTP_AUTHORIZATION", "HTTP_X_AMZ_SECURITY_TOKEN", "rolo.headers"):
+        environ.pop(name, None)
+    if query is not None:
+        environ["QUERY_STRING"] = query
+        uri = environ["RAW_URI"].partition("?")[0]
+        environ["RAW_URI"] = environ["REQUEST_URI"] = f"{uri}?{query}" if query else uri
+        request.query_string = query.encode("latin-1")
+        for cached in ("args", "values", "url", "full_path"):
+            request.__dict__.pop(cached, None)
 
 
 def add_form_parameter(context: Context, name: str, value: str) -> None:
