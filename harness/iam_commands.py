@@ -12,6 +12,7 @@ import typer
 
 from harness.cloud.iam.json_lines import evaluate_lines
 from harness.cloud.iam.lint import lint
+from harness.iam_reference import IamReference
 
 __all__ = ["app", "main"]
 
@@ -36,15 +37,15 @@ def evaluate() -> None:
 
 @app.command(name="lint")
 def warn(files: list[str]) -> None:
-    """Warn of what AWS stores without a word: leaky tags, NotPrincipal, operators that are true without their key.
+    """Warn of what AWS stores without a word: leaky tags, NotPrincipal, actions and keys that AWS does not know.
 
     One line a warning. Exit code 3 when a file is no policy.
     """
-    faults = 0
+    faults, reference = 0, IamReference()
     for name in files:
         try:
             text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-            for warning in lint(text):
+            for warning in lint(text, reference):
                 print(f"{name}: {warning}")
         except (OSError, ValueError) as error:
             faults += 1
