@@ -103,6 +103,20 @@ class Role:
     max_session_seconds: int = 3600
 
 
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """What the organization of an account says about it."""
+
+    id: str
+    """``o-…``."""
+    paths: tuple[str, ...] = ()
+    """``o-…/r-…/ou-…/`` of the account."""
+    scp: tuple[tuple[NamedPolicy, ...], ...] = ()
+    """Service control policies, one tuple per level from the root down; none for the management account."""
+    rcp: tuple[tuple[NamedPolicy, ...], ...] = ()
+    """Resource control policies in the same way; every level allows everything besides."""
+
+
 class Clock(Protocol):
     """Time, injected so that expiry is tested without waiting."""
 
@@ -144,4 +158,8 @@ class IamStore(Protocol):
 
     def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
         """Return identity policies of a user and its groups, or None without such a user."""
+        ...
+
+    def organization(self, account: str) -> Organization | None:
+        """Return what an account's organization says about it, None for an account without one (IAM-EVAL-11)."""
         ...

@@ -15,6 +15,7 @@ from harness.cloud.credentials import new_access_key_id, new_secret, new_session
 from harness.cloud.denials import access_denied
 from harness.cloud.iam import authorize
 from harness.cloud.iam.model import Check, ContextValue, EvaluationRequest, PolicySet
+from harness.cloud.organizations import in_organizations
 from harness.cloud.ports import Clock, Credential, IamStore, Ids, NamedPolicy, Principal, Refusal, Role
 from harness.cloud.session_tags import (
     PackingProfile,
@@ -26,7 +27,7 @@ from harness.cloud.session_tags import (
 )
 from harness.cloud.sts_request import AssumeRoleRequest, check_request, validation_error
 
-__all__ = ["AssumeRoleRequest", "AssumedRole", "assume_role", "caller_identity", "role_policies"]
+__all__ = ["AssumeRoleRequest", "AssumedRole", "assume_role", "caller_identity", "caller_policies", "role_policies"]
 
 LOG = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def assume_role(
         **({"aws:SourceArn": source_arn} if source_arn else {}),
         **({"aws:SourceAccount": source_account} if source_account else {}),
     }
-    _check_access(attempt, role, _caller_policies(caller, iam), keys)
+    _check_access(attempt, role, iam, keys)
     seconds = attempt.duration(role)
     return AssumedRole(
         credential=_new_credential(
@@ -144,8 +145,9 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     return PolicySet(identity=role.identity_policies, boundaries=boundaries, session=session)
 
 
-def _caller_policies(caller: Credential | Principal, iam: IamStore) -> PolicySet:
-    if isinstance(caller, Principal):
+def caller_policies(caller: Credential | None, iam: IamStore) -> PolicySet:
+    """Return what the caller's own account says about it; nothing for services, strangers and root."""
+    if caller is None or caller.principal.kind == "root":
         return PolicySet()
     if caller.principal.kind == "role-session":
         return role_policies(caller, iam)
@@ -243,11 +245,12 @@ def _own_context(credential: Credential | None, clock: Clock) -> dict[str, Conte
     return keys
 
 
-def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapping[str, ContextValue]) -> None:
+def _check_access(attempt: _Attempt, role: Role, iam: IamStore, keys: Mapping[str, ContextValue]) -> None:
     """Ask both sides about every action; the first that is denied is named (IAM-STS-10 to IAM-STS-12)."""
-    policies = replace(policies, trust=NamedPolicy(role.arn, role.trust_policy))
+    own = replace(caller_policies(attempt.credential, iam), trust=NamedPolicy(role.arn, role.trust_policy))
     for action in attempt.actions:
-        check = Check(action, role.arn, resource_account=role.account)
+        asked = Check(action, role.arn, resource_account=role.account)
+        check, policies = in_organizations(asked, attempt.principal, own, iam)
         decision = authorize(EvaluationRequest(check, attempt.principal, policies, keys))
         if decision.fault:
             LOG.error("undecidable, therefore denied: %s", decision.fault)

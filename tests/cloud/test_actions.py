@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
-from harness.cloud.actions import Bucket, ParsedCall, Plan, plan
+from harness.cloud.actions import Bucket, Key, ParsedCall, Plan, plan, with_stored_tags
 from harness.cloud.ports import NamedPolicy, Principal
 
 ACCOUNT = "123456789012"
 CLUSTER = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/pod-identity-lab"
+KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1234"
 CALLER = Principal("user", f"arn:aws:iam::{ACCOUNT}:user/ops/ana", ACCOUNT, "AIDA")
+EVERY_TAG = tuple(
+    f"{service}:{kind}tag/x"
+    for service in ("aws", "ec2", "elasticloadbalancing", "iam", "s3", "secretsmanager", "ssm")
+    for kind in ("resource", "existingobject")
+)
+"""Keys of policies that look at every kind of stored tag."""
 ANONYMOUS = Principal("anonymous", "", "", "")
 
 
@@ -44,8 +51,16 @@ class Stored:
         assert (account, region, filters) == (ACCOUNT, "eu-west-1", [{"Key": "name", "Values": ["demo/"]}])
         return list(self.secrets)
 
-    def tags(self, arn: str) -> Mapping[str, str]:
-        return self.stored_tags.get(arn, {})
+    def tags(self, arn: str, version: str = "") -> Mapping[str, str]:
+        return self.stored_tags.get(f"{arn}@{version}" if version else arn, {})
+
+    def partition_key(self, arn: str) -> str:
+        return {"notes": "tenant", "by-day": "day"}.get(arn.rpartition("/")[2], "")
+
+    def kms_key(self, account: str, region: str, named: str, ciphertext: bytes) -> Key | None:
+        assert (account, region) == (ACCOUNT, "eu-west-1")
+        is_known = named in {KEY, "alias/app", "1234"} or (not named and ciphertext == b"by 1234")
+        return Key(KEY, NamedPolicy("key policy", "{}")) if is_known else None
 
     def addon_arn(self, cluster_arn: str, name: str) -> str:
         return f"{cluster_arn.replace(':cluster/', ':addon/')}/{name}/*"
@@ -73,7 +88,7 @@ def checks(service: str, operation: str, **parameters: Any) -> list[tuple[str, s
 def context(service: str, operation: str, **parameters: Any) -> dict[str, Any]:
     found = planned(service, operation, **parameters)
     assert found is not None
-    return dict(found.checks[0].check.context)
+    return dict(with_stored_tags(found.checks[0], EVERY_TAG, STORED).context)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +192,7 @@ def test_association_needs_pass_role_on_its_role_only() -> None:
         ("eks:CreatePodIdentityAssociation", CLUSTER),
         ("iam:PassRole", role),
     ]
-    assert found.checks[0].check.context == {
+    assert with_stored_tags(found.checks[0], EVERY_TAG, STORED).context == {
         "aws:RequestTag/a": "b",
         "aws:TagKeys": ("a",),
         "aws:ResourceTag/env": "lab",
@@ -281,16 +296,23 @@ def test_secret_brings_its_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [{"SecretIdList": ["demo/app-config"]}, {"Filters": [{"Key": "name", "Values": ["demo/"]}]}],
+    ("parameters", "listing"),
+    [
+        ({"SecretIdList": ["demo/app-config"]}, []),
+        ({"Filters": [{"Key": "name", "Values": ["demo/"]}]}, [("secretsmanager:ListSecrets", "*", None)]),
+    ],
     ids=["named", "found"],
 )
-def test_batch_asks_for_itself_and_for_every_secret(parameters: dict[str, Any]) -> None:
+def test_batch_asks_for_itself_and_for_every_secret(
+    parameters: dict[str, Any], listing: list[tuple[str, str, None]]
+) -> None:
+    """IAM-EX-R11: who filters must be allowed to list."""
     found = planned("secretsmanager", "BatchGetSecretValue", **parameters)
 
     assert found is not None
     assert [(entry.check.action, entry.check.resource, entry.key) for entry in found.checks] == [
         ("secretsmanager:BatchGetSecretValue", "*", None),
+        *listing,
         ("secretsmanager:GetSecretValue", STORED.secrets["demo/app-config"], "demo/app-config"),
     ]
 
@@ -359,14 +381,16 @@ def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
         ("s3", "SelectObjectContent"),
         ("iam", "SimulatePrincipalPolicy"),
         ("iam", "CreateLoginProfile"),
-        ("sts", "GetFederationToken"),
+        ("sts", "AssumeRoot"),
         ("eks", "CreateNodegroup"),
         ("eks-auth", "Other"),
         ("ec2", "RunInstances"),
         ("cloudtrail", "CreateTrail"),
         ("secretsmanager", "RotateSecret"),
         ("ssm", "SendCommand"),
-        ("dynamodb", "ListTables"),
+        ("dynamodb", "ExecuteStatement"),
+        ("kms", "CreateGrant"),
+        ("sqs", "ListQueues"),
     ],
 )
 def test_unmapped_operations_have_no_plan(service: str, operation: str) -> None:
@@ -425,8 +449,9 @@ def test_changes_see_the_tags_that_are_stored() -> None:
 
     assert found
     assert found.checks[0].check.resource == group
-    assert found.checks[0].check.context["aws:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
-    assert found.checks[0].check.context["ec2:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+    keys = with_stored_tags(found.checks[0], EVERY_TAG, STORED).context
+    assert keys["aws:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+    assert keys["ec2:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
 
 
 @pytest.mark.parametrize(("service", "operation"), [("elbv2", "CreateTrustStore"), ("ec2", "RunInstances")])

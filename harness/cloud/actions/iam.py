@@ -52,9 +52,7 @@ def plan_iam(call: ParsedCall, resources: Resources) -> Plan | None:
         context["iam:PolicyARN"] = call.text("PolicyArn")
     if boundary := call.text("PermissionsBoundary"):
         context["iam:PermissionsBoundary"] = boundary
-    tags = resources.tags(resource)
-    context |= {f"iam:ResourceTag/{key}": value for key, value in tags.items()}
-    own = planned(call, resource, context=context, resources=resources)
+    own = planned(call, resource, context=context, tags=("iam:ResourceTag/",))
     if call.operation != "AddRoleToInstanceProfile":
         return Plan((own,))
     return Plan((own, _passed_to_ec2(call, resources)))

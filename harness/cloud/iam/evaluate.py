@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 
 from harness.cloud.iam.context import CallContext
 from harness.cloud.iam.index import Candidate, Level, Plan, Side, index_of
-from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, Grade, Layer, PolicyKind
+from harness.cloud.iam.model import (
+    Check,
+    ContextValue,
+    Decision,
+    EvaluationRequest,
+    Grade,
+    Layer,
+    PolicyKind,
+    PolicySet,
+)
 from harness.cloud.iam.policy import PolicyFault, Statement
 from harness.cloud.iam.principals import Caller, PrincipalElement
 from harness.cloud.iam.values import GRADES
-from harness.cloud.ports import PrincipalKind
+from harness.cloud.ports import Principal, PrincipalKind
 
-__all__ = ["authorize"]
+__all__ = ["authorize", "keys_asked"]
 
 _ALWAYS = "sts:getcalleridentity"
 _NEED_CONSENT = {
@@ -56,6 +65,14 @@ def authorize(request: EvaluationRequest) -> Decision:
         return _decision(request, _layer_of(fault.kind), fault=str(fault))
     except Exception as error:  # noqa: BLE001 - IAM-EVAL-13: a fault of the engine is a denial, and the gate logs it
         return _decision(request, "identity", fault=f"the engine failed: {error!r}")
+
+
+def keys_asked(policies: PolicySet, principal: Principal, check: Check) -> tuple[str, ...]:
+    """Return the lower-cased keys that some statement about the action may look at, in its conditions or variables.
+
+    Keys that cost something to find out are worth it only if they are among these (IAM-CTX-03).
+    """
+    return index_of(policies).plan(_SIDES.get(principal.kind, "other"), check.action.lower(), check.resource).keys
 
 
 class _Evaluation:

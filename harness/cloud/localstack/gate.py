@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
+from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan, with_stored_tags
 from harness.cloud.cloudtrail import is_read_only
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
 from harness.cloud.faults import Target
-from harness.cloud.iam import CallContext, authorize
+from harness.cloud.iam import CallContext, authorize, keys_asked
 from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.partial_denials import leave_out
+from harness.cloud.organizations import in_organizations, share_an_organization
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
-from harness.cloud.sts import role_policies
+from harness.cloud.sts import caller_policies
 from harness.cloud.sts_sessions import check_session_limits
 
 __all__ = ["Gate", "caller_context"]
@@ -75,6 +76,8 @@ class Gate:
         check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
         self._check_missing_object(call, wanted, parameters)
         if call.service == "ec2":
+            if parameters.get("DryRun"):
+                raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
             self._emulator.network.before(parsed)
         if call.service == "iam" and not is_read_only(operation):
             self._emulator.iam.before_change(call.principal.account)
@@ -98,7 +101,7 @@ class Gate:
             raise Refusal(fault.code, fault.message, fault.status)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
-        policies = self._policies(call)
+        policies = caller_policies(call.credential, self._emulator.iam)
         context = CallContext(call.principal, caller_context(call))
         call.batch = [planned.key for planned in wanted.checks if planned.key is not None]
         for planned in wanted.checks:
@@ -116,36 +119,34 @@ class Gate:
         if listing is None or internals.s3_has_object(str(parameters.get("Bucket")), str(parameters.get("Key"))):
             return
         context = CallContext(call.principal, caller_context(call))
-        decision = self._ask(call, listing, self._policies(call), context)
+        decision = self._ask(call, listing, caller_policies(call.credential, self._emulator.iam), context)
         if not decision.allowed:
             raise self._refusal(call, decision, listing)
 
     def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
-        request = EvaluationRequest(
-            check=planned.check,
-            principal=call.principal,
-            policies=replace(policies, resource=planned.resource_policy),
-            context=context,
-        )
-        decision = authorize(request)
+        lab = self._emulator
+        if planned.resource_policy:
+            policies = replace(policies, resource=planned.resource_policy)
+        check = planned.check
+        if planned.stored_tags:
+            check = with_stored_tags(planned, keys_asked(policies, call.principal, check), lab.resources)
+        check, policies = in_organizations(check, call.principal, policies, lab.iam)
+        decision = authorize(EvaluationRequest(check, call.principal, policies, context))
         call.entry.decisions.append(decision.as_data())
         if decision.fault:
             LOG.error("undecidable, therefore denied: %s", decision.fault)
         return decision
 
     def _refusal(self, call: Call, decision: Decision, planned: PlannedCheck) -> Refusal:
-        names_policy = self._emulator.settings.policy_arn_in_denials
-        return access_denied(call.service, call.principal, decision, planned.shown, names_policy=names_policy)
-
-    def _policies(self, call: Call) -> PolicySet:
-        credential = call.credential
-        if credential is None:
-            return PolicySet()
-        if credential.principal.kind == "user":
-            return PolicySet(identity=self._emulator.iam.user_policies(credential.principal.arn) or ())
-        if credential.principal.kind == "role-session":
-            return role_policies(credential, self._emulator.iam)
-        return PolicySet()
+        lab = self._emulator
+        return access_denied(
+            call.service,
+            call.principal,
+            decision,
+            planned.shown,
+            names_policy=lab.settings.policy_arn_in_denials,
+            is_one_organization=share_an_organization(planned.check, call.principal, lab.iam),
+        )
 
 
 def _name_caller(context: Any, call: Call) -> None:

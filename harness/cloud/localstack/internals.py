@@ -10,6 +10,7 @@ import importlib
 import io
 import itertools
 import json
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -384,6 +385,61 @@ def s3_has_object(bucket: str, key: str) -> bool:
     found = s3_bucket(bucket)
     stored = found.objects.get(key) if found else None
     return stored is not None and not isinstance(stored, _from("localstack.services.s3.models", "S3DeleteMarker"))
+
+
+def s3_object_tags(bucket: str, key: str, version: str) -> dict[str, str]:
+    """Return the tags of an object, or of a version of it; empty when it is not there."""
+    found = s3_bucket(bucket)
+    if found is None:
+        return {}
+    try:
+        stored = found.get_object(key=key, version_id=version or None)
+    except _from("localstack.aws.api", "ServiceException"):
+        return {}
+    store = _from("localstack.services.s3.models", "s3_stores")[found.bucket_account_id][found.bucket_region]
+    identifier = _from("localstack.services.s3.utils", "get_unique_key_id")(bucket, key, stored.version_id)
+    return {str(name): str(value) for name, value in store.tags.get_tags(identifier).items()}
+
+
+def dynamodb_key_schema(account: str, region: str, table: str, index: str) -> list[Mapping[str, str]]:
+    """Return the key schema of moto's table or of an index of it; empty without it."""
+    found = _from("moto.dynamodb.models", "dynamodb_backends")[account][region].tables.get(table)
+    if found is None or not index:
+        return list(found.schema) if found else []
+    indexes = [*found.indexes, *found.global_indexes]
+    return next((list(one.schema) for one in indexes if one.name == index), [])
+
+
+def dynamodb_tags(account: str, region: str, table: str) -> dict[str, str]:
+    """Return the tags of moto's table; empty without it."""
+    found = _from("moto.dynamodb.models", "dynamodb_backends")[account][region].tables.get(table)
+    return {str(tag["Key"]): str(tag["Value"]) for tag in found.tags} if found else {}
+
+
+def kms_tags(account: str, region: str, arn: str) -> dict[str, str]:
+    """Return the tags of the key with this ARN."""
+    store = _from("localstack.services.kms.models", "kms_stores")[account][region]
+    return {str(name): str(value) for name, value in store.tags.get_tags(arn).items()}
+
+
+def kms_key(account: str, region: str, named: str, ciphertext: bytes) -> tuple[str, str] | None:
+    """Return ARN and policy of the key with this id, alias or ARN of either, else of a ciphertext's key."""
+    if named.startswith("arn:"):
+        if named.count(":") != 5:
+            return None
+        _, _, _, region, account, named = named.split(":")
+        named = named.removeprefix("key/")
+    if not named and ciphertext:
+        try:
+            named = _from("localstack.services.kms.models", "deserialize_ciphertext_blob")(ciphertext).key_id
+        except (ValueError, struct.error):
+            return None
+    store = _from("localstack.services.kms.models", "kms_stores")[account][region]
+    if named.startswith("alias/"):
+        alias = store.aliases.get(named)
+        named = alias.metadata["TargetKeyId"] if alias else ""
+    key = store.keys.get(named)
+    return (str(key.metadata["Arn"]), str(key.policy)) if key else None
 
 
 def secrets(account: str, region: str) -> Iterator[Any]:

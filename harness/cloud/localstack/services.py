@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.cloud.actions.dynamodb import DYNAMODB_OPERATIONS
 from harness.cloud.cloudtrail import Failure
 from harness.cloud.eks import Scope
 from harness.cloud.eks.validation import POD_IDENTITY_SERVICE
@@ -18,7 +19,7 @@ from harness.cloud.sts import AssumedRole, AssumeRoleRequest, assume_role, calle
 from harness.cloud.sts_sessions import access_key_account, session_token
 from harness.cloud.web_identity import assume_role_with_web_identity
 
-__all__ = ["cloudtrail", "eks", "eks_auth", "sts"]
+__all__ = ["cloudtrail", "dynamodb", "eks", "eks_auth", "sts"]
 
 Request = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -102,6 +103,11 @@ def _lookup_events(context: Any, request: Request) -> Result:
 
 
 cloudtrail = internals.provider("cloudtrail", "default", lambda: {"LookupEvents": _lookup_events})
+
+
+# --- DynamoDB -------------------------------------------------------------------------------------------------------
+
+dynamodb = internals.provider("dynamodb", "podid", lambda: dict.fromkeys(DYNAMODB_OPERATIONS, internals.call_moto))
 
 
 # --- STS ------------------------------------------------------------------------------------------------------------
