@@ -56,6 +56,7 @@ def access_denied(
     *,
     names_policy: bool = False,
     is_one_organization: bool = False,
+    encoded: str = "",
 ) -> Refusal:
     """Return the refusal that AWS would send for a denial.
 
@@ -67,6 +68,7 @@ def access_denied(
         resource_shown: Name of the resource where it is not the ARN: the SecretId as the caller wrote it.
         names_policy: Whether an explicit denial within the account tells the ARN of its policy (IAM-MSG-06).
         is_one_organization: Whether the accounts of caller and resource belong to one organization.
+        encoded: EC2: what may be decoded about a denial on a resource; empty for none.
 
     Returns:
         Code, text and status. The text discloses no more than section 14 says (IAM-MSG-08).
@@ -80,6 +82,7 @@ def access_denied(
         text += f": {decision.policy}" if decision.policy.startswith("arn:") else ""
     if service == "ec2":
         text = f"You are not authorized to perform this operation. {text}"
+        text += f". Encoded authorization failure message: {encoded}" if encoded else ""
     return Refusal(form.code, text, form.status)
 
 

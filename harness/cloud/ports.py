@@ -73,7 +73,10 @@ class Credential:
     session_name: str = ""
     chained: bool = False
     origin: str = "assume-role"
-    """``assume-role``, ``web-identity``, ``pod-identity``, ``session-token``, ``imds``, ``bootstrap``, ``iam-user``."""
+    """``assume-role``, ``web-identity``, ``pod-identity``, ``session-token``, ``federation-token``, ``imds``,
+    ``bootstrap``, ``iam-user``; ``simulated`` for one that nobody can use."""
+    issuer: str = ""
+    """ARN of the user or root that made a federated user."""
     federated_provider: str = ""
     """ARN of the OIDC provider behind a web identity's session."""
 

@@ -34,6 +34,8 @@ _NEED_CONSENT = {
     "sts:tagsession",
 }
 """Actions on a role that nobody may do without its trust policy's consent (IAM-EVAL-05)."""
+_FEDERATED = ":federated-user/"
+"""A federated user is tagged when it is made, without anybody else's consent."""
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _ROOTS_BUCKET_POLICY = {"s3:deletebucketpolicy", "s3:getbucketpolicy", "s3:putbucketpolicy"}
 _SIDES: Mapping[PrincipalKind, Side] = {
@@ -97,7 +99,8 @@ class _Evaluation:
         self._context = context.with_check(check.context, "" if resource == "*" else owner or principal.account)
         self._caller = context.caller
         self._has_boundary = bool(policies.boundaries)
-        self._consenting: Layer = "trust" if policies.trust or action in _NEED_CONSENT else "resource"
+        is_on_role = action in _NEED_CONSENT and _FEDERATED not in resource
+        self._consenting: Layer = "trust" if policies.trust or is_on_role else "resource"
         if principal.kind == "web-identity":
             self._caller = Caller.of(principal, provider=_trusted_provider(owner, self._context))
         elif action in _ROOTS_BUCKET_POLICY and side == "root" and not self._is_cross_account:

@@ -103,6 +103,31 @@ class Control:
         """
         self._call("POST", "faults", {"faults": list(faults)})
 
+    def simulate(
+        self,
+        principal: str,
+        service: str,
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        region: str,
+        tags: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return what would be decided about a call, and why, without making it.
+
+        Args:
+            principal: ARN of a user, role, role session or root.
+            service: As SDKs name it.
+            operation: Its operation.
+            parameters: The operation's members.
+            region: Region that is called.
+            tags: Session tags, for a role.
+            context: Further condition keys of the call.
+        """
+        asked = {"principal": principal, "service": service, "operation": operation, "parameters": parameters}
+        return self._call("POST", "simulate", {**asked, "region": region, "tags": tags or {}, "context": context or {}})
+
     def set_organization(
         self,
         account: str,

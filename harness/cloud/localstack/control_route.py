@@ -19,6 +19,7 @@ from harness.cloud.localstack import internals
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.kubernetes import ApiAccess
 from harness.cloud.localstack.load_balancing import snapshot
+from harness.cloud.localstack.simulation import simulate
 from harness.cloud.ports import NamedPolicy, Organization, Refusal
 from harness.cloud.sigv4 import RawRequest
 
@@ -72,9 +73,8 @@ class ControlRoute:
                 data = {"address": self._add_node(_body(raw)).address}
             case "POST", "faults" | "organization":
                 self._arrange(path, _body(raw))
-            case "POST", "load-balancing":
-                self._emulator.targets.report(members(_body(raw).get("health")))
-                data = snapshot(self._emulator)
+            case "POST", "load-balancing" | "simulate":
+                data = self._ask(path, _body(raw))
             case "POST", "reset":
                 self._emulator.reset()
             case "POST", "clock":
@@ -85,6 +85,12 @@ class ControlRoute:
             case _:
                 return 404, {"message": f"there is no {raw.method} {path}"}
         return 200, data
+
+    def _ask(self, what: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if what == "simulate":
+            return simulate(self._emulator, body)
+        self._emulator.targets.report(members(body.get("health")))
+        return snapshot(self._emulator)
 
     def _arrange(self, what: str, body: Mapping[str, Any]) -> None:
         if what == "faults":

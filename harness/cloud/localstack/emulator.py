@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
+from harness.cloud.authorization_messages import AuthorizationMessages
 from harness.cloud.cloudtrail import CloudTrail
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.eks import ClusterError, Eks, EksSettings
@@ -127,6 +128,7 @@ class Emulator:
         self.cloudtrail = CloudTrail(
             self.clock, self.ids, delay=settings.event_delay, lookups_per_second=settings.lookups_per_second
         )
+        self.messages = AuthorizationMessages(self.ids)
         self.journal = Journal()
         self.faults = Faults()
         self.nodes: dict[str, ImdsNode] = {}

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan, with_stored_tags
+from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
+from harness.cloud.authorization_messages import denial_message
 from harness.cloud.cloudtrail import is_read_only
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
 from harness.cloud.faults import Target
-from harness.cloud.iam import CallContext, authorize, keys_asked
-from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
+from harness.cloud.iam import CallContext, ContextValue, PolicySet
+from harness.cloud.judging import Judged, judge
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.partial_denials import leave_out
-from harness.cloud.organizations import in_organizations, share_an_organization
+from harness.cloud.organizations import share_an_organization
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
 from harness.cloud.sts import caller_policies
@@ -105,10 +105,10 @@ class Gate:
         context = CallContext(call.principal, caller_context(call))
         call.batch = [planned.key for planned in wanted.checks if planned.key is not None]
         for planned in wanted.checks:
-            decision = self._ask(call, planned, policies, context)
-            if decision.allowed:
+            judged = self._ask(call, planned, policies, context)
+            if judged.decision.allowed:
                 continue
-            refusal = self._refusal(call, decision, planned)
+            refusal = self._refusal(call, judged, planned, context)
             if planned.key is None:
                 raise refusal
             call.denied_keys.append((planned, refusal.message))
@@ -119,33 +119,33 @@ class Gate:
         if listing is None or internals.s3_has_object(str(parameters.get("Bucket")), str(parameters.get("Key"))):
             return
         context = CallContext(call.principal, caller_context(call))
-        decision = self._ask(call, listing, caller_policies(call.credential, self._emulator.iam), context)
-        if not decision.allowed:
-            raise self._refusal(call, decision, listing)
+        judged = self._ask(call, listing, caller_policies(call.credential, self._emulator.iam), context)
+        if not judged.decision.allowed:
+            raise self._refusal(call, judged, listing, context)
 
-    def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
+    def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Judged:
         lab = self._emulator
-        if planned.resource_policy:
-            policies = replace(policies, resource=planned.resource_policy)
-        check = planned.check
-        if planned.stored_tags:
-            check = with_stored_tags(planned, keys_asked(policies, call.principal, check), lab.resources)
-        check, policies = in_organizations(check, call.principal, policies, lab.iam)
-        decision = authorize(EvaluationRequest(check, call.principal, policies, context))
-        call.entry.decisions.append(decision.as_data())
-        if decision.fault:
-            LOG.error("undecidable, therefore denied: %s", decision.fault)
-        return decision
+        judged = judge(planned, call.principal, policies, context, iam=lab.iam, resources=lab.resources)
+        call.entry.decisions.append(judged.decision.as_data())
+        if judged.decision.fault:
+            LOG.error("undecidable, therefore denied: %s", judged.decision.fault)
+        return judged
 
-    def _refusal(self, call: Call, decision: Decision, planned: PlannedCheck) -> Refusal:
-        lab = self._emulator
+    def _refusal(self, call: Call, judged: Judged, planned: PlannedCheck, context: CallContext) -> Refusal:
+        lab, (request, decision) = self._emulator, judged
+        encoded = ""
+        if call.service == "ec2" and request.check.resource != "*":
+            keys = context.with_check(request.check.context, request.check.resource_account)
+            message = denial_message(call.principal, request.check, decision, keys)
+            encoded = lab.messages.encode(message, call.principal.account)
         return access_denied(
             call.service,
             call.principal,
             decision,
             planned.shown,
             names_policy=lab.settings.policy_arn_in_denials,
-            is_one_organization=share_an_organization(planned.check, call.principal, lab.iam),
+            is_one_organization=share_an_organization(request.check, call.principal, lab.iam),
+            encoded=encoded,
         )
 
 

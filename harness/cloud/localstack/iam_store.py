@@ -110,6 +110,14 @@ class StoredIam:
             return None
         return _user_policies(backend, user)
 
+    def user(self, arn: str) -> Principal | None:
+        """Return the user with exactly this ARN."""
+        found = _ARN.fullmatch(arn)
+        user = internals.iam_backend(found["account"]).users.get(found["name"]) if found else None
+        if found is None or user is None or user.arn != arn:
+            return None
+        return _user(user, found["account"])
+
     def organization(self, account: str) -> Organization | None:
         """Return what an account's organization says about it; by default there is none."""
         return self.organizations.get(account)
@@ -181,9 +189,7 @@ class AccessKeys:
         if owner is None or account is None:
             return None
         user, key = owner
-        principal = Principal(
-            kind="user", arn=str(user.arn), account=account, user_id=str(user.id), tags=_tags(user.tags)
-        )
+        principal = _user(user, account)
         return Credential(
             access_key_id=access_key_id,
             secret_access_key=str(key.secret_access_key),
@@ -197,6 +203,10 @@ class AccessKeys:
     def add(self, credential: Credential) -> None:
         """Register a new credential."""
         self._registry.add(credential)
+
+
+def _user(user: Any, account: str) -> Principal:
+    return Principal(kind="user", arn=str(user.arn), account=account, user_id=str(user.id), tags=_tags(user.tags))
 
 
 def _user_policies(backend: Any, user: Any) -> tuple[NamedPolicy, ...]:
