@@ -2,77 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from harness.cloud.actions import Bucket, Key, ParsedCall, Plan, plan, with_stored_tags
+from harness.cloud.actions import ParsedCall, Plan, plan, with_stored_tags
 from harness.cloud.ports import NamedPolicy, Principal
+from harness.subject.stored_resources import EVERY_TAG, STORED, Stored
 
 ACCOUNT = "123456789012"
 CLUSTER = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/pod-identity-lab"
-KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1234"
 CALLER = Principal("user", f"arn:aws:iam::{ACCOUNT}:user/ops/ana", ACCOUNT, "AIDA")
-EVERY_TAG = tuple(
-    f"{service}:{kind}tag/x"
-    for service in ("aws", "ec2", "elasticloadbalancing", "iam", "s3", "secretsmanager", "ssm")
-    for kind in ("resource", "existingobject")
-)
-"""Keys of policies that look at every kind of stored tag."""
 ANONYMOUS = Principal("anonymous", "", "", "")
-
-
-@dataclass
-class Stored:
-    """Stored resources."""
-
-    buckets: dict[str, Bucket] = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
-    stored_tags: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def bucket(self, name: str) -> Bucket | None:
-        return self.buckets.get(name)
-
-    def iam_path(self, account: str, kind: str, name: str) -> str:
-        assert account == ACCOUNT
-        return self.paths.get(f"{kind}/{name}", "/")
-
-    def secret(self, account: str, region: str, secret_id: str) -> str | None:
-        assert (account, region) == (ACCOUNT, "eu-west-1")
-        return self.secrets.get(secret_id)
-
-    def secret_policy(self, arn: str) -> NamedPolicy | None:
-        return NamedPolicy(arn, "{}") if arn in self.secrets.values() else None
-
-    def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        assert (account, region, filters) == (ACCOUNT, "eu-west-1", [{"Key": "name", "Values": ["demo/"]}])
-        return list(self.secrets)
-
-    def tags(self, arn: str, version: str = "") -> Mapping[str, str]:
-        return self.stored_tags.get(f"{arn}@{version}" if version else arn, {})
-
-    def partition_key(self, arn: str) -> str:
-        return {"notes": "tenant", "by-day": "day"}.get(arn.rpartition("/")[2], "")
-
-    def kms_key(self, account: str, region: str, named: str, ciphertext: bytes) -> Key | None:
-        assert (account, region) == (ACCOUNT, "eu-west-1")
-        is_known = named in {KEY, "alias/app", "1234"} or (not named and ciphertext == b"by 1234")
-        return Key(KEY, NamedPolicy("key policy", "{}")) if is_known else None
-
-    def addon_arn(self, cluster_arn: str, name: str) -> str:
-        return f"{cluster_arn.replace(':cluster/', ':addon/')}/{name}/*"
-
-
-NOTES = Bucket("notes", ACCOUNT, NamedPolicy("arn:aws:s3:::notes", "{}"))
-STORED = Stored(
-    buckets={"notes": NOTES, "src": Bucket("src", "987654321098", None)},
-    paths={"role/reader": "/team/"},
-    secrets={"demo/app-config": f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:demo/app-config-Qm3vXa"},
-    stored_tags={CLUSTER: {"env": "lab"}},
-)
 
 
 def planned(service: str, operation: str, caller: Principal = CALLER, **parameters: Any) -> Plan | None:
@@ -155,7 +96,7 @@ def test_bucket_brings_its_owner_and_policy() -> None:
     found = planned("s3", "GetObject", Bucket="notes", Key="k")
 
     assert found is not None
-    assert found.checks[0].resource_policy == NOTES.policy
+    assert found.checks[0].resource_policy == STORED.buckets["notes"].policy
     assert found.checks[0].check.resource_account == ACCOUNT
     assert found.if_object_is_missing is not None
     assert found.if_object_is_missing.check.action == "s3:ListBucket"

@@ -29,7 +29,7 @@ from harness.cloud.actions.secretsmanager import plan_secretsmanager
 from harness.cloud.actions.ssm import plan_ssm
 from harness.cloud.iam.model import ContextValue
 
-__all__ = ["Bucket", "Key", "ParsedCall", "Plan", "PlannedCheck", "Resources", "plan", "with_stored_tags"]
+__all__ = ["SERVICES", "Bucket", "Key", "ParsedCall", "Plan", "PlannedCheck", "Resources", "plan", "with_stored_tags"]
 
 
 def _plan_sts(call: ParsedCall, _: Resources) -> Plan | None:
@@ -72,6 +72,8 @@ _PLANS: Mapping[str, Callable[[ParsedCall, Resources], Plan | None]] = {
     "waf-regional": plan_web_acl,
     "wafv2": plan_web_acl,
 }
+SERVICES = tuple(_PLANS)
+"""Services that are mapped, as SDKs name them."""
 
 
 def plan(call: ParsedCall, resources: Resources) -> Plan | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,13 +30,17 @@ _ON_GROUP = {
     "RevokeSecurityGroupIngress",
 }
 _ON_ANYTHING = {"GetCoipPoolUsage"}
+_OF_ONE = re.compile(
+    r"Describe(?!Account).*Attribute|DescribeClientVpn(?!Endpoints).*|Describe(Spot)?Fleet.+(History|Instances)"
+)
+"""Operations that begin as those about everything, but are about one resource."""
 
 
-def plan_ec2(call: ParsedCall, _: Resources) -> Plan | None:
+def plan_ec2(call: ParsedCall, resources: Resources) -> Plan | None:
     """Return the checks of an EC2 call."""
     operation = call.operation
     region: dict[str, ContextValue] = {"ec2:Region": call.region}
-    if operation.startswith("Describe") or operation in _ON_ANYTHING:
+    if operation in _ON_ANYTHING or (operation.startswith("Describe") and not _OF_ONE.fullmatch(operation)):
         return Plan((planned(call, "*", context=region),))
     if operation == "GetSecurityGroupsForVpc":
         return Plan((_on(call, call.text("VpcId"), region),))
@@ -46,7 +51,7 @@ def plan_ec2(call: ParsedCall, _: Resources) -> Plan | None:
         named = [str(one) for one in entries(call.parameters.get("Resources"))]
         return Plan(tuple(_on(call, one, keys) for one in named)) if named else None
     if operation in _ON_GROUP:
-        return Plan(_on_group(call, region))
+        return Plan(_on_group(call, resources, region))
     return None
 
 
@@ -72,9 +77,13 @@ def _create_group(call: ParsedCall, region: Mapping[str, ContextValue]) -> tuple
     return tuple(checks)
 
 
-def _on_group(call: ParsedCall, region: Mapping[str, ContextValue]) -> tuple[PlannedCheck, ...]:
+def _on_group(call: ParsedCall, resources: Resources, region: Mapping[str, ContextValue]) -> tuple[PlannedCheck, ...]:
     # A group of a VPC may be called by its name only in the default one; policies see what AWS looked up.
-    checks = [_on(call, call.text("GroupId") or call.text("GroupName"), region)]
+    name = call.text("GroupId") or call.text("GroupName")
+    keys: dict[str, ContextValue] = {**region}
+    if vpc := resources.vpc_of(call.arn("ec2", f"security-group/{name}")):
+        keys["ec2:Vpc"] = call.arn("ec2", f"vpc/{vpc}")
+    checks = [_on(call, name, keys)]
     if tags := _inline_tags(call, "security-group-rule").context():
         context: dict[str, ContextValue] = {**region, **tags, "ec2:CreateAction": call.operation}
         rule = call.arn("ec2", "security-group-rule/*")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.cloud.actions.model import ParsedCall, Plan, PlannedCheck, RequestTags, Resources, planned
+from harness.cloud.documents import entries, members
 from harness.cloud.iam.model import Check, ContextValue
 
 # Operation → member that names the cluster.
@@ -57,12 +58,11 @@ def plan_eks_auth(call: ParsedCall, _: Resources) -> Plan | None:
 
 
 def _passed_roles(call: ParsedCall, cluster: str) -> tuple[PlannedCheck, ...]:
-    """Return ``iam:PassRole`` for the role of an association; the target role is not passed but assumed."""
-    role = call.text("roleArn")
-    if not role:
-        return ()
+    """Return ``iam:PassRole`` for the role of each association; target roles are not passed but assumed."""
+    own = [members(one).get("roleArn") for one in entries(call.parameters.get("podIdentityAssociations"))]
     context: Mapping[str, ContextValue] = {
         "iam:PassedToService": "pods.eks.amazonaws.com",
         "iam:AssociatedResourceArn": cluster,
     }
-    return (PlannedCheck(Check("iam:PassRole", role, context=context)),)
+    roles = (str(role) for role in (call.text("roleArn"), *own) if role)
+    return tuple(PlannedCheck(Check("iam:PassRole", role, context=context)) for role in roles)

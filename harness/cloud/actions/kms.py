@@ -73,7 +73,7 @@ def _on_key(call: ParsedCall, resources: Resources, named: str) -> PlannedCheck:
         arn = named if named.startswith("arn:") else call.arn("kms", f"key/{named}")
         raise Refusal("NotFoundException", f"Key '{arn}' does not exist", 400)
     context = _keys(call)
-    if named.startswith("alias/") or ":alias/" in named:
+    if call.operation not in _ON_ALIAS and (named.startswith("alias/") or ":alias/" in named):
         context["kms:RequestAlias"] = named.rpartition(":")[2]
     check = planned(call, key.arn, context=context, tags=())
     # Without its consent nobody gets at a key (IAM-EVAL-05).

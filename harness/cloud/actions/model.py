@@ -89,6 +89,10 @@ class Resources(Protocol):
         """Return the stored tags of a resource, or of a version of it; empty without such a resource."""
         ...
 
+    def vpc_of(self, group_arn: str) -> str:
+        """Return the id of the VPC of a security group; empty when it is not there."""
+        ...
+
     def partition_key(self, arn: str) -> str:
         """Return the name of the partition key of a DynamoDB table or index; empty when it is not there."""
         ...
@@ -152,7 +156,7 @@ def planned(
         context: Keys of the check.
         tags: Names under which policies see the resource's stored tags, beside ``aws:ResourceTag/``; None: not at all.
     """
-    check = Check(action or f"{call.service}:{call.operation}", resource, context=context or {})
+    check = Check(action or f"{call.service}:{call.operation}", resource, context=dict(context or {}))
     if tags is None or resource == "*":
         return PlannedCheck(check)
     return PlannedCheck(check, stored_tags=StoredTags(("aws:ResourceTag/", *tags)))

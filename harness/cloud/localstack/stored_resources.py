@@ -78,7 +78,8 @@ class StoredResources:
         if service == "eks":
             stored = self._eks.tags_of(arn) or {}
         elif service == "iam":
-            stored = role.tags if (role := self._iam.role(arn)) else {}
+            entity = self._iam.role(arn) or self._iam.user(arn)
+            stored = entity.tags if entity else {}
         elif service == "s3":
             bucket, _, key = resource.partition("/")
             stored = internals.s3_object_tags(bucket, key, version)
@@ -88,6 +89,13 @@ class StoredResources:
         elif service in _TAGS:
             stored = _TAGS[service](account, region, arn)
         return {str(key): str(value) for key, value in dict(stored).items()}
+
+    def vpc_of(self, group_arn: str) -> str:
+        """Return the id of the VPC of a security group; empty when it is not there."""
+        _, _, _, region, account, resource = group_arn.split(":", 5)
+        groups = internals.ec2_backend(account, region).groups
+        group_id = resource.rpartition("/")[2]
+        return next((str(vpc) for vpc, of_vpc in groups.items() if vpc and group_id in of_vpc), "")
 
     def partition_key(self, arn: str) -> str:
         """Return the name of the partition key of a DynamoDB table or index; empty when it is not there."""
