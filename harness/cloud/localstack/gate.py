@@ -73,20 +73,28 @@ class Gate:
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
-        check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
+        if call.body_follows:
+            chain.respond(100)
+            return
         self._check_missing_object(call, wanted, parameters)
-        if call.service == "ec2":
-            if parameters.get("DryRun"):
-                raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-            self._emulator.network.before(parsed)
-        if call.service == "iam" and not is_read_only(operation):
-            self._emulator.iam.before_change(call.principal.account)
+        self._prepare(parsed)
         if call.denied_keys:
             leave_out(chain, context, call, response)
 
+    def _prepare(self, call: ParsedCall) -> None:
+        """Check what else AWS checks of a call that is allowed, and make ready for what it will do."""
+        check_policy_write(call.service, call.operation, call.parameters, call.account, self._emulator.iam)
+        if call.service == "ec2":
+            if call.parameters.get("DryRun"):
+                raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+            self._emulator.network.before(call)
+        if call.service == "iam" and not is_read_only(call.operation):
+            self._emulator.iam.before_change(call.account)
+
     def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
         """Do to the call what the lab was told to do to calls like it."""
-        if not self._emulator.faults:
+        # What befalls a call that waits with its body befalls it when that is there.
+        if not self._emulator.faults or call.body_follows:
             return
         target = Target.of(parsed.service, parsed.operation, call.principal.arn, parsed.parameters)
         fault = self._emulator.faults.take(target)

@@ -99,7 +99,13 @@ class Guard:
             peer=internals.peer_of(context.request),
             user_agent=header("user-agent"),
         )
-        return Call(raw=raw, entry=entry, at=now, is_tls=internals.is_tls(context.request))
+        return Call(
+            raw=raw,
+            entry=entry,
+            at=now,
+            is_tls=internals.is_tls(context.request),
+            body_follows=internals.body_follows(context.request),
+        )
 
     # --- who calls --------------------------------------------------------------------------------------------------
 
@@ -115,6 +121,7 @@ class Guard:
                 self._emulator.clock,
                 service=signing_name,
                 region=address.region or None,
+                body_follows=call.body_follows,
             )
         except Refusal as refusal:
             # Not its further members: S3 shows the caller the whole calculation, token included (IAM-SIG-12).
@@ -140,7 +147,8 @@ class Guard:
         if api_name(signing_name) is None:
             raise Refusal("NotImplemented", f'The lab does not emulate service "{signing_name}".', 501)
         _refuse_other_than_objects(call.service, authenticated.body)
-        self._forward_body(context.request, call, authenticated)
+        if not call.body_follows:
+            self._forward_body(context.request, call, authenticated)
         query, headers = unsigned_query(call.raw) if call.form == "presigned" else (None, ())
         internals.forget_signature(context.request, query)
         for name, value in headers:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from harness.cloud.ports import Refusal
 from harness.cloud.sigv4 import RawRequest
@@ -25,6 +25,8 @@ Context = Any
 """localstack.aws.api.RequestContext"""
 Handler = Callable[[Any, Context, Any], None]
 _TRANSPORT = "podid.transport"
+_BODY_FOLLOWS = "podid.body-follows"
+_REFUSED = "podid.refused"
 CALL = "podid_call"
 """Attribute of the context that carries our own state."""
 
@@ -73,6 +75,7 @@ def listen_on_given_addresses() -> None:
     server.register = _register
     serving: Any = importlib.import_module("rolo.serving.twisted")
     serving.update_wsgi_environment = _keeping_transport(serving.update_wsgi_environment)
+    serving.HeaderPreservingHTTPChannel._send100Continue = _decide_before_the_body  # noqa: SLF001 - the one place
 
 
 def _keeping_transport(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -81,6 +84,73 @@ def _keeping_transport(original: Callable[[Any, Any], None]) -> Callable[[Any, A
         environ[_TRANSPORT] = request.transport
 
     return update
+
+
+def _decide_before_the_body(channel: Any) -> None:
+    """Ask for the body that a client waits with, unless the head alone is refused already (IAM-SIG-32).
+
+    As shipped, every body is asked for. Only the head of an upload to S3 says what is signed and wanted.
+    """
+    request, method, uri = channel.requests[-1], bytes(channel._command), bytes(channel._path)  # noqa: SLF001
+    if method != b"PUT" or not request.requestHeaders.hasHeader("x-amz-content-sha256"):
+        channel.transport.write(_CONTINUE)
+        return
+    environ = _head(request, method.decode("latin-1"), uri.decode("latin-1"))
+    deferred = _from("twisted.internet.threads", "deferToThread")(_answer_to_head, environ)
+
+    def tell(answer: bytes) -> None:
+        # A client that did not wait after all is answered when its body is there.
+        if channel.transport is None or request.clientproto == channel._version:  # noqa: SLF001
+            return
+        channel.transport.write(answer)
+        if answer != _CONTINUE:
+            channel.transport.loseConnection()
+
+    deferred.addCallback(tell)
+
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _head(request: Any, method: str, uri: str) -> dict[str, Any]:
+    """Return the environment of a request of which only the head is there."""
+    path, _, query = uri.partition("?")
+    raw = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    return {
+        _BODY_FOLLOWS: True,
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query,
+        "RAW_URI": uri,
+        "REQUEST_URI": uri,
+        "REMOTE_ADDR": request.getClientAddress().host,
+        "SERVER_NAME": request.getRequestHostname().decode("latin-1"),
+        "SERVER_PORT": str(request.getHost().port),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "CONTENT_LENGTH": "0",
+        "rolo.headers": raw,
+        "wsgi.url_scheme": "https" if request.isSecure() else "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": io.BytesIO(),
+        **{f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}": value.decode("latin-1") for name, value in raw},
+    }
+
+
+def _answer_to_head(environ: dict[str, Any]) -> bytes:
+    """Return what a waiting client is told: to go on, or why it need not."""
+    lines: list[str] = []
+
+    def start(status: str, headers: Sequence[tuple[str, str]], _: Any = None) -> None:
+        kept = [(name, value) for name, value in headers if name.lower() != "connection"]
+        lines.extend([f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in kept), "Connection: close"])
+
+    gateway = _from("rolo.gateway.wsgi", "WsgiGateway")(_runtime().components.gateway)
+    body = b"".join(gateway(environ, start))
+    if _REFUSED not in environ:
+        return _CONTINUE
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def keep_objects_in(directory: Path) -> None:
@@ -230,6 +300,16 @@ def drop_connection(request: Any) -> None:
     reactor.callFromThread(request.environ[_TRANSPORT].abortConnection)
 
 
+def body_follows(request: Any) -> bool:
+    """Tell whether this is the head of a request whose client waits with the body (IAM-SIG-32)."""
+    return _BODY_FOLLOWS in request.environ
+
+
+def was_refused(request: Any) -> bool:
+    """Tell whether guard or gate refused a request."""
+    return _REFUSED in request.environ
+
+
 def is_tls(request: Any) -> bool:
     """Tell whether a request came over TLS."""
     return request.environ.get("wsgi.url_scheme") == "https"
@@ -287,6 +367,7 @@ def refused(context: Context, refusal: Refusal) -> Exception:
         refusal.code, refusal.message, refusal.status, sender_fault=refusal.status < 500
     )
     error.podid_fields = refusal.fields
+    context.request.environ[_REFUSED] = True
     return error
 
 
