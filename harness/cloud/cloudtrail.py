@@ -48,6 +48,12 @@ _SECRET_MEMBERS = {
 }
 _NO_SECRETS = {"nexttoken", "clientrequesttoken"}
 _READING = ("Get", "List", "Describe", "Lookup", "Head", "BatchGet", "Search", "AssumeRole", "Decode")
+_DYNAMODB_DATA = frozenset(f"{verb}Item" for verb in ("BatchGet", "BatchWrite", "Delete", "Get", "Put", "Update")) | {
+    "Query",
+    "Scan",
+    "TransactGetItems",
+    "TransactWriteItems",
+}
 _S3_DATA = {"ListObjects", "ListObjectsV2", "ListObjectVersions", "ListMultipartUploads", "DeleteObjects"}
 
 
@@ -529,6 +535,8 @@ def is_read_only(operation: str) -> bool:
 
 def is_data_event(service: str, operation: str, parameters: Mapping[str, Any]) -> bool:
     """Tell whether a call is a data event, which LookupEvents never shows (API-808)."""
+    if service == "dynamodb":
+        return operation in _DYNAMODB_DATA
     return service == "s3" and (operation in _S3_DATA or "Key" in parameters)
 
 

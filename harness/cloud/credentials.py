@@ -104,6 +104,11 @@ class CredentialRegistry:
         with self._lock:
             return self._by_key.get(access_key_id)
 
+    def latest_of(self, arn: str) -> Credential | None:
+        """Return the newest credential of the principal with this ARN."""
+        with self._lock:
+            return next((one for one in reversed(self._by_key.values()) if one.principal.arn == arn), None)
+
     def add(self, credential: Credential) -> None:
         """Register a new credential.
 

@@ -55,6 +55,8 @@ def access_denied(
     resource_shown: str | None = None,
     *,
     names_policy: bool = False,
+    is_one_organization: bool = False,
+    encoded: str = "",
 ) -> Refusal:
     """Return the refusal that AWS would send for a denial.
 
@@ -65,12 +67,14 @@ def access_denied(
         decision: The denial.
         resource_shown: Name of the resource where it is not the ARN: the SecretId as the caller wrote it.
         names_policy: Whether an explicit denial within the account tells the ARN of its policy (IAM-MSG-06).
+        is_one_organization: Whether the accounts of caller and resource belong to one organization.
+        encoded: EC2: what may be decoded about a denial on a resource; empty for none.
 
     Returns:
         Code, text and status. The text discloses no more than section 14 says (IAM-MSG-08).
     """
     form = _FORMS.get(service, _QUERY)
-    if service == "s3" and (principal.kind == "anonymous" or decision.cross_account):
+    if service == "s3" and (principal.kind == "anonymous" or (decision.cross_account and not is_one_organization)):
         # Strangers learn nothing (IAM-MSG-05).
         return Refusal(form.code, "Access Denied", form.status)
     text = _sentence(service, principal, decision, resource_shown)
@@ -78,6 +82,7 @@ def access_denied(
         text += f": {decision.policy}" if decision.policy.startswith("arn:") else ""
     if service == "ec2":
         text = f"You are not authorized to perform this operation. {text}"
+        text += f". Encoded authorization failure message: {encoded}" if encoded else ""
     return Refusal(form.code, text, form.status)
 
 

@@ -73,7 +73,10 @@ class Credential:
     session_name: str = ""
     chained: bool = False
     origin: str = "assume-role"
-    """``assume-role``, ``web-identity``, ``pod-identity``, ``session-token``, ``imds``, ``bootstrap``, ``iam-user``."""
+    """``assume-role``, ``web-identity``, ``pod-identity``, ``session-token``, ``federation-token``, ``imds``,
+    ``bootstrap``, ``iam-user``; ``simulated`` for one that nobody can use."""
+    issuer: str = ""
+    """ARN of the user or root that made a federated user."""
     federated_provider: str = ""
     """ARN of the OIDC provider behind a web identity's session."""
 
@@ -101,6 +104,20 @@ class Role:
     """A boundary whose document is gone has the document ``""``: it denies (IAM-EVAL-12)."""
     tags: Mapping[str, str]
     max_session_seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """What the organization of an account says about it."""
+
+    id: str
+    """``o-…``."""
+    paths: tuple[str, ...] = ()
+    """``o-…/r-…/ou-…/`` of the account."""
+    scp: tuple[tuple[NamedPolicy, ...], ...] = ()
+    """Service control policies, one tuple per level from the root down; none for the management account."""
+    rcp: tuple[tuple[NamedPolicy, ...], ...] = ()
+    """Resource control policies in the same way; every level allows everything besides."""
 
 
 class Clock(Protocol):
@@ -144,4 +161,8 @@ class IamStore(Protocol):
 
     def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
         """Return identity policies of a user and its groups, or None without such a user."""
+        ...
+
+    def organization(self, account: str) -> Organization | None:
+        """Return what an account's organization says about it, None for an account without one (IAM-EVAL-11)."""
         ...

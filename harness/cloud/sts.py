@@ -7,7 +7,7 @@ about it. Nothing is registered here: the caller adds the credential it hands ou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from harness.cloud.credentials import new_access_key_id, new_secret, new_session
 from harness.cloud.denials import access_denied
 from harness.cloud.iam import authorize
 from harness.cloud.iam.model import Check, ContextValue, EvaluationRequest, PolicySet
+from harness.cloud.organizations import in_organizations
 from harness.cloud.ports import Clock, Credential, IamStore, Ids, NamedPolicy, Principal, Refusal, Role
 from harness.cloud.session_tags import (
     PackingProfile,
@@ -26,7 +27,17 @@ from harness.cloud.session_tags import (
 )
 from harness.cloud.sts_request import AssumeRoleRequest, check_request, validation_error
 
-__all__ = ["AssumeRoleRequest", "AssumedRole", "assume_role", "caller_identity", "role_policies"]
+__all__ = [
+    "AssumeRoleRequest",
+    "AssumedRole",
+    "assume_role",
+    "caller_identity",
+    "caller_policies",
+    "own_context",
+    "questions",
+    "role_policies",
+    "session_policies",
+]
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +46,11 @@ _CHAINED_SECONDS = 3600
 _TRUSTS_NOBODY = (
     '{"Version":"2012-10-17","Statement":'
     '[{"Effect":"Allow","Principal":{"Service":"nobody.invalid"},"Action":"sts:AssumeRole"}]}'
+)
+
+_ROOTS_PERMISSIONS = NamedPolicy(
+    "permissions of root",
+    '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}',
 )
 
 
@@ -96,16 +112,21 @@ def assume_role(
     size = packed_size(attempt.session_tags, (*filter(None, [request.policy]), *request.policy_arns), packing)
     role = iam.role(request.role_arn) or _absent(request.role_arn)
     keys = {
-        **(_own_context(attempt.credential, clock) if context is None else context),
+        **(own_context(attempt.credential, clock) if context is None else context),
         **attempt.context(role, inherited_as_request_tags=inherited_as_request_tags),
         **({"aws:SourceArn": source_arn} if source_arn else {}),
         **({"aws:SourceAccount": source_account} if source_account else {}),
     }
-    _check_access(attempt, role, _caller_policies(caller, iam), keys)
+    _check_access(attempt, role, iam, keys)
     seconds = attempt.duration(role)
     return AssumedRole(
         credential=_new_credential(
-            attempt, role, seconds, _session_policies(request, managed_policy), ids=ids, clock=clock
+            attempt,
+            role,
+            seconds,
+            session_policies(request.policy, request.policy_arns, managed_policy),
+            ids=ids,
+            clock=clock,
         ),
         role=role,
         request=request,
@@ -130,12 +151,7 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     Returns:
         Identity, boundary and session policies; for a role that is gone, a boundary that allows nothing.
     """
-    documents = credential.session_policies
-    session = (
-        None
-        if documents is None
-        else tuple(NamedPolicy(f"session:{number}", text) for number, text in enumerate(documents, 1))
-    )
+    session = _named_session_policies(credential)
     role = iam.role(credential.principal.role_arn)
     if role is None or role.role_id != credential.principal.user_id.partition(":")[0]:
         # Absent identity policies are not enough: a resource policy that names the role's ARN needs none.
@@ -144,11 +160,25 @@ def role_policies(credential: Credential, iam: IamStore) -> PolicySet:
     return PolicySet(identity=role.identity_policies, boundaries=boundaries, session=session)
 
 
-def _caller_policies(caller: Credential | Principal, iam: IamStore) -> PolicySet:
-    if isinstance(caller, Principal):
+def _named_session_policies(credential: Credential) -> tuple[NamedPolicy, ...] | None:
+    """Return the session policies of a credential, None when it was issued without any."""
+    documents = credential.session_policies
+    if documents is None:
+        return None
+    return tuple(NamedPolicy(f"session:{number}", text) for number, text in enumerate(documents, 1))
+
+
+def caller_policies(caller: Credential | None, iam: IamStore) -> PolicySet:
+    """Return what the caller's own account says about it; nothing for services, strangers and root."""
+    if caller is None or caller.principal.kind == "root":
         return PolicySet()
     if caller.principal.kind == "role-session":
         return role_policies(caller, iam)
+    if caller.principal.kind == "federated-user":
+        # Without session policies nothing but a resource's own policy lets it in.
+        by_root = caller.issuer.endswith(":root")
+        identity = (_ROOTS_PERMISSIONS,) if by_root else iam.user_policies(caller.issuer) or ()
+        return PolicySet(identity=identity, session=_named_session_policies(caller) or ())
     return PolicySet(identity=iam.user_policies(caller.principal.arn) or ())
 
 
@@ -227,7 +257,7 @@ def _absent(arn: str) -> Role:
     return Role(arn, arn.rpartition("/")[2], "", arn.split(":")[4], _TRUSTS_NOBODY, (), None, {})
 
 
-def _own_context(credential: Credential | None, clock: Clock) -> dict[str, ContextValue]:
+def own_context(credential: Credential | None, clock: Clock) -> dict[str, ContextValue]:
     """Return the keys of a call that an AWS service makes inside AWS, for itself or with a session it holds."""
     now = clock.now()
     keys: dict[str, ContextValue] = {
@@ -243,15 +273,34 @@ def _own_context(credential: Credential | None, clock: Clock) -> dict[str, Conte
     return keys
 
 
-def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapping[str, ContextValue]) -> None:
-    """Ask both sides about every action; the first that is denied is named (IAM-STS-10 to IAM-STS-12)."""
-    policies = replace(policies, trust=NamedPolicy(role.arn, role.trust_policy))
+def questions(request: AssumeRoleRequest, caller: Credential, iam: IamStore, clock: Clock) -> list[EvaluationRequest]:
+    """Return what both sides would be asked if this caller assumed a role, in the order in which it is refused."""
+    attempt = _Attempt(request, caller)
+    role = iam.role(request.role_arn) or _absent(request.role_arn)
+    keys = {**own_context(caller, clock), **attempt.context(role, inherited_as_request_tags=False)}
+    return list(_questions(attempt, role, iam, keys))
+
+
+def _questions(
+    attempt: _Attempt, role: Role, iam: IamStore, keys: Mapping[str, ContextValue]
+) -> Iterator[EvaluationRequest]:
+    own = replace(caller_policies(attempt.credential, iam), trust=NamedPolicy(role.arn, role.trust_policy))
     for action in attempt.actions:
-        check = Check(action, role.arn, resource_account=role.account)
-        decision = authorize(EvaluationRequest(check, attempt.principal, policies, keys))
+        asked = Check(action, role.arn, resource_account=role.account)
+        check, policies = in_organizations(asked, attempt.principal, own, iam)
+        yield EvaluationRequest(check, attempt.principal, policies, keys)
+
+
+def _check_access(attempt: _Attempt, role: Role, iam: IamStore, keys: Mapping[str, ContextValue]) -> None:
+    """Ask both sides about every action; the first that is denied is named (IAM-STS-10 to IAM-STS-12)."""
+    for question in _questions(attempt, role, iam, keys):
+        decision = authorize(question)
         if decision.fault:
             LOG.error("undecidable, therefore denied: %s", decision.fault)
-        if action == "sts:SetSourceIdentity" and attempt.former_identity not in {"", attempt.source_identity}:
+        if question.check.action == "sts:SetSourceIdentity" and attempt.former_identity not in {
+            "",
+            attempt.source_identity,
+        }:
             # No policy can allow it: a source identity stays the same along the chain.
             decision = decision._replace(allowed=False, explicit=True, layer="trust")
         if not decision.allowed and attempt.principal.kind == "web-identity":
@@ -260,13 +309,18 @@ def _check_access(attempt: _Attempt, role: Role, policies: PolicySet, keys: Mapp
             raise access_denied("sts", attempt.principal, decision)
 
 
-def _session_policies(
-    request: AssumeRoleRequest, managed_policy: Callable[[str], str | None] | None
+def session_policies(
+    policy: str | None, policy_arns: Sequence[str], managed_policy: Callable[[str], str | None] | None
 ) -> tuple[str, ...] | None:
-    if request.policy is None and not request.policy_arns:
+    """Return the documents that a new session is limited by, None for a session without.
+
+    Raises:
+        Refusal: ``ValidationError`` for a managed policy that is not there.
+    """
+    if policy is None and not policy_arns:
         return None
-    documents = [] if request.policy is None else [request.policy]
-    for arn in request.policy_arns:
+    documents = [] if policy is None else [policy]
+    for arn in policy_arns:
         document = managed_policy(arn) if managed_policy else None
         if document is None:
             raise validation_error(f"{arn} is invalid")
@@ -275,7 +329,7 @@ def _session_policies(
 
 
 def _new_credential(
-    attempt: _Attempt, role: Role, seconds: int, session_policies: tuple[str, ...] | None, *, ids: Ids, clock: Clock
+    attempt: _Attempt, role: Role, seconds: int, documents: tuple[str, ...] | None, *, ids: Ids, clock: Clock
 ) -> Credential:
     request = attempt.request
     name = request.role_session_name or ""
@@ -298,7 +352,7 @@ def _new_credential(
         # Clients are told whole seconds.
         expires_at=(now + timedelta(seconds=seconds)).replace(microsecond=0),
         transitive_tags=transitive_tags(tags, request.transitive_tag_keys, attempt.inherited),
-        session_policies=session_policies,
+        session_policies=documents,
         source_identity=attempt.source_identity,
         session_name=name,
         chained=attempt.is_chained,

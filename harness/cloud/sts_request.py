@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.cloud.iam.validation import check_document
 from harness.cloud.ports import Refusal
 
-__all__ = ["AssumeRoleRequest", "check_request", "validation_error"]
+__all__ = ["AssumeRoleRequest", "FederationRequest", "check_federation", "check_request", "validation_error"]
 
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/(?:[\x21-\x7e]*/)?[\w+=,.@-]+", re.ASCII)
 _POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/[\x21-\x7e]+", re.ASCII)
@@ -38,26 +38,59 @@ class AssumeRoleRequest:
     """Managed policies that act as session policies."""
 
 
+@dataclass(frozen=True, slots=True)
+class FederationRequest:
+    """Parameters of GetFederationToken, as the caller sent them."""
+
+    name: str
+    duration_seconds: int | None = None
+    """None: 43,200 seconds."""
+    tags: tuple[tuple[str, str], ...] = ()
+    policy: str | None = None
+    policy_arns: tuple[str, ...] = ()
+
+
 def check_request(request: AssumeRoleRequest) -> None:
     """Check what can be checked without knowing role or caller.
 
     Raises:
         Refusal: ``ValidationError`` with every violated constraint, or ``MalformedPolicyDocument``.
     """
-    if violations := list(_violations(request)):
-        count = len(violations)
-        raise validation_error(
-            f"{count} validation error{'s' * (count > 1)} detected: {'; '.join(violations)}",
-        )
+    _refuse(_violations(request))
     role = _ROLE_ARN.fullmatch(request.role_arn)
     if not role:
         raise validation_error(f"{request.role_arn} is invalid")
-    for arn in request.policy_arns:
-        policy = _POLICY_ARN.fullmatch(arn)
-        if not policy or policy[1] not in {role[1], "aws"}:
+    _check_session_policies(request.policy, request.policy_arns, role[1])
+
+
+def check_federation(request: FederationRequest, account: str) -> None:
+    """Check what can be checked of GetFederationToken without knowing who calls.
+
+    Args:
+        request: The parameters.
+        account: The caller's.
+
+    Raises:
+        Refusal: As :func:`check_request`.
+    """
+    _refuse(_federation_violations(request))
+    _check_session_policies(request.policy, request.policy_arns, account)
+
+
+def _refuse(violations: Iterable[str]) -> None:
+    if found := list(violations):
+        raise validation_error(
+            f"{len(found)} validation error{'s' * (len(found) > 1)} detected: {'; '.join(found)}",
+        )
+
+
+def _check_session_policies(policy: str | None, arns: Iterable[str], account: str) -> None:
+    for arn in arns:
+        found = _POLICY_ARN.fullmatch(arn)
+        if not found or found[1] not in {account, "aws"}:
             raise validation_error(f"{arn} is invalid")
-    if request.policy is not None:
-        check_document(request.policy, "session")
+    if policy is not None:
+        check_document(policy, "session")
 
 
 def validation_error(message: str) -> Refusal:
@@ -98,6 +131,7 @@ def _is_tag_text(text: str) -> bool:
 
 _ARN = _Text(20, 2048)
 _NAME = _text(2, 64, r"[\w+=,.@-]*")
+_FEDERATED_NAME = _text(2, 32, r"[\w+=,.@-]*")
 _EXTERNAL_ID = _text(2, 1224, r"[\w+=,.@:\/-]*")
 _POLICY = _text(1, 2048, r"[\u0009\u000A\u000D\u0020-\u00FF]+")
 _TAG_KEY = _Text(1, 128, r"[\p{L}\p{Z}\p{N}_.:/=+\-@]+", _is_tag_text)
@@ -117,31 +151,45 @@ def _violations(request: AssumeRoleRequest) -> Iterator[str]:
         if value is not None:
             yield from rule.violations(path, value)
     if request.duration_seconds is not None:
-        yield from _duration_violations(request.duration_seconds)
-    yield from _list_violations("policyArns", request.policy_arns, _MAX_POLICY_ARNS)
-    for number, arn in enumerate(request.policy_arns[:_MAX_POLICY_ARNS], 1):
+        yield from _duration_violations(request.duration_seconds, 43_200)
+    yield from _policy_arn_violations(request.policy_arns)
+    yield from _tag_violations(request.tags)
+    yield from _list_violations("transitiveTagKeys", request.transitive_tag_keys, _MAX_TAGS)
+    for number, key in enumerate(request.transitive_tag_keys[:_MAX_TAGS], 1):
+        yield from _TAG_KEY.violations(f"transitiveTagKeys.{number}.member", key)
+
+
+def _federation_violations(request: FederationRequest) -> Iterator[str]:
+    yield from _FEDERATED_NAME.violations("name", request.name)
+    if request.policy is not None:
+        yield from _POLICY.violations("policy", request.policy)
+    if request.duration_seconds is not None:
+        yield from _duration_violations(request.duration_seconds, 129_600)
+    yield from _policy_arn_violations(request.policy_arns)
+    yield from _tag_violations(request.tags)
+
+
+def _policy_arn_violations(arns: Sequence[str]) -> Iterator[str]:
+    yield from _list_violations("policyArns", arns, _MAX_POLICY_ARNS)
+    for number, arn in enumerate(arns[:_MAX_POLICY_ARNS], 1):
         yield from _ARN.violations(f"policyArns.{number}.member.arn", arn)
-    yield from _tag_violations(request)
 
 
-def _duration_violations(seconds: int) -> Iterator[str]:
-    if seconds > 43200:
-        yield _violation("durationSeconds", seconds, "have value less than or equal to 43200")
+def _duration_violations(seconds: int, longest: int) -> Iterator[str]:
+    if seconds > longest:
+        yield _violation("durationSeconds", seconds, f"have value less than or equal to {longest}")
     if seconds < 900:
         yield _violation("durationSeconds", seconds, "have value greater than or equal to 900")
 
 
-def _tag_violations(request: AssumeRoleRequest) -> Iterator[str]:
-    yield from _list_violations("tags", [key for key, _ in request.tags], _MAX_TAGS)
-    for number, (key, value) in enumerate(request.tags[:_MAX_TAGS], 1):
+def _tag_violations(tags: Sequence[tuple[str, str]]) -> Iterator[str]:
+    yield from _list_violations("tags", [key for key, _ in tags], _MAX_TAGS)
+    for number, (key, value) in enumerate(tags[:_MAX_TAGS], 1):
         path = f"tags.{number}.member"
         yield from _TAG_KEY.violations(f"{path}.key", key)
         if key.lower().startswith("aws:"):
             yield _violation(f"{path}.key", key, "not begin with aws:")
         yield from _TAG_VALUE.violations(f"{path}.value", value)
-    yield from _list_violations("transitiveTagKeys", request.transitive_tag_keys, _MAX_TAGS)
-    for number, key in enumerate(request.transitive_tag_keys[:_MAX_TAGS], 1):
-        yield from _TAG_KEY.violations(f"transitiveTagKeys.{number}.member", key)
 
 
 def _list_violations(path: str, values: Iterable[str], longest: int) -> Iterator[str]:

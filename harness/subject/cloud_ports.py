@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from harness.cloud.ports import NamedPolicy, Role
+from harness.cloud.ports import NamedPolicy, Organization, Role
 
 
 class SettableClock:
@@ -47,6 +47,7 @@ class StoredIam:
 
     roles: dict[str, Role] = field(default_factory=dict[str, Role])
     users: Mapping[str, tuple[NamedPolicy, ...]] = field(default_factory=dict[str, tuple[NamedPolicy, ...]])
+    organizations: dict[str, Organization] = field(default_factory=dict[str, Organization])
 
     def role(self, arn: str) -> Role | None:
         """Return the role with exactly this ARN."""
@@ -55,3 +56,7 @@ class StoredIam:
     def user_policies(self, arn: str) -> tuple[NamedPolicy, ...] | None:
         """Return a user's policies, or None without such a user."""
         return self.users.get(arn)
+
+    def organization(self, account: str) -> Organization | None:
+        """Return the organization of an account."""
+        return self.organizations.get(account)

@@ -82,7 +82,7 @@ def test_unsigned_s3_is_anonymous_and_denied(aws: Aws) -> None:
 
 @requirement("IAM-GATE-03")
 def test_service_the_lab_lacks_answers_501(aws: Aws) -> None:
-    assert refused(lambda: aws.client("dynamodb").list_tables())[:2] == (501, "NotImplemented")
+    assert refused(lambda: aws.client("sqs").list_queues())[:2] == (501, "NotImplemented")
 
 
 @requirement("IAM-GATE-03")
@@ -94,7 +94,7 @@ def test_operation_without_a_mapping_answers_501_and_has_no_effect(aws: Aws) -> 
             Bucket="b", AccelerateConfiguration={"Status": "Enabled"}
         ),
         lambda: aws.client("iam").create_account_alias(AccountAlias="lab"),
-        lambda: aws.client("sts").get_federation_token(Name="me"),
+        lambda: aws.client("sts").get_web_identity_token(Audience=["a"], SigningAlgorithm="RS256"),
         lambda: aws.client("eks").create_fargate_profile(
             fargateProfileName="f", clusterName="c", podExecutionRoleArn="a"
         ),

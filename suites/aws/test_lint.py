@@ -13,6 +13,7 @@ import pytest
 from harness.cloud.iam.lint import lint
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
+from harness.iam_reference import IamReference
 from harness.subject.iam_requests import ACCOUNT, ALLOW_ALL, DENY_ALL, USER, allows
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/app"
@@ -92,6 +93,45 @@ def test_a_policy_on_tags_that_leaks_gives_a_warning(changes: dict[str, Any], co
     texts = warned({**DENY_ALL, **changes})
 
     check("IAM-ABAC-10", expected=count, observed=texts, holds=len(texts) == count)
+
+
+@requirement("IAM-DATA-05")
+@pytest.mark.parametrize(
+    ("changes", "beginnings"),
+    [
+        ({}, []),
+        ({"Action": "s3:GetObjekt"}, ["s3:GetObjekt is no action"]),
+        ({"Action": ["S3:getobject", "s3:Get*"]}, []),
+        ({"Action": "secretsmanager:ListSecrets"}, ["secretsmanager:ListSecrets is about no resource: only *"]),
+        ({"Action": "secretsmanager:ListSecrets", "Resource": "*"}, []),
+        ({"Resource": "arn:aws:s3:::notes"}, ["s3:GetObject is about arn:*:s3:"]),
+        ({"Action": "s3:ListBucket"}, ["s3:ListBucket is about arn:*:s3:*:*:accesspoint"]),
+        ({"Action": "s3:ListBucket", "Resource": "arn:aws:s3:::notes*"}, []),
+        ({"Resource": ["arn:aws:s3:::notes", "arn:aws:s3:::${aws:username}/*"]}, []),
+        ({"Condition": {"StringEquals": {"s3:prefx": "a"}}}, ["s3:prefx is no condition key"]),
+        ({"Condition": {"StringEquals": {"aws:PrincipalTag/team": "a", "S3:existingobjecttag/a": "b"}}}, []),
+        ({"Condition": {"StringEquals": {"oidc.eks.eu-west-1.amazonaws.com/id/A:sub": "a"}}}, []),
+        ({"Condition": {"StringEquals": {"dynamodb:LeadingKeys": "a"}}}, ["dynamodb:LeadingKeys has several values"]),
+    ],
+)
+def test_names_that_aws_does_not_know_give_a_warning(changes: dict[str, Any], beginnings: list[str]) -> None:
+    """Actions, keys, an object's action on a bucket's ARN, an ARN where only a star grants, a list without its set."""
+    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::notes/*", **changes}
+    document = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    texts = [warning.text for warning in lint(document, IamReference())]
+
+    observed = [text[: len(beginning)] for text, beginning in zip(texts, beginnings, strict=False)]
+    check("IAM-DATA-05", expected=(beginnings, len(beginnings)), observed=(observed, len(texts)))
+
+
+@requirement("IAM-DATA-05")
+def test_the_guide_s_policy_for_external_secrets_is_reported() -> None:
+    """It grants ListSecrets on secrets, which AWS asks about a star."""
+    file = Path(__file__).parents[2] / "fixtures" / "external-secrets" / "eso-policy.json"
+
+    texts = [warning.text for warning in lint(file.read_text(), IamReference())]
+
+    check("IAM-DATA-05", expected=["secretsmanager:ListSecrets is about no resource: only * grants it"], observed=texts)
 
 
 @requirement("IAM-ABAC-10", "IAM-PRIN-11", "IAM-VAR-09")

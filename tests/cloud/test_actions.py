@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from harness.cloud.actions import Bucket, ParsedCall, Plan, plan
+from harness.cloud.actions import ParsedCall, Plan, plan, with_stored_tags
 from harness.cloud.ports import NamedPolicy, Principal
+from harness.subject.stored_resources import EVERY_TAG, STORED, Stored
 
 ACCOUNT = "123456789012"
 CLUSTER = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/pod-identity-lab"
 CALLER = Principal("user", f"arn:aws:iam::{ACCOUNT}:user/ops/ana", ACCOUNT, "AIDA")
 ANONYMOUS = Principal("anonymous", "", "", "")
-
-
-@dataclass
-class Stored:
-    """Stored resources."""
-
-    buckets: dict[str, Bucket] = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
-    stored_tags: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def bucket(self, name: str) -> Bucket | None:
-        return self.buckets.get(name)
-
-    def iam_path(self, account: str, kind: str, name: str) -> str:
-        assert account == ACCOUNT
-        return self.paths.get(f"{kind}/{name}", "/")
-
-    def secret(self, account: str, region: str, secret_id: str) -> str | None:
-        assert (account, region) == (ACCOUNT, "eu-west-1")
-        return self.secrets.get(secret_id)
-
-    def secret_policy(self, arn: str) -> NamedPolicy | None:
-        return NamedPolicy(arn, "{}") if arn in self.secrets.values() else None
-
-    def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        assert (account, region, filters) == (ACCOUNT, "eu-west-1", [{"Key": "name", "Values": ["demo/"]}])
-        return list(self.secrets)
-
-    def tags(self, arn: str) -> Mapping[str, str]:
-        return self.stored_tags.get(arn, {})
-
-    def addon_arn(self, cluster_arn: str, name: str) -> str:
-        return f"{cluster_arn.replace(':cluster/', ':addon/')}/{name}/*"
-
-
-NOTES = Bucket("notes", ACCOUNT, NamedPolicy("arn:aws:s3:::notes", "{}"))
-STORED = Stored(
-    buckets={"notes": NOTES, "src": Bucket("src", "987654321098", None)},
-    paths={"role/reader": "/team/"},
-    secrets={"demo/app-config": f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:demo/app-config-Qm3vXa"},
-    stored_tags={CLUSTER: {"env": "lab"}},
-)
 
 
 def planned(service: str, operation: str, caller: Principal = CALLER, **parameters: Any) -> Plan | None:
@@ -73,7 +29,7 @@ def checks(service: str, operation: str, **parameters: Any) -> list[tuple[str, s
 def context(service: str, operation: str, **parameters: Any) -> dict[str, Any]:
     found = planned(service, operation, **parameters)
     assert found is not None
-    return dict(found.checks[0].check.context)
+    return dict(with_stored_tags(found.checks[0], EVERY_TAG, STORED).context)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +96,7 @@ def test_bucket_brings_its_owner_and_policy() -> None:
     found = planned("s3", "GetObject", Bucket="notes", Key="k")
 
     assert found is not None
-    assert found.checks[0].resource_policy == NOTES.policy
+    assert found.checks[0].resource_policy == STORED.buckets["notes"].policy
     assert found.checks[0].check.resource_account == ACCOUNT
     assert found.if_object_is_missing is not None
     assert found.if_object_is_missing.check.action == "s3:ListBucket"
@@ -177,7 +133,7 @@ def test_association_needs_pass_role_on_its_role_only() -> None:
         ("eks:CreatePodIdentityAssociation", CLUSTER),
         ("iam:PassRole", role),
     ]
-    assert found.checks[0].check.context == {
+    assert with_stored_tags(found.checks[0], EVERY_TAG, STORED).context == {
         "aws:RequestTag/a": "b",
         "aws:TagKeys": ("a",),
         "aws:ResourceTag/env": "lab",
@@ -281,16 +237,23 @@ def test_secret_brings_its_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [{"SecretIdList": ["demo/app-config"]}, {"Filters": [{"Key": "name", "Values": ["demo/"]}]}],
+    ("parameters", "listing"),
+    [
+        ({"SecretIdList": ["demo/app-config"]}, []),
+        ({"Filters": [{"Key": "name", "Values": ["demo/"]}]}, [("secretsmanager:ListSecrets", "*", None)]),
+    ],
     ids=["named", "found"],
 )
-def test_batch_asks_for_itself_and_for_every_secret(parameters: dict[str, Any]) -> None:
+def test_batch_asks_for_itself_and_for_every_secret(
+    parameters: dict[str, Any], listing: list[tuple[str, str, None]]
+) -> None:
+    """IAM-EX-R11: who filters must be allowed to list."""
     found = planned("secretsmanager", "BatchGetSecretValue", **parameters)
 
     assert found is not None
     assert [(entry.check.action, entry.check.resource, entry.key) for entry in found.checks] == [
         ("secretsmanager:BatchGetSecretValue", "*", None),
+        *listing,
         ("secretsmanager:GetSecretValue", STORED.secrets["demo/app-config"], "demo/app-config"),
     ]
 
@@ -359,14 +322,16 @@ def test_some_calls_ask_nothing_here(service: str, operation: str) -> None:
         ("s3", "SelectObjectContent"),
         ("iam", "SimulatePrincipalPolicy"),
         ("iam", "CreateLoginProfile"),
-        ("sts", "GetFederationToken"),
+        ("sts", "AssumeRoot"),
         ("eks", "CreateNodegroup"),
         ("eks-auth", "Other"),
         ("ec2", "RunInstances"),
         ("cloudtrail", "CreateTrail"),
         ("secretsmanager", "RotateSecret"),
         ("ssm", "SendCommand"),
-        ("dynamodb", "ListTables"),
+        ("dynamodb", "ExecuteStatement"),
+        ("kms", "CreateGrant"),
+        ("sqs", "ListQueues"),
     ],
 )
 def test_unmapped_operations_have_no_plan(service: str, operation: str) -> None:
@@ -425,8 +390,9 @@ def test_changes_see_the_tags_that_are_stored() -> None:
 
     assert found
     assert found.checks[0].check.resource == group
-    assert found.checks[0].check.context["aws:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
-    assert found.checks[0].check.context["ec2:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+    keys = with_stored_tags(found.checks[0], EVERY_TAG, STORED).context
+    assert keys["aws:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
+    assert keys["ec2:ResourceTag/elbv2.k8s.aws/cluster"] == "pod-identity-lab"
 
 
 @pytest.mark.parametrize(("service", "operation"), [("elbv2", "CreateTrustStore"), ("ec2", "RunInstances")])

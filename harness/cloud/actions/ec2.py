@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,40 +30,38 @@ _ON_GROUP = {
     "RevokeSecurityGroupIngress",
 }
 _ON_ANYTHING = {"GetCoipPoolUsage"}
+_OF_ONE = re.compile(
+    r"Describe(?!Account).*Attribute|DescribeClientVpn(?!Endpoints).*|Describe(Spot)?Fleet.+(History|Instances)"
+)
+"""Operations that begin as those about everything, but are about one resource."""
 
 
 def plan_ec2(call: ParsedCall, resources: Resources) -> Plan | None:
     """Return the checks of an EC2 call."""
     operation = call.operation
     region: dict[str, ContextValue] = {"ec2:Region": call.region}
-    if operation.startswith("Describe") or operation in _ON_ANYTHING:
+    if operation in _ON_ANYTHING or (operation.startswith("Describe") and not _OF_ONE.fullmatch(operation)):
         return Plan((planned(call, "*", context=region),))
     if operation == "GetSecurityGroupsForVpc":
-        return Plan((_on(call, resources, call.text("VpcId"), region),))
+        return Plan((_on(call, call.text("VpcId"), region),))
     if operation == "CreateSecurityGroup":
-        return Plan(_create_group(call, resources, region))
+        return Plan(_create_group(call, region))
     if operation in {"CreateTags", "DeleteTags"}:
         keys = region | RequestTags.of(call.parameters.get("Tags")).context()
         named = [str(one) for one in entries(call.parameters.get("Resources"))]
-        return Plan(tuple(_on(call, resources, one, keys) for one in named)) if named else None
+        return Plan(tuple(_on(call, one, keys) for one in named)) if named else None
     if operation in _ON_GROUP:
         return Plan(_on_group(call, resources, region))
     return None
 
 
-def _on(
-    call: ParsedCall, resources: Resources, name: str, context: Mapping[str, ContextValue], *, action: str = ""
-) -> PlannedCheck:
+def _on(call: ParsedCall, name: str, context: Mapping[str, ContextValue], *, action: str = "") -> PlannedCheck:
     """Return a check on a resource that is called by its id."""
     kind = _KINDS.get(name.partition("-")[0], "*")
-    arn = call.arn("ec2", f"{kind}/{name}")
-    tags = {f"ec2:ResourceTag/{key}": value for key, value in resources.tags(arn).items()}
-    return planned(call, arn, action=action, context={**context, **tags}, resources=resources)
+    return planned(call, call.arn("ec2", f"{kind}/{name}"), action=action, context=context, tags=("ec2:ResourceTag/",))
 
 
-def _create_group(
-    call: ParsedCall, resources: Resources, region: Mapping[str, ContextValue]
-) -> tuple[PlannedCheck, ...]:
+def _create_group(call: ParsedCall, region: Mapping[str, ContextValue]) -> tuple[PlannedCheck, ...]:
     """Return the create, on the new group and on its VPC, and the tagging if there are tags (IAM-ACT-02)."""
     vpc, new = call.text("VpcId"), call.arn("ec2", "security-group/*")
     tags = _inline_tags(call, "security-group").context()
@@ -71,7 +70,7 @@ def _create_group(
         context["ec2:Vpc"] = call.arn("ec2", f"vpc/{vpc}")
     checks = [planned(call, new, context=context)]
     if vpc:
-        checks.append(_on(call, resources, vpc, region))
+        checks.append(_on(call, vpc, region))
     if tags:
         context["ec2:CreateAction"] = "CreateSecurityGroup"
         checks.append(planned(call, new, action="ec2:CreateTags", context=context))
@@ -80,7 +79,11 @@ def _create_group(
 
 def _on_group(call: ParsedCall, resources: Resources, region: Mapping[str, ContextValue]) -> tuple[PlannedCheck, ...]:
     # A group of a VPC may be called by its name only in the default one; policies see what AWS looked up.
-    checks = [_on(call, resources, call.text("GroupId") or call.text("GroupName"), region)]
+    name = call.text("GroupId") or call.text("GroupName")
+    keys: dict[str, ContextValue] = {**region}
+    if vpc := resources.vpc_of(call.arn("ec2", f"security-group/{name}")):
+        keys["ec2:Vpc"] = call.arn("ec2", f"vpc/{vpc}")
+    checks = [_on(call, name, keys)]
     if tags := _inline_tags(call, "security-group-rule").context():
         context: dict[str, ContextValue] = {**region, **tags, "ec2:CreateAction": call.operation}
         rule = call.arn("ec2", "security-group-rule/*")

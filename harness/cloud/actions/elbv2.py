@@ -49,7 +49,7 @@ _TYPES = {"network": "net", "gateway": "gwy"}
 _SERVICE = "elasticloadbalancing"
 
 
-def plan_elbv2(call: ParsedCall, resources: Resources) -> Plan | None:
+def plan_elbv2(call: ParsedCall, _: Resources) -> Plan | None:
     """Return the checks of a call of Elastic Load Balancing v2."""
     operation = call.operation
     if operation in _DESCRIBE:
@@ -60,17 +60,17 @@ def plan_elbv2(call: ParsedCall, resources: Resources) -> Plan | None:
         if removed := call.parameters.get("TagKeys"):
             keys = {"aws:TagKeys": tuple(str(key) for key in entries(removed))}
         arns = [str(arn) for arn in entries(call.parameters.get("ResourceArns"))]
-        return Plan(tuple(_check(call, arn, keys, resources) for arn in arns)) if arns else None
+        return Plan(tuple(_check(call, arn, keys) for arn in arns)) if arns else None
     if operation == "SetRulePriorities":
         given = [str(members(one).get("RuleArn")) for one in entries(call.parameters.get("RulePriorities"))]
-        return Plan(tuple(_check(call, arn, {}, resources) for arn in given)) if given else None
+        return Plan(tuple(_check(call, arn) for arn in given)) if given else None
     if operation in {"CreateLoadBalancer", "CreateTargetGroup"}:
         new = _new(call)
-        return Plan((_check(call, new, {**tags, **_network(call)}), *_tagging(call, new, tags)))
+        return Plan((_check(call, new, {**tags, **_network(call)}, is_new=True), *_tagging(call, new, tags)))
     if operation not in _ON_ARN:
         return None
     arn = call.text(_ON_ARN[operation])
-    checks = [_check(call, arn, {**tags, **_network(call)}, resources)]
+    checks = [_check(call, arn, {**tags, **_network(call)})]
     if operation in {"CreateListener", "CreateRule"}:
         checks += _tagging(call, _child(operation, arn), tags)
     return Plan(tuple(checks))
@@ -80,15 +80,13 @@ def _check(
     call: ParsedCall,
     resource: str,
     context: Mapping[str, ContextValue] | None = None,
-    resources: Resources | None = None,
     *,
     action: str = "",
+    is_new: bool = False,
 ) -> PlannedCheck:
-    keys: dict[str, ContextValue] = {**(context or {})}
-    if resources:
-        keys |= {f"{_SERVICE}:ResourceTag/{key}": value for key, value in resources.tags(resource).items()}
     action = f"{_SERVICE}:{action or call.operation}"
-    return planned(call, resource, action=action, context=keys, resources=resources)
+    tags = None if is_new else (f"{_SERVICE}:ResourceTag/",)
+    return planned(call, resource, action=action, context=context, tags=tags)
 
 
 def _new(call: ParsedCall) -> str:
@@ -109,7 +107,7 @@ def _tagging(call: ParsedCall, resource: str, tags: Mapping[str, ContextValue]) 
     """Return the second check of a create with tags (IAM-ACT-02)."""
     if not tags:
         return []
-    return [_check(call, resource, {**tags, f"{_SERVICE}:CreateAction": call.operation}, action="AddTags")]
+    return [_check(call, resource, {**tags, f"{_SERVICE}:CreateAction": call.operation}, action="AddTags", is_new=True)]
 
 
 def _network(call: ParsedCall) -> dict[str, ContextValue]:

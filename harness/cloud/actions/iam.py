@@ -50,11 +50,12 @@ def plan_iam(call: ParsedCall, resources: Resources) -> Plan | None:
         context["aws:TagKeys"] = tuple(str(key) for key in removed)
     if call.operation.startswith(("Attach", "Detach")):
         context["iam:PolicyARN"] = call.text("PolicyArn")
+    if call.operation == "CreateServiceLinkedRole":
+        context["iam:AWSServiceName"] = call.text("AWSServiceName")
     if boundary := call.text("PermissionsBoundary"):
         context["iam:PermissionsBoundary"] = boundary
-    tags = resources.tags(resource)
-    context |= {f"iam:ResourceTag/{key}": value for key, value in tags.items()}
-    own = planned(call, resource, context=context, resources=resources)
+    is_entity = ":role/" in resource or ":user/" in resource
+    own = planned(call, resource, context=context, tags=("iam:ResourceTag/",) if is_entity else ())
     if call.operation != "AddRoleToInstanceProfile":
         return Plan((own,))
     return Plan((own, _passed_to_ec2(call, resources)))

@@ -10,7 +10,7 @@ from harness.cloud.documents import entries, is_mapping, members
 from harness.cloud.iam.model import Check, ContextValue
 from harness.cloud.ports import NamedPolicy, Principal
 
-__all__ = ["Bucket", "ParsedCall", "Plan", "PlannedCheck", "Resources"]
+__all__ = ["Bucket", "Key", "ParsedCall", "Plan", "PlannedCheck", "Resources", "StoredTags", "with_stored_tags"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ class Bucket:
     policy: NamedPolicy | None
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of KMS."""
+
+    arn: str
+    policy: NamedPolicy
+
+
 class Resources(Protocol):
     """Stored resources, read at decision time."""
 
@@ -77,13 +85,35 @@ class Resources(Protocol):
         """Return the names of the secrets that all filters of ListSecrets match."""
         ...
 
-    def tags(self, arn: str) -> Mapping[str, str]:
-        """Return the stored tags of a resource; empty without such a resource."""
+    def tags(self, arn: str, version: str = "") -> Mapping[str, str]:
+        """Return the stored tags of a resource, or of a version of it; empty without such a resource."""
+        ...
+
+    def vpc_of(self, group_arn: str) -> str:
+        """Return the id of the VPC of a security group; empty when it is not there."""
+        ...
+
+    def partition_key(self, arn: str) -> str:
+        """Return the name of the partition key of a DynamoDB table or index; empty when it is not there."""
+        ...
+
+    def kms_key(self, account: str, region: str, named: str, ciphertext: bytes) -> Key | None:
+        """Return the key with this id, ARN, alias or alias' ARN, or, if none is named, the key of a ciphertext."""
         ...
 
     def addon_arn(self, cluster_arn: str, name: str) -> str:
         """Return the ARN of an add-on, with ``*`` for its identifier when it is not there."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTags:
+    """Tags that the check's resource has; looked up only if a statement that may decide names them (IAM-CTX-03)."""
+
+    prefixes: tuple[str, ...]
+    """Names under which policies see them, such as ``aws:ResourceTag/``."""
+    version: str = ""
+    """Version of an object, the current one without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +124,7 @@ class PlannedCheck:
     resource_policy: NamedPolicy | None = None
     shown: str | None = None
     """Name of the resource in a denial, where it is not the ARN (``iam.md`` 14.2)."""
+    stored_tags: StoredTags | None = None
     key: str | None = None
     """Object key of S3's DeleteObjects, name of a secret of BatchGetSecretValue: refused one by one."""
 
@@ -114,7 +145,7 @@ def planned(
     *,
     action: str = "",
     context: Mapping[str, ContextValue] | None = None,
-    resources: Resources | None = None,
+    tags: Sequence[str] | None = None,
 ) -> PlannedCheck:
     """Return a check on a resource of the caller's account.
 
@@ -123,12 +154,29 @@ def planned(
         resource: ARN or ``*``.
         action: Default: the operation's own name under the service's prefix.
         context: Keys of the check.
-        resources: When given, the resource's stored tags become ``aws:ResourceTag/*``.
+        tags: Names under which policies see the resource's stored tags, beside ``aws:ResourceTag/``; None: not at all.
     """
-    keys: dict[str, ContextValue] = {**(context or {})}
-    if resources and resource != "*":
-        keys |= {f"aws:ResourceTag/{key}": value for key, value in resources.tags(resource).items()}
-    return PlannedCheck(Check(action or f"{call.service}:{call.operation}", resource, context=keys))
+    check = Check(action or f"{call.service}:{call.operation}", resource, context=dict(context or {}))
+    if tags is None or resource == "*":
+        return PlannedCheck(check)
+    return PlannedCheck(check, stored_tags=StoredTags(("aws:ResourceTag/", *tags)))
+
+
+def with_stored_tags(planned: PlannedCheck, asked: Sequence[str], resources: Resources) -> Check:
+    """Return a check with the stored tags that policies may look at.
+
+    Args:
+        planned: The check.
+        asked: Lower-cased keys that statements about its action name.
+        resources: Asked for tags only if one of the keys is a tag's.
+    """
+    stored = planned.stored_tags
+    prefixes = [one for one in stored.prefixes if any(key.startswith(one.lower()) for key in asked)] if stored else ()
+    if stored is None or not prefixes:
+        return planned.check
+    tags = resources.tags(planned.check.resource, stored.version)
+    keys = {f"{prefix}{key}": value for prefix in prefixes for key, value in tags.items()}
+    return planned.check._replace(context={**planned.check.context, **keys})
 
 
 @dataclass(frozen=True, slots=True)

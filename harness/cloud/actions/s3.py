@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, unquote
 
-from harness.cloud.actions.model import Bucket, ParsedCall, Plan, PlannedCheck, Resources
+from harness.cloud.actions.model import Bucket, ParsedCall, Plan, PlannedCheck, Resources, StoredTags
 from harness.cloud.documents import entries, members
 from harness.cloud.iam.model import Check, ContextValue
 
@@ -101,6 +101,8 @@ _KEYS = {
 _LIST_KEYS = _KEYS | {"Prefix": "s3:prefix", "Delimiter": "s3:delimiter", "MaxKeys": "s3:max-keys"}
 _LISTS = {"ListObjects", "ListObjectsV2", "ListObjectVersions"}
 _READS = {"GetObject", "HeadObject", "GetObjectAttributes"}
+_SEES_TAGS = re.compile(r"(Get|Put|Delete)Object(Version)?(Acl|Attributes|Tagging)|GetObject(Version)?")
+"""Actions that policies may allow by the tags which the object has (``s3:ExistingObjectTag/*``)."""
 _WRITES = {"PutObject", "CopyObject", "CreateMultipartUpload"}
 _COPY_SOURCE = re.compile(r"/?(?P<bucket>[^/]+)/(?P<key>.+?)(\?versionId=(?P<version>.+))?", re.DOTALL)
 
@@ -137,6 +139,7 @@ def _on(
     action: str,
     *,
     key: str | None = None,
+    version: str = "",
     context: Mapping[str, ContextValue] | None = None,
     refused_alone: bool = False,
 ) -> PlannedCheck:
@@ -148,7 +151,8 @@ def _on(
         keys |= {"s3:ResourceAccount": owner, "aws:ResourceAccount": owner}
     check = Check(f"s3:{action}", resource, resource_account=owner, context=keys)
     policy = bucket.policy if bucket else None
-    return PlannedCheck(check, resource_policy=policy, key=key if refused_alone else None)
+    tags = StoredTags(("s3:ExistingObjectTag/",), version) if key and _SEES_TAGS.fullmatch(action) else None
+    return PlannedCheck(check, resource_policy=policy, stored_tags=tags, key=key if refused_alone else None)
 
 
 def _context(call: ParsedCall) -> dict[str, ContextValue]:
@@ -181,8 +185,12 @@ def _object_checks(call: ParsedCall, bucket: Bucket, resources: Resources) -> tu
         actions += _write_extras(call)
     if operation in _WRITES or operation == "PutObjectTagging":
         context |= _request_object_tags(call)
-    checks = tuple(_on(call, bucket, each, key=key, context=context) for each in actions)
-    return checks + _source_checks(call, resources)
+    copied = _source_checks(call, resources)
+    # Tags come along with what is copied, and need what tags need.
+    if any(one.check.action.endswith("Tagging") for one in copied) and "PutObjectTagging" not in actions:
+        actions.append("PutObjectTagging")
+    version = call.text("VersionId")
+    return tuple(_on(call, bucket, each, key=key, version=version, context=context) for each in actions) + copied
 
 
 def _write_extras(call: ParsedCall) -> list[str]:
@@ -212,7 +220,7 @@ def _request_object_tags(call: ParsedCall) -> dict[str, ContextValue]:
 
 
 def _source_checks(call: ParsedCall, resources: Resources) -> tuple[PlannedCheck, ...]:
-    """Return the right to read what is copied; its bucket may be another account's."""
+    """Return the right to read what is copied, with its tags; its bucket may be another account's."""
     source = call.parameters.get("CopySource")
     if not isinstance(source, str):
         return ()
@@ -221,8 +229,12 @@ def _source_checks(call: ParsedCall, resources: Resources) -> tuple[PlannedCheck
         return ()
     name, key = unquote(found["bucket"]), unquote(found["key"])
     bucket = resources.bucket(name) or Bucket(name, call.account, None)
-    action = "GetObjectVersion" if found["version"] else "GetObject"
-    return (_on(call, bucket, action, key=key),)
+    version = found["version"] or ""
+    actions = ["GetObjectVersion" if version else "GetObject"]
+    comes_with_tags = call.operation == "CopyObject" and call.text("TaggingDirective") != "REPLACE"
+    if comes_with_tags and resources.tags(f"arn:{call.partition}:s3:::{name}/{key}", version):
+        actions.append("GetObjectVersionTagging" if version else "GetObjectTagging")
+    return tuple(_on(call, bucket, action, key=key, version=version) for action in actions)
 
 
 def _delete_objects(call: ParsedCall, bucket: Bucket) -> tuple[PlannedCheck, ...]:

@@ -35,7 +35,8 @@ def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
     if call.operation == "CreateSecret":
         return Plan(tuple(_create(call)))
     if call.operation == "BatchGetSecretValue":
-        return Plan((planned(call, "*"), *_each(call, resources)))
+        listing = (planned(call, "*", action="secretsmanager:ListSecrets"),) if _filters(call) else ()
+        return Plan((planned(call, "*"), *listing, *_each(call, resources)))
     if call.operation not in _ON_SECRET:
         return None
     return Plan((_on_secret(call, resources, call.text("SecretId")),))
@@ -54,8 +55,7 @@ def _on_secret(call: ParsedCall, resources: Resources, secret_id: str, action: s
     for member in ("VersionId", "VersionStage"):
         if value := call.text(member):
             context[f"secretsmanager:{member}"] = value
-    context |= {f"secretsmanager:ResourceTag/{key}": value for key, value in resources.tags(resource).items()}
-    check = planned(call, resource, action=action, context=context, resources=resources)
+    check = planned(call, resource, action=action, context=context, tags=("secretsmanager:ResourceTag/",))
     return replace(check, shown=secret_id, resource_policy=resources.secret_policy(resource))
 
 

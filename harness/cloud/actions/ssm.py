@@ -19,7 +19,7 @@ _ON_TAGS = {"AddTagsToResource", "ListTagsForResource", "RemoveTagsFromResource"
 _SECRETS = "/aws/reference/secretsmanager/"
 
 
-def plan_ssm(call: ParsedCall, resources: Resources) -> Plan | None:
+def plan_ssm(call: ParsedCall, _: Resources) -> Plan | None:
     """Return the checks of a Parameter Store call; other operations of SSM are not mapped."""
     if call.operation == "DescribeParameters":
         return Plan((planned(call, call.arn("ssm", "*")),))
@@ -27,7 +27,7 @@ def plan_ssm(call: ParsedCall, resources: Resources) -> Plan | None:
     # These are secrets of Secrets Manager, which would have to be asked as well.
     if not names or any(_SECRETS in name for name in names):
         return None
-    return Plan(tuple(_on_parameter(call, resources, name) for name in names))
+    return Plan(tuple(_on_parameter(call, name) for name in names))
 
 
 def _names(call: ParsedCall) -> list[str]:
@@ -42,7 +42,7 @@ def _names(call: ParsedCall) -> list[str]:
     return []
 
 
-def _on_parameter(call: ParsedCall, resources: Resources, name: str) -> PlannedCheck:
+def _on_parameter(call: ParsedCall, name: str) -> PlannedCheck:
     """Return the check of a parameter: ARNs have its name with one slash before it, and no version or label."""
     arn = name if name.startswith("arn:") else call.arn("ssm", f"parameter/{name.removeprefix('/')}")
     arn = ":".join(arn.split(":")[:6])
@@ -53,4 +53,4 @@ def _on_parameter(call: ParsedCall, resources: Resources, name: str) -> PlannedC
         context["ssm:Recursive"] = str(bool(call.parameters.get("Recursive"))).lower()
     if call.operation == "PutParameter":
         context["ssm:Overwrite"] = str(bool(call.parameters.get("Overwrite"))).lower()
-    return planned(call, arn, context=context, resources=resources)
+    return planned(call, arn, context=context, tags=("ssm:resourceTag/",))

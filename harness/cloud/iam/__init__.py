@@ -7,7 +7,7 @@ call raises is :mod:`harness.cloud.actions`, what a denied caller is told is :mo
 from __future__ import annotations
 
 from harness.cloud.iam.context import CallContext
-from harness.cloud.iam.evaluate import authorize
+from harness.cloud.iam.evaluate import authorize, keys_asked
 from harness.cloud.iam.model import (
     Check,
     ContextValue,
@@ -30,4 +30,5 @@ __all__ = [
     "PolicyKind",
     "PolicySet",
     "authorize",
+    "keys_asked",
 ]

@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 
 from harness.cloud.iam.context import CallContext
 from harness.cloud.iam.index import Candidate, Level, Plan, Side, index_of
-from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, Grade, Layer, PolicyKind
+from harness.cloud.iam.model import (
+    Check,
+    ContextValue,
+    Decision,
+    EvaluationRequest,
+    Grade,
+    Layer,
+    PolicyKind,
+    PolicySet,
+)
 from harness.cloud.iam.policy import PolicyFault, Statement
 from harness.cloud.iam.principals import Caller, PrincipalElement
 from harness.cloud.iam.values import GRADES
-from harness.cloud.ports import PrincipalKind
+from harness.cloud.ports import Principal, PrincipalKind
 
-__all__ = ["authorize"]
+__all__ = ["authorize", "keys_asked"]
 
 _ALWAYS = "sts:getcalleridentity"
 _NEED_CONSENT = {
@@ -25,6 +34,8 @@ _NEED_CONSENT = {
     "sts:tagsession",
 }
 """Actions on a role that nobody may do without its trust policy's consent (IAM-EVAL-05)."""
+_FEDERATED = ":federated-user/"
+"""A federated user is tagged when it is made, without anybody else's consent."""
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _ROOTS_BUCKET_POLICY = {"s3:deletebucketpolicy", "s3:getbucketpolicy", "s3:putbucketpolicy"}
 _SIDES: Mapping[PrincipalKind, Side] = {
@@ -58,6 +69,14 @@ def authorize(request: EvaluationRequest) -> Decision:
         return _decision(request, "identity", fault=f"the engine failed: {error!r}")
 
 
+def keys_asked(policies: PolicySet, principal: Principal, check: Check) -> tuple[str, ...]:
+    """Return the lower-cased keys that some statement about the action may look at, in its conditions or variables.
+
+    Keys that cost something to find out are worth it only if they are among these (IAM-CTX-03).
+    """
+    return index_of(policies).plan(_SIDES.get(principal.kind, "other"), check.action.lower(), check.resource).keys
+
+
 class _Evaluation:
     """One decision under way."""
 
@@ -80,7 +99,8 @@ class _Evaluation:
         self._context = context.with_check(check.context, "" if resource == "*" else owner or principal.account)
         self._caller = context.caller
         self._has_boundary = bool(policies.boundaries)
-        self._consenting: Layer = "trust" if policies.trust or action in _NEED_CONSENT else "resource"
+        is_on_role = action in _NEED_CONSENT and _FEDERATED not in resource
+        self._consenting: Layer = "trust" if policies.trust or is_on_role else "resource"
         if principal.kind == "web-identity":
             self._caller = Caller.of(principal, provider=_trusted_provider(owner, self._context))
         elif action in _ROOTS_BUCKET_POLICY and side == "root" and not self._is_cross_account:

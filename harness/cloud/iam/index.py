@@ -12,7 +12,7 @@ from harness.cloud.iam.model import Layer, PolicyKind, PolicySet
 from harness.cloud.iam.policy import CompiledPolicy, PolicyFault, Statement, compile_policy
 from harness.cloud.ports import NamedPolicy
 
-__all__ = ["Candidate", "Plan", "PolicyIndex", "Side", "index_of"]
+__all__ = ["Candidate", "Plan", "PolicyIndex", "Side", "index_of", "present_layers"]
 
 Side = Literal["identity", "root", "root of the bucket", "other"]
 """Whose policies have a say: an account's principal, its root, root about its own bucket's policy, anybody else."""
@@ -88,7 +88,7 @@ class PolicyIndex:
     def __init__(self, policies: PolicySet) -> None:
         """Compile what can be read."""
         self._faults: dict[Layer, PolicyFault] = {}
-        self._layers = {name: self._levels(name, kind, levels) for name, kind, levels in _present(policies)}
+        self._layers = {name: self._levels(name, kind, levels) for name, kind, levels in present_layers(policies)}
         self._tree = Tree(
             node
             for levels in self._layers.values()
@@ -171,7 +171,7 @@ def _with_effect(level: Sequence[Candidate], *, is_deny: bool = True) -> tuple[C
     return tuple(candidate for candidate in level if candidate.statement.is_deny is is_deny)
 
 
-def _present(policies: PolicySet) -> list[tuple[Layer, PolicyKind, Sequence[Sequence[NamedPolicy]]]]:
+def present_layers(policies: PolicySet) -> list[tuple[Layer, PolicyKind, Sequence[Sequence[NamedPolicy]]]]:
     """Return the layers that are there, each with its levels: an absent layer limits nothing, an empty one denies."""
     layers: list[tuple[Layer, PolicyKind, Sequence[Sequence[NamedPolicy]]]] = [
         ("identity", "identity-inline", (policies.identity,))

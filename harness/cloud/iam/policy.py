@@ -21,7 +21,7 @@ from harness.cloud.iam.principals import PrincipalElement
 from harness.cloud.iam.variables import literal_tokens
 from harness.cloud.iam.wildcard import Pattern, TextTest
 
-__all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy", "strict_json"]
+__all__ = ["CompiledPolicy", "PolicyFault", "Statement", "compile_policy", "condition_texts", "strict_json"]
 
 _VARIABLES_VERSION = "2012-10-17"
 _VERSIONS = {_VARIABLES_VERSION, "2008-10-17"}
@@ -248,18 +248,31 @@ class _Reader:
         for name, tests in self._object(value, "Condition").items():
             operator = parse_operator(name)
             for key, wanted in self._object(tests, f"Condition {name}").items():
-                texts = [self._condition_text(item) for item in _listed(wanted)]
+                try:
+                    texts = condition_texts(wanted)
+                except TypeError as error:
+                    raise self._fault(str(error)) from error
                 conditions.append(compile_condition(operator, key, texts, has_variables=self._has_variables))
         return tuple(conditions)
 
-    def _condition_text(self, value: Any) -> str:
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, Decimal):
-            return _shortest(value)
-        if not isinstance(value, str):
-            raise self._fault(f"a condition has the value {type(value).__name__}")
-        return value
+
+def condition_texts(value: Any) -> list[str]:
+    """Return the values of a condition as texts.
+
+    Raises:
+        TypeError: One is neither text nor number nor truth value.
+    """
+    return [_condition_text(item) for item in _listed(value)]
+
+
+def _condition_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return _shortest(value)
+    if not isinstance(value, str):
+        raise TypeError(f"a condition has the value {type(value).__name__}")
+    return value
 
 
 def strict_json(document: str) -> Any:

@@ -13,11 +13,13 @@ __all__ = ["SERVICES", "Address", "address_of", "api_name", "claimed_key", "scop
 
 SERVICES = {
     "cloudtrail": "cloudtrail",
+    "dynamodb": "dynamodb",
     "ec2": "ec2",
     "eks": "eks",
     "eks-auth": "eks-auth",
     "elasticloadbalancing": "elbv2",
     "iam": "iam",
+    "kms": "kms",
     "s3": "s3",
     "secretsmanager": "secretsmanager",
     "shield": "shield",

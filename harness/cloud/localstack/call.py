@@ -34,6 +34,8 @@ class Call:
     """Parts of a batch that are refused one by one, with the text for each."""
     batch: list[str] = field(default_factory=list[str])
     """All parts of it."""
+    body_follows: bool = False
+    """True for the head of a request whose client waits to be asked for the body (IAM-SIG-32)."""
     is_aws: bool = True
     """False for control route, health and issuer discovery."""
 

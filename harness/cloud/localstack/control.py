@@ -103,6 +103,52 @@ class Control:
         """
         self._call("POST", "faults", {"faults": list(faults)})
 
+    def simulate(
+        self,
+        principal: str,
+        service: str,
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        region: str,
+        tags: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return what would be decided about a call, and why, without making it.
+
+        Args:
+            principal: ARN of a user, role, role session or root.
+            service: As SDKs name it.
+            operation: Its operation.
+            parameters: The operation's members.
+            region: Region that is called.
+            tags: Session tags, for a role.
+            context: Further condition keys of the call.
+        """
+        asked = {"principal": principal, "service": service, "operation": operation, "parameters": parameters}
+        return self._call("POST", "simulate", {**asked, "region": region, "tags": tags or {}, "context": context or {}})
+
+    def set_organization(
+        self,
+        account: str,
+        organization: str,
+        *,
+        paths: Sequence[str] = (),
+        scp: Sequence[Sequence[Mapping[str, Any]]] = (),
+        rcp: Sequence[Sequence[Mapping[str, Any]]] = (),
+    ) -> None:
+        """Put an account into an organization, until a reset.
+
+        Args:
+            account: The account.
+            organization: Its id, ``o-…``.
+            paths: Where in it the account is.
+            scp: Documents of service control policies, one list a level, root first; none limit nothing.
+            rcp: Documents of resource control policies in the same way.
+        """
+        levels = {"scp": [list(level) for level in scp], "rcp": [list(level) for level in rcp]}
+        self._call("POST", "organization", {"account": account, "id": organization, "paths": list(paths), **levels})
+
     def move_clock(self, seconds: float) -> None:
         """Set how far the emulator's time is ahead of the machine's."""
         self._call("POST", "clock", {"offset": seconds})

@@ -19,7 +19,8 @@ from harness.cloud.localstack import internals
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.kubernetes import ApiAccess
 from harness.cloud.localstack.load_balancing import snapshot
-from harness.cloud.ports import Refusal
+from harness.cloud.localstack.simulation import simulate
+from harness.cloud.ports import NamedPolicy, Organization, Refusal
 from harness.cloud.sigv4 import RawRequest
 
 __all__ = ["ControlRoute"]
@@ -70,12 +71,10 @@ class ControlRoute:
                 data = {"arn": self._bind(_body(raw)).arn}
             case "POST", "nodes":
                 data = {"address": self._add_node(_body(raw)).address}
-            case "POST", "faults":
-                faults = [Fault.read(members(fault)) for fault in entries(_body(raw).get("faults"))]
-                self._emulator.faults.set(faults)
-            case "POST", "load-balancing":
-                self._emulator.targets.report(members(_body(raw).get("health")))
-                data = snapshot(self._emulator)
+            case "POST", "faults" | "organization":
+                self._arrange(path, _body(raw))
+            case "POST", "load-balancing" | "simulate":
+                data = self._ask(path, _body(raw))
             case "POST", "reset":
                 self._emulator.reset()
             case "POST", "clock":
@@ -86,6 +85,19 @@ class ControlRoute:
             case _:
                 return 404, {"message": f"there is no {raw.method} {path}"}
         return 200, data
+
+    def _ask(self, what: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if what == "simulate":
+            return simulate(self._emulator, body)
+        self._emulator.targets.report(members(body.get("health")))
+        return snapshot(self._emulator)
+
+    def _arrange(self, what: str, body: Mapping[str, Any]) -> None:
+        if what == "faults":
+            self._emulator.faults.set([Fault.read(members(fault)) for fault in entries(body.get("faults"))])
+        else:
+            account, organization = _organization(body)
+            self._emulator.iam.organizations[account] = organization
 
     def _bind(self, data: Mapping[str, Any]) -> Cluster:
         access = ApiAccess(
@@ -137,6 +149,20 @@ class ControlRoute:
         node = ImdsNode(**{name: value for name, value in data.items() if name in known})
         self._emulator.nodes[node.address] = node
         return node
+
+
+def _organization(data: Mapping[str, Any]) -> tuple[str, Organization]:
+    def levels(kind: str) -> tuple[tuple[NamedPolicy, ...], ...]:
+        return tuple(
+            tuple(
+                NamedPolicy(f"{kind}:{depth}.{number}", json.dumps(document))
+                for number, document in enumerate(entries(level))
+            )
+            for depth, level in enumerate(entries(data.get(kind)))
+        )
+
+    paths = tuple(str(path) for path in entries(data.get("paths")))
+    return str(data["account"]), Organization(str(data["id"]), paths, levels("scp"), levels("rcp"))
 
 
 def _body(raw: RawRequest) -> Mapping[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
-from harness.cloud.actions import Bucket
+from harness.cloud.authorization_messages import AuthorizationMessages
 from harness.cloud.cloudtrail import CloudTrail
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.eks import ClusterError, Eks, EksSettings
@@ -23,7 +22,8 @@ from harness.cloud.localstack.iam_store import AccessKeys, StoredIam
 from harness.cloud.localstack.journal import Journal
 from harness.cloud.localstack.kubernetes import BoundClusters
 from harness.cloud.localstack.network import Network
-from harness.cloud.ports import Credential, NamedPolicy, Principal
+from harness.cloud.localstack.stored_resources import StoredResources
+from harness.cloud.ports import Credential, Principal
 from harness.cloud.session_tags import PackingProfile
 from harness.cloud.sts import AssumeRoleRequest, assume_role
 from harness.cloud.web_identity import KeysUnavailable, OidcProvider
@@ -128,6 +128,7 @@ class Emulator:
         self.cloudtrail = CloudTrail(
             self.clock, self.ids, delay=settings.event_delay, lookups_per_second=settings.lookups_per_second
         )
+        self.messages = AuthorizationMessages(self.ids)
         self.journal = Journal()
         self.faults = Faults()
         self.nodes: dict[str, ImdsNode] = {}
@@ -167,6 +168,7 @@ class Emulator:
         with self._reset_lock:
             self.eks.clear()
             self.iam.forget_changes()
+            self.iam.organizations.clear()
             self.registry.clear()
             internals.reset_services()
             self.targets.clear()
@@ -217,86 +219,3 @@ class StoredProviders:
             return self._clusters.jwks(cluster, is_fresh=is_fresh)
         except ClusterError as error:
             raise KeysUnavailable(issuer) from error
-
-
-class StoredResources:
-    """Stored resources for the mapping from calls to checks."""
-
-    def __init__(self, eks: Eks, iam: StoredIam) -> None:
-        """Keep the stores."""
-        self._eks = eks
-        self._iam = iam
-
-    def bucket(self, name: str) -> Bucket | None:
-        """Return a bucket of any account."""
-        found: Any = internals.s3_bucket(name) if name else None
-        if found is None:
-            return None
-        policy = NamedPolicy(f"arn:aws:s3:::{name}", str(found.policy)) if found.policy else None
-        return Bucket(name, str(found.bucket_account_id), policy)
-
-    def iam_path(self, account: str, kind: str, name: str) -> str:
-        """Return the path of a role, user, group or instance profile; ``/`` when it is not there."""
-        return self._iam.path(account, kind, name)
-
-    def secret(self, account: str, region: str, secret_id: str) -> str | None:
-        """Return the full ARN of the secret with this name or (partial) ARN."""
-        for secret in internals.secrets(account, region):
-            arn = str(secret.arn)
-            if secret_id in {str(secret.name), arn} or arn.rpartition("-")[0] == secret_id:
-                return arn
-        return None
-
-    def secret_policy(self, arn: str) -> NamedPolicy | None:
-        """Return the resource policy of the secret with this full ARN."""
-        stored = _secret(arn)
-        policy: Any = getattr(stored, "policy", None)
-        if not policy:
-            return None
-        return NamedPolicy(arn, policy if isinstance(policy, str) else json.dumps(policy))
-
-    def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        """Return the names of the secrets that all filters of ListSecrets match."""
-        found = internals.matching_secrets(account, region, filters)
-        return [str(secret.name) for secret in found if not secret.is_deleted()]
-
-    def tags(self, arn: str) -> Mapping[str, str]:
-        """Return the stored tags of a resource; empty without such a resource."""
-        service = arn.split(":")[2] if arn.count(":") >= 5 else ""
-        if service == "eks":
-            return self._eks.tags_of(arn) or {}
-        if service == "iam" and ":role/" in arn:
-            role = self._iam.role(arn)
-            return role.tags if role else {}
-        if service in {"ec2", "elasticloadbalancing"}:
-            _, _, _, region, account, resource = arn.split(":", 5)
-            if service == "ec2":
-                stored = internals.ec2_backend(account, region).tags.get(resource.rpartition("/")[2], {})
-            else:
-                stored = internals.elbv2_backend(account, region).tagging_service.get_tag_dict_for_resource(arn)
-            return {str(key): str(value) for key, value in dict(stored).items()}
-        if service == "secretsmanager":
-            stored = _secret(arn)
-            return {str(tag["Key"]): str(tag["Value"]) for tag in stored.tags or ()} if stored else {}
-        if service == "ssm":
-            _, _, _, region, account, resource = arn.split(":", 5)
-            return internals.parameter_tags(account, region, resource.removeprefix("parameter/"))
-        return {}
-
-    def addon_arn(self, cluster_arn: str, name: str) -> str:
-        """Return the ARN of an add-on, with ``*`` for its identifier when it is not there."""
-        cluster = self._eks.clusters.with_arn(cluster_arn)
-        addon = self._eks.addons.find(cluster, name) if cluster else None
-        if addon:
-            return addon.arn
-        return f"{cluster_arn.replace(':cluster/', ':addon/', 1)}/{name}/*"
-
-
-def _secret(arn: str) -> Any | None:
-    """Return moto's secret with exactly this ARN."""
-    if arn.count(":") < 6:
-        return None
-    _, _, service, region, account, _, _ = arn.split(":", 6)
-    if service != "secretsmanager" or not account.isdigit():
-        return None
-    return next((secret for secret in internals.secrets(account, region) if str(secret.arn) == arn), None)

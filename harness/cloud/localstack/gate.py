@@ -5,23 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from harness.cloud.actions import ParsedCall, Plan, PlannedCheck, plan
+from harness.cloud.authorization_messages import denial_message
 from harness.cloud.cloudtrail import is_read_only
 from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
 from harness.cloud.faults import Target
-from harness.cloud.iam import CallContext, authorize
-from harness.cloud.iam.model import ContextValue, Decision, EvaluationRequest, PolicySet
+from harness.cloud.iam import CallContext, ContextValue, PolicySet
+from harness.cloud.judging import Judged, judge
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.partial_denials import leave_out
+from harness.cloud.organizations import share_an_organization
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
-from harness.cloud.sts import role_policies
+from harness.cloud.sts import caller_policies
 from harness.cloud.sts_sessions import check_session_limits
 
 __all__ = ["Gate", "caller_context"]
@@ -72,18 +73,28 @@ class Gate:
         if wanted is None:
             raise Refusal("NotImplemented", f"The lab does not emulate {call.service}:{operation}.", 501)
         self._check_all(call, wanted)
-        check_policy_write(call.service, operation, parameters, call.principal.account, self._emulator.iam)
+        if call.body_follows:
+            chain.respond(100)
+            return
         self._check_missing_object(call, wanted, parameters)
-        if call.service == "ec2":
-            self._emulator.network.before(parsed)
-        if call.service == "iam" and not is_read_only(operation):
-            self._emulator.iam.before_change(call.principal.account)
+        self._prepare(parsed)
         if call.denied_keys:
             leave_out(chain, context, call, response)
 
+    def _prepare(self, call: ParsedCall) -> None:
+        """Check what else AWS checks of a call that is allowed, and make ready for what it will do."""
+        check_policy_write(call.service, call.operation, call.parameters, call.account, self._emulator.iam)
+        if call.service == "ec2":
+            if call.parameters.get("DryRun"):
+                raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+            self._emulator.network.before(call)
+        if call.service == "iam" and not is_read_only(call.operation):
+            self._emulator.iam.before_change(call.account)
+
     def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
         """Do to the call what the lab was told to do to calls like it."""
-        if not self._emulator.faults:
+        # What befalls a call that waits with its body befalls it when that is there.
+        if not self._emulator.faults or call.body_follows:
             return
         target = Target.of(parsed.service, parsed.operation, call.principal.arn, parsed.parameters)
         fault = self._emulator.faults.take(target)
@@ -98,14 +109,14 @@ class Gate:
             raise Refusal(fault.code, fault.message, fault.status)
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
-        policies = self._policies(call)
+        policies = caller_policies(call.credential, self._emulator.iam)
         context = CallContext(call.principal, caller_context(call))
         call.batch = [planned.key for planned in wanted.checks if planned.key is not None]
         for planned in wanted.checks:
-            decision = self._ask(call, planned, policies, context)
-            if decision.allowed:
+            judged = self._ask(call, planned, policies, context)
+            if judged.decision.allowed:
                 continue
-            refusal = self._refusal(call, decision, planned)
+            refusal = self._refusal(call, judged, planned, context)
             if planned.key is None:
                 raise refusal
             call.denied_keys.append((planned, refusal.message))
@@ -116,36 +127,34 @@ class Gate:
         if listing is None or internals.s3_has_object(str(parameters.get("Bucket")), str(parameters.get("Key"))):
             return
         context = CallContext(call.principal, caller_context(call))
-        decision = self._ask(call, listing, self._policies(call), context)
-        if not decision.allowed:
-            raise self._refusal(call, decision, listing)
+        judged = self._ask(call, listing, caller_policies(call.credential, self._emulator.iam), context)
+        if not judged.decision.allowed:
+            raise self._refusal(call, judged, listing, context)
 
-    def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Decision:
-        request = EvaluationRequest(
-            check=planned.check,
-            principal=call.principal,
-            policies=replace(policies, resource=planned.resource_policy),
-            context=context,
+    def _ask(self, call: Call, planned: PlannedCheck, policies: PolicySet, context: CallContext) -> Judged:
+        lab = self._emulator
+        judged = judge(planned, call.principal, policies, context, iam=lab.iam, resources=lab.resources)
+        call.entry.decisions.append(judged.decision.as_data())
+        if judged.decision.fault:
+            LOG.error("undecidable, therefore denied: %s", judged.decision.fault)
+        return judged
+
+    def _refusal(self, call: Call, judged: Judged, planned: PlannedCheck, context: CallContext) -> Refusal:
+        lab, (request, decision) = self._emulator, judged
+        encoded = ""
+        if call.service == "ec2" and request.check.resource != "*":
+            keys = context.with_check(request.check.context, request.check.resource_account)
+            message = denial_message(call.principal, request.check, decision, keys)
+            encoded = lab.messages.encode(message, call.principal.account)
+        return access_denied(
+            call.service,
+            call.principal,
+            decision,
+            planned.shown,
+            names_policy=lab.settings.policy_arn_in_denials,
+            is_one_organization=share_an_organization(request.check, call.principal, lab.iam),
+            encoded=encoded,
         )
-        decision = authorize(request)
-        call.entry.decisions.append(decision.as_data())
-        if decision.fault:
-            LOG.error("undecidable, therefore denied: %s", decision.fault)
-        return decision
-
-    def _refusal(self, call: Call, decision: Decision, planned: PlannedCheck) -> Refusal:
-        names_policy = self._emulator.settings.policy_arn_in_denials
-        return access_denied(call.service, call.principal, decision, planned.shown, names_policy=names_policy)
-
-    def _policies(self, call: Call) -> PolicySet:
-        credential = call.credential
-        if credential is None:
-            return PolicySet()
-        if credential.principal.kind == "user":
-            return PolicySet(identity=self._emulator.iam.user_policies(credential.principal.arn) or ())
-        if credential.principal.kind == "role-session":
-            return role_policies(credential, self._emulator.iam)
-        return PolicySet()
 
 
 def _name_caller(context: Any, call: Call) -> None:

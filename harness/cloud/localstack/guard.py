@@ -17,6 +17,7 @@ from harness.cloud.localstack.journal import Entry
 from harness.cloud.ports import Refusal
 from harness.cloud.sigv4 import Authenticated, RawRequest, family_of, is_anonymous, verify
 from harness.cloud.sigv4.failures import unsigned, wrong_region
+from harness.cloud.sigv4.forwarding import unsigned_query
 
 __all__ = ["Guard"]
 
@@ -98,7 +99,13 @@ class Guard:
             peer=internals.peer_of(context.request),
             user_agent=header("user-agent"),
         )
-        return Call(raw=raw, entry=entry, at=now, is_tls=internals.is_tls(context.request))
+        return Call(
+            raw=raw,
+            entry=entry,
+            at=now,
+            is_tls=internals.is_tls(context.request),
+            body_follows=internals.body_follows(context.request),
+        )
 
     # --- who calls --------------------------------------------------------------------------------------------------
 
@@ -114,6 +121,7 @@ class Guard:
                 self._emulator.clock,
                 service=signing_name,
                 region=address.region or None,
+                body_follows=call.body_follows,
             )
         except Refusal as refusal:
             # Not its further members: S3 shows the caller the whole calculation, token included (IAM-SIG-12).
@@ -139,7 +147,12 @@ class Guard:
         if api_name(signing_name) is None:
             raise Refusal("NotImplemented", f'The lab does not emulate service "{signing_name}".', 501)
         _refuse_other_than_objects(call.service, authenticated.body)
-        self._forward_body(context.request, call, authenticated)
+        if not call.body_follows:
+            self._forward_body(context.request, call, authenticated)
+        query, headers = unsigned_query(call.raw) if call.form == "presigned" else (None, ())
+        internals.forget_signature(context.request, query)
+        for name, value in headers:
+            context.request.headers[name] = value
         self._set_account(context.request, call, call.principal.account, signing_name)
 
     def _admit_anonymous(self, context: Any, call: Call, address: Address) -> None:
@@ -183,7 +196,6 @@ class Guard:
     @staticmethod
     def _set_account(request: Any, call: Call, account: str, signing_name: str) -> None:
         """Put the account where LocalStack reads it: in the place of the access key (``emulator.md`` 4.1)."""
-        request.headers.remove("x-amz-security-token")
         day = call.entry.at[:10].replace("-", "")
         scope = f"{day}/{call.region}/{signing_name}/aws4_request"
         request.headers["Authorization"] = (

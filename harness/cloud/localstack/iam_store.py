@@ -14,7 +14,7 @@ from harness.cloud.credentials import CredentialRegistry, account_of_access_key
 from harness.cloud.documents import is_mapping, members
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.bootstrap import ADMINISTRATOR
-from harness.cloud.ports import Clock, Credential, NamedPolicy, Principal, Role
+from harness.cloud.ports import Clock, Credential, NamedPolicy, Organization, Principal, Role
 from harness.cloud.web_identity import OidcProvider
 
 __all__ = ["AccessKeys", "StoredIam"]
@@ -48,6 +48,8 @@ class StoredIam:
         self._lock = threading.Lock()
         self._role_ids: dict[str, str] = {}
         self._former: list[_Former] = []
+        self.organizations: dict[str, Organization] = {}
+        """By account; whoever runs the lab sets them."""
 
     def before_change(self, account: str) -> None:
         """Keep what an account has before it changes, as long as that still counts."""
@@ -107,6 +109,18 @@ class StoredIam:
         if user is None or user.arn != arn:
             return None
         return _user_policies(backend, user)
+
+    def user(self, arn: str) -> Principal | None:
+        """Return the user with exactly this ARN."""
+        found = _ARN.fullmatch(arn)
+        user = internals.iam_backend(found["account"]).users.get(found["name"]) if found else None
+        if found is None or user is None or user.arn != arn:
+            return None
+        return _user(user, found["account"])
+
+    def organization(self, account: str) -> Organization | None:
+        """Return what an account's organization says about it; by default there is none."""
+        return self.organizations.get(account)
 
     def has_principal(self, arn: str) -> bool:
         """Tell whether a role or user with exactly this ARN is there."""
@@ -175,9 +189,7 @@ class AccessKeys:
         if owner is None or account is None:
             return None
         user, key = owner
-        principal = Principal(
-            kind="user", arn=str(user.arn), account=account, user_id=str(user.id), tags=_tags(user.tags)
-        )
+        principal = _user(user, account)
         return Credential(
             access_key_id=access_key_id,
             secret_access_key=str(key.secret_access_key),
@@ -191,6 +203,10 @@ class AccessKeys:
     def add(self, credential: Credential) -> None:
         """Register a new credential."""
         self._registry.add(credential)
+
+
+def _user(user: Any, account: str) -> Principal:
+    return Principal(kind="user", arn=str(user.arn), account=account, user_id=str(user.id), tags=_tags(user.tags))
 
 
 def _user_policies(backend: Any, user: Any) -> tuple[NamedPolicy, ...]:

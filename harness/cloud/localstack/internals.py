@@ -10,12 +10,13 @@ import importlib
 import io
 import itertools
 import json
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from harness.cloud.ports import Refusal
 from harness.cloud.sigv4 import RawRequest
@@ -24,6 +25,8 @@ Context = Any
 """localstack.aws.api.RequestContext"""
 Handler = Callable[[Any, Context, Any], None]
 _TRANSPORT = "podid.transport"
+_BODY_FOLLOWS = "podid.body-follows"
+_REFUSED = "podid.refused"
 CALL = "podid_call"
 """Attribute of the context that carries our own state."""
 
@@ -72,6 +75,7 @@ def listen_on_given_addresses() -> None:
     server.register = _register
     serving: Any = importlib.import_module("rolo.serving.twisted")
     serving.update_wsgi_environment = _keeping_transport(serving.update_wsgi_environment)
+    serving.HeaderPreservingHTTPChannel._send100Continue = _decide_before_the_body  # noqa: SLF001 - the one place
 
 
 def _keeping_transport(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -80,6 +84,73 @@ def _keeping_transport(original: Callable[[Any, Any], None]) -> Callable[[Any, A
         environ[_TRANSPORT] = request.transport
 
     return update
+
+
+def _decide_before_the_body(channel: Any) -> None:
+    """Ask for the body that a client waits with, unless the head alone is refused already (IAM-SIG-32).
+
+    As shipped, every body is asked for. Only the head of an upload to S3 says what is signed and wanted.
+    """
+    request, method, uri = channel.requests[-1], bytes(channel._command), bytes(channel._path)  # noqa: SLF001
+    if method != b"PUT" or not request.requestHeaders.hasHeader("x-amz-content-sha256"):
+        channel.transport.write(_CONTINUE)
+        return
+    environ = _head(request, method.decode("latin-1"), uri.decode("latin-1"))
+    deferred = _from("twisted.internet.threads", "deferToThread")(_answer_to_head, environ)
+
+    def tell(answer: bytes) -> None:
+        # A client that did not wait after all is answered when its body is there.
+        if channel.transport is None or request.clientproto == channel._version:  # noqa: SLF001
+            return
+        channel.transport.write(answer)
+        if answer != _CONTINUE:
+            channel.transport.loseConnection()
+
+    deferred.addCallback(tell)
+
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _head(request: Any, method: str, uri: str) -> dict[str, Any]:
+    """Return the environment of a request of which only the head is there."""
+    path, _, query = uri.partition("?")
+    raw = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    return {
+        _BODY_FOLLOWS: True,
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query,
+        "RAW_URI": uri,
+        "REQUEST_URI": uri,
+        "REMOTE_ADDR": request.getClientAddress().host,
+        "SERVER_NAME": request.getRequestHostname().decode("latin-1"),
+        "SERVER_PORT": str(request.getHost().port),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "CONTENT_LENGTH": "0",
+        "rolo.headers": raw,
+        "wsgi.url_scheme": "https" if request.isSecure() else "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": io.BytesIO(),
+        **{f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}": value.decode("latin-1") for name, value in raw},
+    }
+
+
+def _answer_to_head(environ: dict[str, Any]) -> bytes:
+    """Return what a waiting client is told: to go on, or why it need not."""
+    lines: list[str] = []
+
+    def start(status: str, headers: Sequence[tuple[str, str]], _: Any = None) -> None:
+        kept = [(name, value) for name, value in headers if name.lower() != "connection"]
+        lines.extend([f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in kept), "Connection: close"])
+
+    gateway = _from("rolo.gateway.wsgi", "WsgiGateway")(_runtime().components.gateway)
+    body = b"".join(gateway(environ, start))
+    if _REFUSED not in environ:
+        return _CONTINUE
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def keep_objects_in(directory: Path) -> None:
@@ -129,12 +200,13 @@ def install_handlers(
         id(handlers.serve_edge_router_rules),
         # Invents credentials for unsigned requests.
         id(handlers.inject_auth_header_if_missing),
+        # Reads signatures, which do not get this far (IAM-SIG-09).
+        id(handlers.parse_pre_signed_url_request),
     }
     chain = [handler for handler in gateway.request_handlers if id(handler) not in removed]
     chain.insert(0, guard)
     chain.insert(chain.index(handlers.parse_service_name), pin_service)
     _run_only(chain, handlers.serve_localstack_resources, lambda context: not getattr(context, CALL).is_aws)
-    _run_only(chain, handlers.parse_pre_signed_url_request, lambda context: getattr(context, CALL).form == "presigned")
     gateway.request_handlers[:] = chain
     gateway.exception_handlers.append(finish_refusal)
     handlers.serve_custom_service_request_handlers.append(gate)
@@ -184,6 +256,26 @@ def set_body(request: Any, body: bytes) -> None:
         request.headers.pop("Transfer-Encoding", None)
 
 
+def forget_signature(request: Any, query: str | None) -> None:
+    """Take the client's signature and token out of everything that providers see (IAM-SIG-09).
+
+    Args:
+        request: A verified request.
+        query: What its query shall be; None: as it is.
+    """
+    environ = request.environ
+    request.headers.remove("X-Amz-Security-Token")
+    for name in ("HTTP_AUTHORIZATION", "HTTP_X_AMZ_SECURITY_TOKEN", "rolo.headers"):
+        environ.pop(name, None)
+    if query is not None:
+        environ["QUERY_STRING"] = query
+        uri = environ["RAW_URI"].partition("?")[0]
+        environ["RAW_URI"] = environ["REQUEST_URI"] = f"{uri}?{query}" if query else uri
+        request.query_string = query.encode("latin-1")
+        for cached in ("args", "values", "url", "full_path"):
+            request.__dict__.pop(cached, None)
+
+
 def add_form_parameter(context: Context, name: str, value: str) -> None:
     """Add a parameter to a parsed Query call, as if the client had sent it."""
     body = context.request.environ["wsgi.input"].getvalue()
@@ -206,6 +298,16 @@ def drop_connection(request: Any) -> None:
     """Close a request's connection without an answer; what is answered later goes nowhere."""
     reactor = _from("twisted.internet", "reactor")
     reactor.callFromThread(request.environ[_TRANSPORT].abortConnection)
+
+
+def body_follows(request: Any) -> bool:
+    """Tell whether this is the head of a request whose client waits with the body (IAM-SIG-32)."""
+    return _BODY_FOLLOWS in request.environ
+
+
+def was_refused(request: Any) -> bool:
+    """Tell whether guard or gate refused a request."""
+    return _REFUSED in request.environ
 
 
 def is_tls(request: Any) -> bool:
@@ -265,6 +367,7 @@ def refused(context: Context, refusal: Refusal) -> Exception:
         refusal.code, refusal.message, refusal.status, sender_fault=refusal.status < 500
     )
     error.podid_fields = refusal.fields
+    context.request.environ[_REFUSED] = True
     return error
 
 
@@ -363,6 +466,61 @@ def s3_has_object(bucket: str, key: str) -> bool:
     found = s3_bucket(bucket)
     stored = found.objects.get(key) if found else None
     return stored is not None and not isinstance(stored, _from("localstack.services.s3.models", "S3DeleteMarker"))
+
+
+def s3_object_tags(bucket: str, key: str, version: str) -> dict[str, str]:
+    """Return the tags of an object, or of a version of it; empty when it is not there."""
+    found = s3_bucket(bucket)
+    if found is None:
+        return {}
+    try:
+        stored = found.get_object(key=key, version_id=version or None)
+    except _from("localstack.aws.api", "ServiceException"):
+        return {}
+    store = _from("localstack.services.s3.models", "s3_stores")[found.bucket_account_id][found.bucket_region]
+    identifier = _from("localstack.services.s3.utils", "get_unique_key_id")(bucket, key, stored.version_id)
+    return {str(name): str(value) for name, value in store.tags.get_tags(identifier).items()}
+
+
+def dynamodb_key_schema(account: str, region: str, table: str, index: str) -> list[Mapping[str, str]]:
+    """Return the key schema of moto's table or of an index of it; empty without it."""
+    found = _from("moto.dynamodb.models", "dynamodb_backends")[account][region].tables.get(table)
+    if found is None or not index:
+        return list(found.schema) if found else []
+    indexes = [*found.indexes, *found.global_indexes]
+    return next((list(one.schema) for one in indexes if one.name == index), [])
+
+
+def dynamodb_tags(account: str, region: str, table: str) -> dict[str, str]:
+    """Return the tags of moto's table; empty without it."""
+    found = _from("moto.dynamodb.models", "dynamodb_backends")[account][region].tables.get(table)
+    return {str(tag["Key"]): str(tag["Value"]) for tag in found.tags} if found else {}
+
+
+def kms_tags(account: str, region: str, arn: str) -> dict[str, str]:
+    """Return the tags of the key with this ARN."""
+    store = _from("localstack.services.kms.models", "kms_stores")[account][region]
+    return {str(name): str(value) for name, value in store.tags.get_tags(arn).items()}
+
+
+def kms_key(account: str, region: str, named: str, ciphertext: bytes) -> tuple[str, str] | None:
+    """Return ARN and policy of the key with this id, alias or ARN of either, else of a ciphertext's key."""
+    if named.startswith("arn:"):
+        if named.count(":") != 5:
+            return None
+        _, _, _, region, account, named = named.split(":")
+        named = named.removeprefix("key/")
+    if not named and ciphertext:
+        try:
+            named = _from("localstack.services.kms.models", "deserialize_ciphertext_blob")(ciphertext).key_id
+        except (ValueError, struct.error):
+            return None
+    store = _from("localstack.services.kms.models", "kms_stores")[account][region]
+    if named.startswith("alias/"):
+        alias = store.aliases.get(named)
+        named = alias.metadata["TargetKeyId"] if alias else ""
+    key = store.keys.get(named)
+    return (str(key.metadata["Arn"]), str(key.policy)) if key else None
 
 
 def secrets(account: str, region: str) -> Iterator[Any]:

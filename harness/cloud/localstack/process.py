@@ -25,11 +25,13 @@ __all__ = ["LOCAL_LISTEN", "start_command", "variables", "wait_until_ready"]
 LOCAL_LISTEN = "127.0.0.1:4566"
 SERVICES = (
     "cloudtrail",
+    "dynamodb",
     "ec2",
     "eks",
     "eks-auth",
     "elbv2",
     "iam",
+    "kms",
     "s3",
     "secretsmanager",
     "shield",
@@ -38,7 +40,7 @@ SERVICES = (
     "waf-regional",
     "wafv2",
 )
-_EXPECTED = dict.fromkeys(SERVICES, "default") | {"sts": "podid"}
+_EXPECTED = dict.fromkeys(SERVICES, "default") | {"dynamodb": "podid", "sts": "podid"}
 _VERSION = "4.14.0"
 
 
@@ -128,6 +130,8 @@ def variables(
         "PODID_EVENT_DELAY": str(event_delay),
         "PODID_IMDS_LISTEN": imds_listen,
         "PODID_PUBLICATION_DELAY": str(publication_delay),
+        # As shipped it runs Amazon's own program, which needs Java.
+        "PROVIDER_OVERRIDE_DYNAMODB": "podid",
         "PROVIDER_OVERRIDE_STS": "podid",
         "PYTHONUNBUFFERED": "1",
         "SERVICES": ",".join(SERVICES),

@@ -34,7 +34,7 @@ class Recorder:
         """Record a request."""
         del chain
         call: Call | None = context.get(internals.CALL)
-        if call is None or not call.is_aws:
+        if call is None or not call.is_aws or (call.body_follows and not internals.was_refused(context.request)):
             return
         if call.denied_keys and context.service_exception is None:
             add_errors(context, call, response)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.cloud.actions.dynamodb import DYNAMODB_OPERATIONS
 from harness.cloud.cloudtrail import Failure
 from harness.cloud.eks import Scope
 from harness.cloud.eks.validation import POD_IDENTITY_SERVICE
@@ -15,10 +16,11 @@ from harness.cloud.localstack.composition import emulator
 from harness.cloud.localstack.gate import caller_context
 from harness.cloud.ports import Credential
 from harness.cloud.sts import AssumedRole, AssumeRoleRequest, assume_role, caller_identity
-from harness.cloud.sts_sessions import access_key_account, session_token
+from harness.cloud.sts_request import FederationRequest
+from harness.cloud.sts_sessions import access_key_account, federation_token, session_token
 from harness.cloud.web_identity import assume_role_with_web_identity
 
-__all__ = ["cloudtrail", "eks", "eks_auth", "sts"]
+__all__ = ["cloudtrail", "dynamodb", "eks", "eks_auth", "sts"]
 
 Request = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -104,6 +106,11 @@ def _lookup_events(context: Any, request: Request) -> Result:
 cloudtrail = internals.provider("cloudtrail", "default", lambda: {"LookupEvents": _lookup_events})
 
 
+# --- DynamoDB -------------------------------------------------------------------------------------------------------
+
+dynamodb = internals.provider("dynamodb", "podid", lambda: dict.fromkeys(DYNAMODB_OPERATIONS, internals.call_moto))
+
+
 # --- STS ------------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +164,33 @@ def _get_session_token(context: Any, request: Request) -> Result:
     return {"Credentials": _credentials(credential)}
 
 
+def _get_federation_token(context: Any, request: Request) -> Result:
+    lab = emulator()
+    credential, size = federation_token(
+        FederationRequest(
+            name=str(request.get("Name") or ""),
+            duration_seconds=request.get("DurationSeconds"),
+            tags=_tags(request),
+            policy=request.get("Policy"),
+            policy_arns=_policy_arns(request),
+        ),
+        _caller(context),
+        lab.ids,
+        lab.clock,
+        managed_policy=lab.iam.managed_policy,
+        packing=lab.settings.packed_policy_profile,
+    )
+    lab.registry.add(credential)
+    user = {"FederatedUserId": credential.principal.user_id, "Arn": credential.principal.arn}
+    packed = {} if size is None else {"PackedPolicySize": size}
+    return {"Credentials": _credentials(credential), "FederatedUser": user, **packed}
+
+
+def _decode_authorization_message(context: Any, request: Request) -> Result:
+    account = _caller(context).principal.account
+    return {"DecodedMessage": emulator().messages.decode(str(request.get("EncodedMessage") or ""), account)}
+
+
 def _get_access_key_info(_: Any, request: Request) -> Result:
     return {"Account": access_key_account(str(request.get("AccessKeyId") or ""))}
 
@@ -166,13 +200,21 @@ def _assume_role_request(request: Request) -> AssumeRoleRequest:
         role_arn=str(request.get("RoleArn") or ""),
         role_session_name=request.get("RoleSessionName"),
         duration_seconds=request.get("DurationSeconds"),
-        tags=tuple((str(tag.get("Key", "")), str(tag.get("Value", ""))) for tag in request.get("Tags") or ()),
+        tags=_tags(request),
         transitive_tag_keys=tuple(request.get("TransitiveTagKeys") or ()),
         external_id=request.get("ExternalId"),
         source_identity=request.get("SourceIdentity"),
         policy=request.get("Policy"),
-        policy_arns=tuple(str(entry.get("arn", "")) for entry in request.get("PolicyArns") or ()),
+        policy_arns=_policy_arns(request),
     )
+
+
+def _tags(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple((str(tag.get("Key", "")), str(tag.get("Value", ""))) for tag in request.get("Tags") or ())
+
+
+def _policy_arns(request: Request) -> tuple[str, ...]:
+    return tuple(str(entry.get("arn", "")) for entry in request.get("PolicyArns") or ())
 
 
 def _assume_role_result(assumed: AssumedRole) -> Result:
@@ -201,8 +243,10 @@ def _sts_operations() -> Mapping[str, internals.Operation]:
     return {
         "AssumeRole": _assume_role,
         "AssumeRoleWithWebIdentity": _assume_role_with_web_identity,
+        "DecodeAuthorizationMessage": _decode_authorization_message,
         "GetAccessKeyInfo": _get_access_key_info,
         "GetCallerIdentity": _get_caller_identity,
+        "GetFederationToken": _get_federation_token,
         "GetSessionToken": _get_session_token,
     }
 

@@ -19,7 +19,7 @@ MAX_EXPIRES = 604_800
 
 _SINGLE_HEADERS = ("authorization", "host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token")
 _PRESIGN_REQUIRED = ("X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
-_PRESIGN_PARAMETERS = frozenset((*_PRESIGN_REQUIRED, "X-Amz-Algorithm", "X-Amz-Security-Token"))
+PRESIGN_PARAMETERS = frozenset((*_PRESIGN_REQUIRED, "X-Amz-Algorithm", "X-Amz-Security-Token"))
 _PRESIGN_MARKS = frozenset({"x-amz-algorithm", "x-amz-credential", "x-amz-signature"})
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _DATE = re.compile(r"[0-9]{8}")
@@ -163,7 +163,7 @@ def _presign_parameters(items: Sequence[tuple[str, str]], family: Family) -> Map
     parameters: dict[str, str] = {}
     for raw_name, value in items:
         name = unquote(raw_name)
-        if name not in _PRESIGN_PARAMETERS:
+        if name not in PRESIGN_PARAMETERS:
             continue
         if name in parameters:
             raise failures.malformed_presign(family, [name])
