@@ -21,10 +21,11 @@ from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
+from harness.conformance.issued import Issued
 from harness.conformance.options import add_options
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
-from harness.errors import UsageError
+from harness.errors import HarnessFault, UsageError
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.lab.paths import cache_directory
@@ -110,7 +111,13 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Ground) -> Iterator[Lab]:
+def lab(
+    pytestconfig: pytest.Config,
+    run_environment: dict[str, str],
+    ground: Ground,
+    issued: Issued,
+    diagnostics: Diagnostics,
+) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
@@ -120,7 +127,14 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
     for role, image in the_lab.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
     ground.watch(the_lab.look_for_losses())
+    control = the_lab.control()
+    control.set_marker(issued.marker)
     yield the_lab
+    try:
+        issued.add(control.issued())
+    except HarnessFault as fault:
+        # What AWS minted is still found by the marker, but not the tokens that it saw.
+        diagnostics.faults.append(f"secrets of the run: {fault}")
     if not was_up:
         the_lab.down()
 

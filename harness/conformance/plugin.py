@@ -34,6 +34,7 @@ from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
 from harness.conformance.history import Durations, note_run, read_durations
 from harness.conformance.interruption import Interruption
+from harness.conformance.issued import Issued, new_marker
 from harness.conformance.ledger import Ledger, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
@@ -42,6 +43,7 @@ from harness.conformance.pace import Pace
 from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
+from harness.conformance.search import Search, prove_search
 from harness.conformance.selection import Selection, require_feature, select, tests_to_rerun
 from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
@@ -84,6 +86,7 @@ class Plugin:
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
         self._ground = Ground()
+        self._issued = Issued(new_marker())
 
     # --- The session ------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,7 @@ class Plugin:
         config.pluginmanager.register(fixtures, "podid-fixtures")
         config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
         config.stash[fixtures.GROUND] = self._ground
+        config.stash[fixtures.ISSUED] = self._issued
         config.stash[fixtures.ENVIRONMENT] = self._environment
         self._names_cases = any(self._is_suite(config, name) for name in config.args)
         self._active = self._names_cases and not config.option.collectonly
@@ -146,7 +150,7 @@ class Plugin:
         started = time.time()
         is_worker = (told := getattr(config, "workerinput", {}).get("podid")) is not None
         if is_worker:
-            self._directory = Path(told)
+            self._directory, self._issued.marker = Path(told["directory"]), told["marker"]
         else:
             self._interruption.watch()
             name = f"{datetime.fromtimestamp(started, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -185,15 +189,15 @@ class Plugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a pytest-xdist worker the run's directory."""
-        node.workerinput["podid"] = str(self._directory)
+        """Tell a pytest-xdist worker the run's directory and marker."""
+        node.workerinput["podid"] = {"directory": str(self._directory), "marker": self._issued.marker}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a pytest-xdist worker knows besides its tests."""
         told: dict[str, Any] | None = getattr(node, "workeroutput", {}).get("podid")
         if told is not None:
-            take_over(told, self.results, self._facts)
+            take_over(told, self.results, self._facts, self._issued)
 
     # --- Collection -------------------------------------------------------------------------------------------------
 
@@ -333,12 +337,13 @@ class Plugin:
         self._facts.redactions += self._redactor.counts
         self._facts.faults += [Fault("diagnostics", text) for text in self.diagnostics.faults]
         if (output := getattr(session.config, "workeroutput", None)) is not None:
-            output["podid"] = report(self.results, self._facts)
+            output["podid"] = report(self.results, self._facts, self._issued)
             return
         try:
-            self._facts.searched = canaries.prove_search()
+            self._facts.searched = prove_search()
+            search = Search(self._canary, self._issued.marker, self._issued.secrets)
             reports = not self._options.record_only
-            self._finished = store.finish(self._directory, self._finish, self._canary, reports=reports)
+            self._finished = store.finish(self._directory, self._finish, search, reports=reports)
             session.exitstatus = self._finished.exit_code
             # A mutant's times and failures say nothing about later runs, and shards must not change what they are
             # divided by while others still run: `podid merge` notes them.

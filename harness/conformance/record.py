@@ -249,7 +249,7 @@ class Fault:
     """Something that went wrong in the harness itself."""
 
     where: str
-    """``collection``, ``clean-up``, ``diagnostics``, ``reports``, ``canary``, ``baseline``, ``floor`` or ``set-up``."""
+    """``collection``, ``clean-up``, ``diagnostics``, ``reports``, ``secret``, ``baseline``, ``floor`` or ``set-up``."""
     message: str
 
 

@@ -55,7 +55,7 @@ class Phase(TypedDict):
 
 
 # Faults that leave open what the run would have said.
-_BREAKING = frozenset({"collection", "set-up", "canary", "reports"})
+_BREAKING = frozenset({"collection", "set-up", "secret", "reports"})
 _NOT_STARTED = Reason("not-started", "the run ended before this test began")
 
 
@@ -289,6 +289,7 @@ def record_of(
         outside=facts.outside,
         faults=any(fault.where in _BREAKING for fault in facts.faults),
         stale=any(fault.where == "baseline" for fault in facts.faults),
+        leaked=any(fault.where == "secret" for fault in facts.faults),
     )
     counter = Counter(verdict.outcomes.values())
     return Run(

@@ -57,6 +57,7 @@ def judge(
     faults: bool = False,
     stale: bool = False,
     interrupted: bool = False,
+    leaked: bool = False,
 ) -> Verdict:
     """Judge a run.
 
@@ -71,6 +72,7 @@ def judge(
         faults: Whether the harness broke outside of any test, so that something may be missing.
         stale: Whether the baseline expects a failure that no longer happens, or has expired.
         interrupted: Whether a person or a signal ended the run, or less was executed than a floor says.
+        leaked: Whether a file held a secret: whatever the suites said, there is no report to rely on (HRN-SEC-03).
     """
     outcomes: dict[str, Outcome] = {}
     for identifier, outcome in results:
@@ -102,6 +104,8 @@ def judge(
     word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale, is_empty=is_empty)
     if exit_code == ExitCode.CONFORMANT and partial and not accepts_part:
         exit_code = ExitCode.INCOMPLETE
+    if leaked:
+        exit_code = ExitCode.HARNESS_ERROR
     return Verdict(word, exit_code, outcomes, observed, len(musts), provisional)
 
 

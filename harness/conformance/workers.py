@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from harness.conformance.issued import Issued
 from harness.conformance.record import Fault, ShardRecord
 from harness.conformance.results import Results, RunFacts
 
 __all__ = ["report", "take_over"]
 
 
-def report(results: Results, facts: RunFacts) -> dict[str, Any]:
+def report(results: Results, facts: RunFacts, issued: Issued) -> dict[str, Any]:
     """Return plain data for the way between the processes."""
     return {
         "bindings": {name: list(identifiers) for name, identifiers in results.bindings.items()},
@@ -23,10 +24,11 @@ def report(results: Results, facts: RunFacts) -> dict[str, Any]:
         "environment": facts.environment,
         "redactions": dict(facts.redactions),
         "faults": [asdict(fault) for fault in facts.faults],
+        "issued": issued.secrets,
     }
 
 
-def take_over(told: dict[str, Any], results: Results, facts: RunFacts) -> None:
+def take_over(told: dict[str, Any], results: Results, facts: RunFacts, issued: Issued) -> None:
     """Add what a worker told."""
     results.bindings |= {name: tuple(identifiers) for name, identifiers in told["bindings"].items()}
     results.behaviours |= told["behaviours"]
@@ -37,3 +39,4 @@ def take_over(told: dict[str, Any], results: Results, facts: RunFacts) -> None:
     facts.environment |= told["environment"]
     facts.redactions.update(told["redactions"])
     facts.faults += [Fault(**fault) for fault in told["faults"]]
+    issued.add(told["issued"])

@@ -1,6 +1,27 @@
 """The running emulator, for the tests that ask over the wire; the others ask the domain itself."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
 import harness.subject.property_tests  # noqa: F401 - takes effect when it is imported
-from harness.subject.aws_fixtures import api, aws, localstack_environment, make_role, no_aws_settings, node
+from harness.cloud.localstack.environment import Environment
+from harness.conformance.issued import Issued
+from harness.subject.aws import Aws
+from harness.subject.aws_fixtures import api, localstack_environment, make_role, no_aws_settings, node
+from harness.subject.running_aws import running_aws
 
 __all__ = ["api", "aws", "localstack_environment", "make_role", "no_aws_settings", "node"]
+
+
+@pytest.fixture(scope="session")
+def aws(
+    localstack_environment: Environment, tmp_path_factory: pytest.TempPathFactory, issued: Issued
+) -> Iterator[Aws]:
+    """The process, once a session; what it mints carries the run's marker."""
+    with running_aws(localstack_environment, tmp_path_factory.mktemp("aws")) as running:
+        running.control.set_marker(issued.marker)
+        yield running
+        issued.add(running.control.issued())

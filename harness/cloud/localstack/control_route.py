@@ -78,6 +78,10 @@ class ControlRoute:
                 data = snapshot(self._emulator)
             case "POST", "reset":
                 self._emulator.reset()
+            case "POST", "marker":
+                self._emulator.ids.marker = str(_body(raw)["marker"])
+            case "GET", "issued":
+                data = {"secrets": self._emulator.issued()}
             case "POST", "clock":
                 self._emulator.clock.offset = timedelta(seconds=float(_body(raw)["offset"]))
                 data = {"now": self._emulator.clock.now().isoformat()}
