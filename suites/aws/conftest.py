@@ -17,9 +17,7 @@ __all__ = ["api", "aws", "localstack_environment", "make_role", "no_aws_settings
 
 
 @pytest.fixture(scope="session")
-def aws(
-    localstack_environment: Environment, tmp_path_factory: pytest.TempPathFactory, issued: Issued
-) -> Iterator[Aws]:
+def aws(localstack_environment: Environment, tmp_path_factory: pytest.TempPathFactory, issued: Issued) -> Iterator[Aws]:
     """The process, once a session; what it mints carries the run's marker."""
     with running_aws(localstack_environment, tmp_path_factory.mktemp("aws")) as running:
         running.control.set_marker(issued.marker)

@@ -161,9 +161,7 @@ MINTED = {f"{MARKER}Kn/+{'x' * 24}": "secret access key", SIGNATURE_OF_A_TOKEN: 
 
 @pytest.mark.parametrize(("secret", "secret_class"), MINTED.items(), ids=MINTED.values())
 @pytest.mark.parametrize("encoding", encodings("x" * 40))
-def test_the_search_names_class_and_encoding_of_what_was_issued(
-    secret: str, secret_class: str, encoding: str
-) -> None:
+def test_the_search_names_class_and_encoding_of_what_was_issued(secret: str, secret_class: str, encoding: str) -> None:
     search = Search(canary.new(), MARKER, MINTED)
     leaked = encodings(secret)[encoding]
 
