@@ -19,6 +19,7 @@ from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState, planted_canary
 from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.features import Detection
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
 from harness.conformance.issued import Issued
@@ -33,9 +34,11 @@ from harness.lab.provider import parse_request
 from harness.metering import PodMeter
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount, shown_progress
+from harness.subject.aws_features import detect_in_aws
 
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
+_WEBHOOK = "pod-identity-webhook"
 NODES = 2
 """As many as any scenario needs of its first cluster."""
 
@@ -91,6 +94,23 @@ def _start_mutant(config: pytest.Config) -> None:
         config.option.agent_command = command
     else:
         config.option.webhook_command = command
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
+    """Ask a lab that is up: its AWS, and for IRSA whether admission has a webhook."""
+    lab = Lab(item.config.getoption("--lab"))
+    if item.path.parent != SUITES or not lab.exists:
+        return None
+    found = detect_in_aws(lab.administrator().client, feature)
+    if found and feature == "irsa":
+        cluster = lab.cluster(_cluster_names(item.config)[0])
+        client = Kube(cluster.kubeconfig)
+        there = client.exists("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", _WEBHOOK)
+        client.close()
+        word = "has" if there else "lacks"
+        return Detection(found.is_present and there, f"{found.evidence}; {cluster.name} {word} {_WEBHOOK}")
+    return found
 
 
 def _cluster_names(config: pytest.Config) -> list[str]:

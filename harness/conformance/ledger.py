@@ -14,7 +14,7 @@ import yaml
 
 from harness.errors import UsageError
 
-__all__ = ["Kind", "Ledger", "Level", "Requirement", "ledger_schema", "read_ledger"]
+__all__ = ["Kind", "Ledger", "Level", "Requirement", "kind_of", "ledger_schema", "read_ledger"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 Kind = Literal["ours", "upstream"]
@@ -67,6 +67,11 @@ class Requirement:
     def subject(self) -> str:
         """What it is about: the agent, the webhook, EKS, IAM, the system, or the harness itself."""
         return self.about or _SUBJECTS.get(self.area, "system")
+
+
+def kind_of(subject: str) -> Kind:
+    """Return the kind of a subject, such as ``mutant:agent-no-cache``, which is one of ours."""
+    return "upstream" if subject == "upstream" else "ours"
 
 
 class Ledger(Mapping[str, Requirement]):

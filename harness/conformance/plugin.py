@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import pytest
 
 from harness.conformance import canary as canaries
+from harness.conformance import features as feature_hooks
 from harness.conformance import fixtures, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
@@ -29,13 +30,14 @@ from harness.conformance.binding import bind, case_name, choose, share
 from harness.conformance.compare import since
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.events import EventLog
+from harness.conformance.features import Features, read_features
 from harness.conformance.floors import asked, read_floors, shortfalls
 from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
 from harness.conformance.history import Durations, note_run, read_durations
 from harness.conformance.interruption import Interruption
 from harness.conformance.issued import Issued, new_marker
-from harness.conformance.ledger import Ledger, read_ledger
+from harness.conformance.ledger import Ledger, kind_of, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Reason
@@ -44,7 +46,7 @@ from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_r
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
 from harness.conformance.search import Search, prove_search
-from harness.conformance.selection import Selection, require_feature, select, tests_to_rerun
+from harness.conformance.selection import Selection, select, tests_to_rerun
 from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
 from harness.conformance.workers import report, take_over
@@ -86,12 +88,14 @@ class Plugin:
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
         self._ground = Ground()
+        self._features = Features({}, (), ())
         self._issued = Issued(new_marker())
 
     # --- The session ------------------------------------------------------------------------------------------------
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Read ledger and baseline, if the suites are meant; ends the run when they are invalid."""
+        config.pluginmanager.add_hookspecs(feature_hooks)
         config.pluginmanager.register(fixtures, "podid-fixtures")
         config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
         config.stash[fixtures.GROUND] = self._ground
@@ -119,8 +123,8 @@ class Plugin:
         options = self._options
         scenarios = {file.stem for file in self._suites.rglob("test_*.py")}
         self._selection = select(self._ledger, options.only, options.level, scenarios)
-        for name in options.without_feature:
-            require_feature(self._ledger, name)
+        subject = Path(options.subject_file or self._suites / "subjects" / f"{kind_of(options.subject)}.yaml")
+        self._features = read_features(self._suites, options.profile, subject, self._ledger, options.without_feature)
         self._durations = read_durations(root / options.history, options.leg)
         if options.subject == "ours" and options.repeat == 1:
             arguments = [root / argument for argument in options.paths]
@@ -183,7 +187,7 @@ class Plugin:
             ground=self._ground,
             directory=self._directory,
             kind=self._facts.kind,
-            without=self._options.without_feature,
+            features=self._features,
         )
         config.pluginmanager.register(observer, "podid-observer")
 
@@ -335,6 +339,8 @@ class Plugin:
         if session.shouldfail or session.shouldstop:
             self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
         self._facts.redactions += self._redactor.counts
+        # Under pytest-xdist the workers look, and tell what they saw.
+        self._facts.features = self._features.records(self._ledger) | self._facts.features
         self._facts.faults += [Fault("diagnostics", text) for text in self.diagnostics.faults]
         if (output := getattr(session.config, "workeroutput", None)) is not None:
             output["podid"] = report(self.results, self._facts, self._issued)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.conformance.issued import Issued
-from harness.conformance.record import Fault, ShardRecord
+from harness.conformance.record import Fault, FeatureRecord, ShardRecord
 from harness.conformance.results import Results, RunFacts
 
 __all__ = ["report", "take_over"]
@@ -24,6 +24,7 @@ def report(results: Results, facts: RunFacts, issued: Issued) -> dict[str, Any]:
         "environment": facts.environment,
         "redactions": dict(facts.redactions),
         "faults": [asdict(fault) for fault in facts.faults],
+        "features": {name: asdict(found) for name, found in facts.features.items() if found.detected is not None},
         "issued": issued.secrets,
     }
 
@@ -39,4 +40,5 @@ def take_over(told: dict[str, Any], results: Results, facts: RunFacts, issued: I
     facts.environment |= told["environment"]
     facts.redactions.update(told["redactions"])
     facts.faults += [Fault(**fault) for fault in told["faults"]]
+    facts.features |= {name: FeatureRecord(**found) for name, found in told["features"].items()}
     issued.add(told["issued"])
