@@ -23,7 +23,7 @@ from harness.conformance.features import Detection
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
 from harness.conformance.issued import Issued
-from harness.conformance.options import add_options
+from harness.conformance.options import add_options, declare
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
 from harness.errors import HarnessFault, UsageError
@@ -45,24 +45,13 @@ NODES = 2
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
-    group.addoption("--lab", default="podid", help="lab to run in; raised and removed again unless it is up")
-    group.addoption(
-        "--provider",
-        default=os.environ.get("PODID_PROVIDER", "auto"),
-        help="what a lab that is not up yet stands on: auto, kind or native",
-    )
-    group.addoption("--cluster", action="append", default=[], help="cluster to run on; repeat for several")
-    group.addoption(
-        "--agent-command",
-        default=os.environ.get("PODID_AGENT_COMMAND", ""),
-        help="command line that starts the agent of suites/agent (default: ours)",
-    )
-    group.addoption(
-        "--webhook-command",
-        default=os.environ.get("PODID_WEBHOOK_COMMAND", ""),
-        help="command line that starts the webhook of suites/webhook (default: ours)",
-    )
-    group.addoption("--webhook-manifests", default="", metavar="DIR", help="its manifests (default: webhook/deploy)")
+    declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
+    declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
+    declare(group, "--cluster", [], help="cluster to run on; repeat for several")
+    declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
+    declare(group, "--agent-command", help="command line that starts the agent of suites/agent (default: ours)")
+    declare(group, "--webhook-command", help="command line that starts the webhook of suites/webhook (default: ours)")
+    declare(group, "--webhook-manifests", metavar="DIR", help="its manifests (default: webhook/deploy)")
     add_options(group)
 
 
@@ -146,6 +135,8 @@ def lab(
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     for role, image in the_lab.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
+    if was_up and (told := the_lab.differences()):
+        run_environment["lab"] = f"used again by force: {'; '.join(told)}"
     ground.watch(the_lab.look_for_losses())
     control = the_lab.control()
     control.set_marker(issued.marker)
@@ -165,7 +156,7 @@ def _raise_clusters(
     with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
-        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start)
+        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start, reuse=config.getoption("--reuse"))
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,7 @@ def add_options(group: pytest.OptionGroup) -> None:
     declare(group, "--only", [], metavar="EXPR", help=only)
     declare(group, "--level", [], choices=["MUST", "SHOULD", "MAY"], help="levels to decide")
     declare(group, "--partial", False, help="a part of the suites is enough: exit with 0 if all of it is fine")
+    declare(group, "--keep-failed", False, help="leave what the scenarios of failed tests made")
     declare(group, "--fail-fast", False, help="stop after the first MUST that is not met")
     declare(group, "--without-feature", [], metavar="NAME", help="leave a feature's requirements undecided; repeat")
     declare(group, "--profile", "pod-identity", metavar="NAME", help="which features are required: suites/profiles/")
@@ -99,6 +100,7 @@ class Options:
     subject_file: str
     partial: bool
     """Whether a part of the suites is enough for exit code 0; a share of several runs always is."""
+    keep_failed: bool
     fail_fast: bool
     dry_run: bool
     report_dir: str
@@ -142,6 +144,7 @@ class Options:
             profile=values.profile,
             subject_file=values.subject_file,
             partial=values.partial or shard is not None,
+            keep_failed=values.keep_failed,
             fail_fast=values.fail_fast,
             dry_run=values.dry_run,
             report_dir=values.report_dir,

@@ -27,6 +27,7 @@ from harness.conformance import fixtures, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.binding import bind, case_name, choose, share
+from harness.conformance.cleanup import CleanUp
 from harness.conformance.compare import since
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.events import EventLog
@@ -190,6 +191,8 @@ class Plugin:
             features=self._features,
         )
         config.pluginmanager.register(observer, "podid-observer")
+        self._clean_up = CleanUp(self._suites, keeps_failed=self._options.keep_failed)
+        config.pluginmanager.register(self._clean_up, "podid-clean-up")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -338,6 +341,8 @@ class Plugin:
             return
         if session.shouldfail or session.shouldstop:
             self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
+        if kept := self._clean_up.kept:
+            self._environment["kept"] = "; ".join(kept)
         self._facts.redactions += self._redactor.counts
         # Under pytest-xdist the workers look, and tell what they saw.
         self._facts.features = self._features.records(self._ledger) | self._facts.features

@@ -134,7 +134,10 @@ def test_without_a_feature_its_requirements_could_not_run(features: pytest.Pytes
     assert (first.outcome, second.outcome) == ("passed", "could-not-run")
     assert second.reason is not None
     assert second.reason.kind == "narrowed"
-    assert "| irsa | optional | no | not looked for | 1 could-not-run |" in (directory(features) / "summary.md").read_text()
+    assert (
+        "| irsa | optional | no | not looked for | 1 could-not-run |"
+        in (directory(features) / "summary.md").read_text()
+    )
 
 
 def test_a_feature_that_there_is_not_is_refused(features: pytest.Pytester) -> None:
