@@ -29,9 +29,11 @@ from harness.conformance.recording import attach, note_use
 from harness.errors import HarnessFault, UsageError
 from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab.given import lab_images
 from harness.lab.paths import cache_directory
 from harness.lab.provider import parse_request
 from harness.metering import PodMeter
+from harness.pod_watch import PodWatch
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount, shown_progress
 from harness.subject.aws_features import detect_in_aws
@@ -193,28 +195,34 @@ def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: G
 
 
 @pytest.fixture(scope="session")
-def kube(cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+def kube(cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Iterator[Kube]:
     """An administrator of the cluster; when a test fails, the cluster is looked into."""
-    with _administrator(cluster, diagnostics) as client:
+    with _administrator(cluster, lab, diagnostics, ground) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def second_kube(second_cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+def second_kube(second_cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Iterator[Kube]:
     """An administrator of the second cluster."""
-    with _administrator(second_cluster, diagnostics) as client:
+    with _administrator(second_cluster, lab, diagnostics, ground) as client:
         yield client
 
 
 @contextlib.contextmanager
-def _administrator(cluster: Cluster, diagnostics: Diagnostics) -> Generator[Kube]:
-    client = Kube(cluster.kubeconfig)
-    state = ClusterState(cluster.name, client)
+def _administrator(cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Generator[Kube]:
+    given = [image.reference for image in lab_images(lab.given).values()]
+    client, watching = Kube(cluster.kubeconfig), Kube(cluster.kubeconfig)
+    state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
+    ground.watch(watch.foreign_image)
     with planted_canary(client, os.environ.get(CANARY, "")):
-        diagnostics.register(state)
+        for collector in (state, watch):
+            diagnostics.register(collector)
         yield client
-        diagnostics.unregister(state)
-    client.close()
+        for collector in (state, watch):
+            diagnostics.unregister(collector)
+    watch.close()
+    for each in (client, watching):
+        each.close()
 
 
 @pytest.fixture(scope="session")

@@ -390,6 +390,7 @@ def ledger_of(run: Run) -> Ledger:
             profile=entry.profile,
             observe=entry.observe,
             untestable=entry.untestable,
+            provisional="on trial" if entry.status == "provisional" and entry.outcome else "",
             withdrawn=entry.withdrawn,
         )
         for entry in run.requirements

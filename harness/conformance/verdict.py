@@ -37,7 +37,7 @@ class Verdict:
     musts: int = 0
     """MUSTs that bind this subject and can be tested."""
     provisional: tuple[str, ...] = field(default=())
-    """IDs that no test decides yet; outside the verdict."""
+    """IDs that no test decides yet, or that are on trial; outside the verdict."""
 
     def counts(self) -> str:
         """Return the counts in words, such as ``41 passed, 1 failed``."""
@@ -86,13 +86,14 @@ def judge(
         and not (entry.untestable or entry.withdrawn or entry.id in outside)
     ]
     musts = [entry.id for entry in testable if entry.level == "MUST"]
-    provisional = tuple(entry.id for entry in testable if entry.id not in bound)
+    provisional = tuple(entry.id for entry in testable if entry.id not in bound or entry.provisional)
     judged = {
         name: outcome
         for name, outcome in outcomes.items()
         if ledger[name].level == "MUST"
         and ledger[name].subject != "harness"
         and name not in outside
+        and not ledger[name].provisional
         and outcome is not Outcome.NOT_APPLICABLE
     }
     observed = sum(outcome in EXECUTED for outcome in judged.values())
