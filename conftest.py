@@ -22,16 +22,20 @@ from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.features import Detection
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
+from harness.conformance.hooks import Plan
 from harness.conformance.issued import Issued
 from harness.conformance.options import add_options, declare
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
-from harness.errors import HarnessFault, UsageError
+from harness.doctor import run_checks
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+from harness.image_lock import read_lock
 from harness.kube import Kube
 from harness.lab import Lab
 from harness.lab.given import lab_images
 from harness.lab.paths import cache_directory
-from harness.lab.provider import parse_request
+from harness.lab.profile import ADMINISTRATORS
+from harness.lab.provider import chosen_provider, parse_request
 from harness.metering import PodMeter
 from harness.pod_watch import PodWatch
 from harness.runner import raise_setup_fault
@@ -89,19 +93,45 @@ def _start_mutant(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
-    """Ask a lab that is up: its AWS, and for IRSA whether admission has a webhook."""
+    """Ask a lab that is up: its AWS, or for IRSA its cluster, whether admission has a webhook."""
     lab = Lab(item.config.getoption("--lab"))
     if item.path.parent != SUITES or not lab.exists:
         return None
-    found = detect_in_aws(lab.administrator().client, feature)
-    if found and feature == "irsa":
-        cluster = lab.cluster(_cluster_names(item.config)[0])
-        client = Kube(cluster.kubeconfig)
-        there = client.exists("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", _WEBHOOK)
-        client.close()
-        word = "has" if there else "lacks"
-        return Detection(found.is_present and there, f"{found.evidence}; {cluster.name} {word} {_WEBHOOK}")
-    return found
+    if feature != "irsa":
+        return detect_in_aws(lab.administrator().client, feature)
+    # Not AWS: that would be one more call with a web identity, and scenarios count those.
+    cluster = lab.cluster(_cluster_names(item.config)[0])
+    client = Kube(cluster.kubeconfig)
+    there = client.exists("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", _WEBHOOK)
+    client.close()
+    return Detection(there, f"{cluster.name} {'has' if there else 'lacks'} MutatingWebhookConfiguration {_WEBHOOK}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Plan | None:
+    """What the scenarios would run on, and what this machine lacks for it."""
+    fixtures = {item: set(getattr(item, "fixturenames", ())) for item in items}
+    on_lab = [item for item, names in fixtures.items() if "lab" in names]
+    if not on_lab:
+        return Plan(["clusters: none; accounts: none; images: none"])
+    lab = Lab(config.getoption("--lab"))
+    wants_second = any("second_cluster" in names for names in fixtures.values())
+    nodes = NODES if any("last_node" in names for names in fixtures.values()) else 1
+    names = [*_cluster_names(config), *([SECOND_CLUSTER] if wants_second else [])]
+    try:
+        provider = lab.provider_name if lab.exists else chosen_provider(config.getoption("--provider"))
+        checks = [] if lab.exists else run_checks(provider or "native")
+        missing = "; ".join(check.line() for check in checks if check.status == "fail")
+    except MissingPrerequisite as error:
+        provider, missing = None, str(error)
+    images = [image.reference for image in read_lock().values() if provider in {None, *image.providers}]
+    where = f"lab {lab.name} is up" if lab.exists else "to be raised"
+    lines = [
+        f"clusters: {', '.join(names)}; nodes of the first: {nodes}; provider: {provider or 'none'} ({where})",
+        f"accounts: {', '.join(ADMINISTRATORS)}",
+        *(f"image: {image}" for image in images),
+    ]
+    return Plan(lines, {item.nodeid: missing for item in on_lab} if missing else {})
 
 
 def _cluster_names(config: pytest.Config) -> list[str]:

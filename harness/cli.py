@@ -323,7 +323,7 @@ def run(
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
         arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
     if dry_run:
-        result = run_suites(lab, cluster, ["--dry-run", *arguments])
+        result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
     the_lab, given = Lab(lab), _given(agent_image, webhook_image)

@@ -1,8 +1,8 @@
 """Features: what a profile asks for, what a subject declares, and what is found in what runs (HRN-PROF).
 
 A requirement belongs to one feature (``profile`` in the ledger). Before the first test of a feature other than ``core``
-runs, conftests are asked whether it is there: hook ``pytest_podid_detect``, answered with what was seen. Then one rule
-decides whether the tests of that feature run; no option adds a feature.
+runs, conftests are asked whether it is there (``pytest_podid_detect`` in :mod:`harness.conformance.hooks`) and answer
+with what was seen. Then one rule decides whether the tests of that feature run; no option adds a feature.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pytest
 import yaml
 
 from harness.conformance.ledger import Ledger
@@ -20,7 +19,7 @@ from harness.conformance.outcomes import could_not_run, not_applicable
 from harness.conformance.record import FeatureRecord
 from harness.errors import MissingFeature, UsageError
 
-__all__ = ["Detection", "Features", "Rule", "offered", "pytest_podid_detect", "read_features"]
+__all__ = ["Detection", "Features", "Rule", "offered", "read_features"]
 
 Rule = Literal["required", "optional", "excluded"]
 CORE = "core"
@@ -32,15 +31,6 @@ class Detection:
 
     is_present: bool
     evidence: str
-
-
-@pytest.hookspec(firstresult=True)
-def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
-    """Look for a feature in the subject, the cluster or AWS as they run, for a test that needs to know.
-
-    None: nothing here can tell, or not yet.
-    """
-    del item, feature
 
 
 def offered(flag: str, program: str, help_text: str) -> Detection:
@@ -88,6 +78,11 @@ class Features:
                 who = "the profile requires it" if self._rule(name) == "required" else "the subject declares it"
                 raise MissingFeature(f"feature {name} is not there, and {who}: {found.evidence}", feature=name)
             not_applicable("feature-absent", f"feature {name}: {found.evidence}")
+
+    def expected(self, names: Collection[str]) -> str:
+        """Return why a test of some features could not run, as far as that is known without looking; else nothing."""
+        narrowed = sorted(set(names) & set(self._without))
+        return f"--without-feature {' '.join(narrowed)}" if narrowed else ""
 
     def records(self, ledger: Ledger) -> dict[str, FeatureRecord]:
         """Return feature → what is known about it, for the record."""

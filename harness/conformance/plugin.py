@@ -22,8 +22,7 @@ from typing import Any, NoReturn
 import pytest
 
 from harness.conformance import canary as canaries
-from harness.conformance import features as feature_hooks
-from harness.conformance import fixtures, store
+from harness.conformance import fixtures, hooks, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.binding import bind, case_name, choose, share
@@ -36,6 +35,7 @@ from harness.conformance.floors import asked, read_floors, shortfalls
 from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
 from harness.conformance.history import Durations, note_run, read_durations
+from harness.conformance.hooks import Plan
 from harness.conformance.interruption import Interruption
 from harness.conformance.issued import Issued, new_marker
 from harness.conformance.ledger import Ledger, kind_of, read_ledger
@@ -48,7 +48,7 @@ from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
 from harness.conformance.search import Search, prove_search
 from harness.conformance.selection import Selection, select, tests_to_rerun
-from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
+from harness.conformance.summary import obstacles, plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
 from harness.conformance.workers import report, take_over
 from harness.errors import PodidError, UsageError
@@ -90,13 +90,14 @@ class Plugin:
         self.diagnostics = Diagnostics(self._redactor)
         self._ground = Ground()
         self._features = Features({}, (), ())
+        self._plan = Plan(())
         self._issued = Issued(new_marker())
 
     # --- The session ------------------------------------------------------------------------------------------------
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Read ledger and baseline, if the suites are meant; ends the run when they are invalid."""
-        config.pluginmanager.add_hookspecs(feature_hooks)
+        config.pluginmanager.add_hookspecs(hooks)
         config.pluginmanager.register(fixtures, "podid-fixtures")
         config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
         config.stash[fixtures.GROUND] = self._ground
@@ -337,7 +338,10 @@ class Plugin:
             return
         if self._options.dry_run:
             empty = not self.results.bindings or bool(self._facts.faults)
-            session.exitstatus = ExitCode.HARNESS_ERROR if empty else 0
+            # Whoever asks quietly wants to know what is bound, not what it would take.
+            self._plan = self._make_plan(session) if session.config.option.verbose >= 0 and not empty else Plan(())
+            code = ExitCode.INCOMPLETE if self._plan.obstacles else 0
+            session.exitstatus = ExitCode.HARNESS_ERROR if empty else code
             return
         if session.shouldfail or session.shouldstop:
             self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
@@ -364,6 +368,16 @@ class Plugin:
             print(f"podid: {error}", file=sys.stderr)
             session.exitstatus = ExitCode.HARNESS_ERROR
 
+    def _make_plan(self, session: pytest.Session) -> Plan:
+        told: list[Plan] = session.config.hook.pytest_podid_plan(config=session.config, items=session.items)
+        features = {
+            node: {self._ledger[name].profile for name in names} for node, names in self.results.bindings.items()
+        }
+        narrowed = {node: self._features.expected(names) for node, names in features.items()}
+        obstacles = {node: why for plan in told for node, why in plan.obstacles.items()}
+        obstacles |= {node: why for node, why in narrowed.items() if why}
+        return Plan([line for plan in told for line in plan.lines], obstacles)
+
     def _finish(self, faults: list[Fault]) -> Run:
         self._facts.faults += faults
         finished = time.time()
@@ -383,7 +397,11 @@ class Plugin:
             terminalreporter.section("what would run")
             expected = self._durations.expected(self.results.bindings)
             known = {node: expected[node] for node in expected if node in self._durations.seconds}
-            lines = plan(self.results.bindings, self._ledger, self._facts.kind, known, sum(expected.values()))
+            lines = [
+                *plan(self.results.bindings, self._ledger, self._facts.kind, known, sum(expected.values())),
+                *self._plan.lines,
+                *obstacles(self._plan.obstacles),
+            ]
         elif self._finished:
             terminalreporter.section("what is not met, and what did not run")
             lines = [*(repeated(self._finished) if self._facts.is_repeated else ()), *shortcomings(self._finished)]
