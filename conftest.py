@@ -16,49 +16,48 @@ import pytest
 from harness import binaries, checkout
 from harness.cluster.base import Cluster, ClusterSpec, Completed, Node
 from harness.cluster.kind_fixture import LabKindCluster, adapt
-from harness.collectors import AwsCalls, ClusterState
+from harness.collectors import AwsCalls, ClusterState, planted_canary
 from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.features import Detection
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
-from harness.conformance.options import add_options
+from harness.conformance.hooks import Plan
+from harness.conformance.issued import Issued
+from harness.conformance.options import add_options, declare
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
-from harness.errors import UsageError
+from harness.doctor import run_checks
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+from harness.image_lock import read_lock
 from harness.kube import Kube
 from harness.lab import Lab
+from harness.lab.given import lab_images
 from harness.lab.paths import cache_directory
-from harness.lab.provider import parse_request
+from harness.lab.profile import ADMINISTRATORS
+from harness.lab.provider import chosen_provider, parse_request
 from harness.metering import PodMeter
+from harness.pod_watch import PodWatch
 from harness.runner import raise_setup_fault
 from harness.scenario import AwsAccount, shown_progress
+from harness.subject.aws_features import detect_in_aws
 
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
+_WEBHOOK = "pod-identity-webhook"
 NODES = 2
 """As many as any scenario needs of its first cluster."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
-    group.addoption("--lab", default="podid", help="lab to run in; raised and removed again unless it is up")
-    group.addoption(
-        "--provider",
-        default=os.environ.get("PODID_PROVIDER", "auto"),
-        help="what a lab that is not up yet stands on: auto, kind or native",
-    )
-    group.addoption("--cluster", action="append", default=[], help="cluster to run on; repeat for several")
-    group.addoption(
-        "--agent-command",
-        default=os.environ.get("PODID_AGENT_COMMAND", ""),
-        help="command line that starts the agent of suites/agent (default: ours)",
-    )
-    group.addoption(
-        "--webhook-command",
-        default=os.environ.get("PODID_WEBHOOK_COMMAND", ""),
-        help="command line that starts the webhook of suites/webhook (default: ours)",
-    )
-    group.addoption("--webhook-manifests", default="", metavar="DIR", help="its manifests (default: webhook/deploy)")
+    declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
+    declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
+    declare(group, "--cluster", [], help="cluster to run on; repeat for several")
+    declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
+    declare(group, "--agent-command", help="command line that starts the agent of suites/agent (default: ours)")
+    declare(group, "--webhook-command", help="command line that starts the webhook of suites/webhook (default: ours)")
+    declare(group, "--webhook-manifests", metavar="DIR", help="its manifests (default: webhook/deploy)")
     add_options(group)
 
 
@@ -92,6 +91,49 @@ def _start_mutant(config: pytest.Config) -> None:
         config.option.webhook_command = command
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
+    """Ask a lab that is up: its AWS, or for IRSA its cluster, whether admission has a webhook."""
+    lab = Lab(item.config.getoption("--lab"))
+    if item.path.parent != SUITES or not lab.exists:
+        return None
+    if feature != "irsa":
+        return detect_in_aws(lab.administrator().client, feature)
+    # Not AWS: that would be one more call with a web identity, and scenarios count those.
+    cluster = lab.cluster(_cluster_names(item.config)[0])
+    client = Kube(cluster.kubeconfig)
+    there = client.exists("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", _WEBHOOK)
+    client.close()
+    return Detection(there, f"{cluster.name} {'has' if there else 'lacks'} MutatingWebhookConfiguration {_WEBHOOK}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Plan | None:
+    """What the scenarios would run on, and what this machine lacks for it."""
+    fixtures = {item: set(getattr(item, "fixturenames", ())) for item in items}
+    on_lab = [item for item, names in fixtures.items() if "lab" in names]
+    if not on_lab:
+        return Plan(["clusters: none; accounts: none; images: none"])
+    lab = Lab(config.getoption("--lab"))
+    wants_second = any("second_cluster" in names for names in fixtures.values())
+    nodes = NODES if any("last_node" in names for names in fixtures.values()) else 1
+    names = [*_cluster_names(config), *([SECOND_CLUSTER] if wants_second else [])]
+    try:
+        provider = lab.provider_name if lab.exists else chosen_provider(config.getoption("--provider"))
+        checks = [] if lab.exists else run_checks(provider or "native")
+        missing = "; ".join(check.line() for check in checks if check.status == "fail")
+    except MissingPrerequisite as error:
+        provider, missing = None, str(error)
+    images = [image.reference for image in read_lock().values() if provider in {None, *image.providers}]
+    where = f"lab {lab.name} is up" if lab.exists else "to be raised"
+    lines = [
+        f"clusters: {', '.join(names)}; nodes of the first: {nodes}; provider: {provider or 'none'} ({where})",
+        f"accounts: {', '.join(ADMINISTRATORS)}",
+        *(f"image: {image}" for image in images),
+    ]
+    return Plan(lines, {item.nodeid: missing for item in on_lab} if missing else {})
+
+
 def _cluster_names(config: pytest.Config) -> list[str]:
     return config.getoption("--cluster") or [ClusterSpec().name]
 
@@ -110,7 +152,13 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Ground) -> Iterator[Lab]:
+def lab(
+    pytestconfig: pytest.Config,
+    run_environment: dict[str, str],
+    ground: Ground,
+    issued: Issued,
+    diagnostics: Diagnostics,
+) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
@@ -119,8 +167,17 @@ def lab(pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Gr
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     for role, image in the_lab.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
+    if was_up and (told := the_lab.differences()):
+        run_environment["lab"] = f"used again by force: {'; '.join(told)}"
     ground.watch(the_lab.look_for_losses())
+    control = the_lab.control()
+    control.set_marker(issued.marker)
     yield the_lab
+    try:
+        issued.add(control.issued())
+    except HarnessFault as fault:
+        # What AWS minted is still found by the marker, but not the tokens that it saw.
+        diagnostics.faults.append(f"secrets of the run: {fault}")
     if not was_up:
         the_lab.down()
 
@@ -131,7 +188,7 @@ def _raise_clusters(
     with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
-        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start)
+        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start, reuse=config.getoption("--reuse"))
 
 
 @pytest.fixture(scope="session")
@@ -168,30 +225,34 @@ def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: G
 
 
 @pytest.fixture(scope="session")
-def kube(cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+def kube(cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Iterator[Kube]:
     """An administrator of the cluster; when a test fails, the cluster is looked into."""
-    with _administrator(cluster, diagnostics) as client:
+    with _administrator(cluster, lab, diagnostics, ground) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def second_kube(second_cluster: Cluster, diagnostics: Diagnostics) -> Iterator[Kube]:
+def second_kube(second_cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Iterator[Kube]:
     """An administrator of the second cluster."""
-    with _administrator(second_cluster, diagnostics) as client:
+    with _administrator(second_cluster, lab, diagnostics, ground) as client:
         yield client
 
 
 @contextlib.contextmanager
-def _administrator(cluster: Cluster, diagnostics: Diagnostics) -> Generator[Kube]:
-    client = Kube(cluster.kubeconfig)
-    # Whoever collects Secrets is found out: the plugin looks for the canary in every artifact.
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "podid-canary"}}
-    client.apply([secret | {"stringData": {"canary": os.environ.get(CANARY, "")}}], "default")
-    state = ClusterState(cluster.name, client)
-    diagnostics.register(state)
-    yield client
-    diagnostics.unregister(state)
-    client.close()
+def _administrator(cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Generator[Kube]:
+    given = [image.reference for image in lab_images(lab.given).values()]
+    client, watching = Kube(cluster.kubeconfig), Kube(cluster.kubeconfig)
+    state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
+    ground.watch(watch.foreign_image)
+    with planted_canary(client, os.environ.get(CANARY, "")):
+        for collector in (state, watch):
+            diagnostics.register(collector)
+        yield client
+        for collector in (state, watch):
+            diagnostics.unregister(collector)
+    watch.close()
+    for each in (client, watching):
+        each.close()
 
 
 @pytest.fixture(scope="session")
@@ -210,9 +271,11 @@ def kubectl(pytestconfig: pytest.Config, cluster: Cluster) -> Callable[..., Comp
 
 
 @pytest.fixture(scope="session")
-def aws(lab: Lab) -> AwsAccount:
-    """An administrator of the article's account."""
-    return lab.administrator()
+def aws(lab: Lab) -> Iterator[AwsAccount]:
+    """An administrator of the article's account; one of its secrets is the canary."""
+    administrator = lab.administrator()
+    with administrator.secret("podid/canary", os.environ.get(CANARY, ""), {}):
+        yield administrator
 
 
 @pytest.fixture(scope="session")

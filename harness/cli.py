@@ -39,6 +39,7 @@ from harness.lab import load_balancing as load_balancers
 from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
+from harness.lab.reuse import Reuse
 from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
@@ -100,6 +101,14 @@ WebhookImage = Annotated[
         help="Webhook to deploy instead of ours, likewise.",
     ),
 ]
+ReuseOption = Annotated[
+    Reuse,
+    typer.Option(
+        "--reuse",
+        envvar="PODID_REUSE",
+        help="Whether a lab that is up must be made of what a new one would be (checked), or not (force).",
+    ),
+]
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C, and shells for a program that it ended."""
 DEFAULT_LAB = "podid"
@@ -117,6 +126,7 @@ def up(
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
+    reuse: ReuseOption = "checked",
 ) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
     the_lab = Lab(lab)
@@ -124,7 +134,7 @@ def up(
         kubectl = _missing_kubectl(progress)
         specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
         given = _given(agent_image, webhook_image)
-        the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline)
+        the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline, reuse=reuse)
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
@@ -271,6 +281,15 @@ def run(
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
+    keep_failed: Annotated[
+        bool,
+        typer.Option(
+            "--keep-failed",
+            envvar="PODID_KEEP_FAILED",
+            help="If a test fails, leave the lab up with what its scenario made.",
+        ),
+    ] = False,
+    reuse: ReuseOption = "checked",
     only: Only = [],  # noqa: B006
     level: Annotated[list[str], typer.Option("--level", help="MUST, SHOULD or MAY; repeat.")] = [],  # noqa: B006
     rerun_failed: Annotated[
@@ -299,11 +318,12 @@ def run(
     parse_shard(shard)
     arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
     arguments += [f"--shard={shard}"] if shard else []
+    arguments += (["--reuse=force"] if reuse == "force" else []) + (["--keep-failed"] if keep_failed else [])
     if rerun_failed:
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
         arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
     if dry_run:
-        result = run_suites(lab, cluster, ["--dry-run", *arguments])
+        result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
     the_lab, given = Lab(lab), _given(agent_image, webhook_image)
@@ -322,12 +342,14 @@ def run(
                     given=given,
                     nodes_from_start=nodes_wanted(arguments),
                     is_offline=offline,
+                    reuse=reuse,
                 )
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
+                keep = keep or (keep_failed and bool(result.failed) and not fault)
         except Abandoned as abandoned:
             _leave_at_once(lab, abandoned.number)
         finally:

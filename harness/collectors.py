@@ -5,9 +5,10 @@ Collectors for :class:`harness.conformance.diagnostics.Diagnostics`; fixtures re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from harness.conformance.diagnostics import Folder
 from harness.conformance.recording import Evidence
 from harness.kube import ApiException, Kube
 
-__all__ = ["AgentOutput", "AwsCalls", "ClusterState"]
+__all__ = ["AgentOutput", "AwsCalls", "ClusterState", "planted_canary"]
 
 _REQUEST_SECONDS = 5
 _LOG_BYTES = 1 << 20
@@ -174,6 +175,28 @@ def _event(event: dict[str, Any]) -> str:
         event.get("message", ""),
     )
     return "  ".join(str(word) for word in words)
+
+
+@contextlib.contextmanager
+def planted_canary(kube: Kube, canary: str) -> Generator[None]:
+    """Keep the canary where collectors look: in a Secret, and in a variable of a pod that never starts (HRN-SEC-02)."""
+    metadata = {"name": "podid-canary", "namespace": "default"}
+    container = {
+        "name": "canary",
+        "image": "amazon/aws-cli:latest",
+        "env": [{"name": "PODID_CANARY", "value": canary}],
+    }
+    gated = {"schedulingGates": [{"name": "podid.dev/canary"}], "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": gated}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"canary": canary}}
+    # Of an earlier run that was killed; a pod's variables cannot be changed.
+    kube.delete(pod)
+    kube.apply([secret, pod])
+    try:
+        yield
+    finally:
+        kube.delete(pod)
+        kube.delete(secret)
 
 
 class AgentOutput:

@@ -7,14 +7,23 @@
     ├── MissingPrerequisite   the machine lacks something; the hint says how to get it
     ├── HarnessFault          the lab or the harness broke; says nothing about the subject
     └── SubjectFault          the agent or the webhook under test misbehaved
-        └── NotReady          it did not get ready: one requirement fails, and what needs it could not run
+        ├── NotReady          it did not get ready: one requirement fails, and what needs it could not run
+        └── MissingFeature    it lacks what it declares or what the profile requires: that feature's requirements fail
 
 Only a :class:`SubjectFault` may ever make a verdict *non-conformant*.
 """
 
 from __future__ import annotations
 
-__all__ = ["HarnessFault", "MissingPrerequisite", "NotReady", "PodidError", "SubjectFault", "UsageError"]
+__all__ = [
+    "HarnessFault",
+    "MissingFeature",
+    "MissingPrerequisite",
+    "NotReady",
+    "PodidError",
+    "SubjectFault",
+    "UsageError",
+]
 
 
 class PodidError(Exception):
@@ -67,3 +76,12 @@ class NotReady(SubjectFault):
         """
         super().__init__(message, hint=hint)
         self.requirement = requirement
+
+
+class MissingFeature(SubjectFault):
+    """The subject lacks a feature that it should have, so that none of its requirements holds."""
+
+    def __init__(self, message: str, *, feature: str) -> None:
+        """Keep what is missing."""
+        super().__init__(message)
+        self.feature = feature

@@ -12,7 +12,7 @@ import typer
 from harness.image_lock import LockedImage, read_lock
 from harness.lab import Lab
 from harness.lab.paths import cache_directory
-from harness.lab.provider import ProviderName, choose, find_kind, find_native, parse_request
+from harness.lab.provider import ProviderName, chosen_provider, parse_request
 from harness.lab.transfer import load, save, saved_by
 from harness.progress import Progress
 
@@ -57,7 +57,7 @@ def list_images(
 @app.command()
 def verify(provider: ProviderOption = "auto") -> None:
     """Say what a lab would pull, download or build. Exit code 2 when there is something."""
-    name = _name(provider)
+    name = chosen_provider(provider)
     missing = _lab().provider(name).missing()
     for part in missing:
         print(f"missing: {part}")
@@ -69,7 +69,7 @@ def verify(provider: ProviderOption = "auto") -> None:
 @app.command("save")
 def save_images(directory: Annotated[Path, typer.Argument(help="Is made.")], provider: ProviderOption = "auto") -> None:
     """Write everything that a lab needs from elsewhere into a directory."""
-    name = _name(provider)
+    name = chosen_provider(provider)
     with Progress() as progress:
         save(directory.absolute(), _lab().provider(name), cache_directory(), progress)
     print(f"{directory} has what a {name} lab needs; on the other machine: podid images load {directory}")
@@ -82,11 +82,6 @@ def load_images(directory: Annotated[Path, typer.Argument(help="What podid image
     with Progress() as progress:
         load(directory.absolute(), _lab().provider(name), cache_directory(), progress)
     print(f"loaded; raise a lab with: podid up --provider {name} --offline")
-
-
-def _name(provider: str) -> ProviderName:
-    requested = parse_request(provider)
-    return choose(find_kind(), find_native()).name if requested == "auto" else requested
 
 
 def _lab() -> Lab:

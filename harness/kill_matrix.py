@@ -92,9 +92,11 @@ def judge_control(
     missing = tuple(
         f"{name} ({outcomes.get(name) or 'not run'})"
         for name in sorted({*wanted, *failed})
-        if outcomes.get(name) not in {"passed", "not-applicable"}
+        if outcomes.get(name) not in {"passed", "flaky", "not-applicable"}
     )
     state: State = "broken" if missing else "fine"
+    if flaky := [name for name in sorted(outcomes) if outcomes[name] == "flaky"]:
+        note = note or f"passed at the second attempt only: {' '.join(flaky)}"
     return Row(name, "The original, without a fault.", state, failed, missing, (), "", seconds, len(outcomes), note)
 
 

@@ -24,6 +24,7 @@ from harness.conformance.release import objections
 from harness.conformance.reports import write_reports
 from harness.conformance.selection import select
 from harness.conformance.store import rewrite, save, seal
+from harness.conformance.trial import overdue, ripe
 from harness.errors import HarnessFault, UsageError
 from harness.lab.paths import CHECKOUT
 from harness.runner import collect_bindings
@@ -204,12 +205,20 @@ def flakes(
 
 
 @ledger_app.command()
-def check() -> None:
-    """Check the ledger, and that nothing that a release froze has changed. Exit code 3 when something is wrong."""
+def check(history: History = HISTORY) -> None:
+    """Check the ledger, that nothing that a release froze has changed, and that no trial goes on for too long.
+
+    Exit code 3 when something is wrong.
+    """
     ledger = read_ledger(REQUIREMENTS)
     releases = read_all(FROZEN)
     if complaints := [complaint for frozen in releases for complaint in frozen.complaints(ledger)]:
         raise UsageError("the ledger is not what was frozen:\n  " + "\n  ".join(complaints))
+    today = datetime.now(UTC).date()
+    if complaints := overdue(ledger, today):
+        raise UsageError("trials have to end:\n  " + "\n  ".join(complaints))
+    for name in ripe(ledger, history, today):
+        print(f"{name} was steady for long enough: take its line 'provisional' out")
     withdrawn = sum(bool(entry.withdrawn) for entry in ledger.values())
     print(f"{len(ledger)} requirements, {withdrawn} of them withdrawn, {len(releases)} frozen releases: all is well")
 
@@ -217,6 +226,8 @@ def check() -> None:
 @ledger_app.command("freeze")
 def freeze_release(release: Annotated[str, typer.Argument(help="Such as 0.1.0.")]) -> None:
     """Write down what a release is held to: every requirement that a test decides now. Once for each release."""
+    ledger = read_ledger(REQUIREMENTS)
     bound = {name for identifiers in collect_bindings(SUITES, is_last=True).values() for name in identifiers}
-    file = freeze(FROZEN, release, read_ledger(REQUIREMENTS), bound)
+    bound -= {entry.id for entry in ledger.values() if entry.provisional}
+    file = freeze(FROZEN, release, ledger, bound)
     print(f"{file}: {len(bound)} requirements")

@@ -18,10 +18,12 @@ import tenacity
 
 from harness.errors import HarnessFault, UsageError
 
-__all__ = ["SCALE_VARIABLE", "Clock", "Stopped", "Timeout", "never", "scale", "until"]
+__all__ = ["CLEANUP_STEP", "CLEANUP_TOTAL", "SCALE_VARIABLE", "Clock", "Stopped", "Timeout", "never", "scale", "until"]
 
 T = TypeVar("T")
 
+CLEANUP_STEP, CLEANUP_TOTAL = 60.0, 600.0
+"""Seconds for one step of a clean-up, and for all steps at one place."""
 SCALE_VARIABLE = "PODID_TIMEOUT_SCALE"
 _FIRST_SECONDS, _GROWTH, _LONGEST_SECONDS = 0.05, 2.0, 0.5
 _SHORTEST_SIGHT = 3

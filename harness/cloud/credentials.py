@@ -13,6 +13,7 @@ from typing import Literal
 from harness.cloud.ports import Credential, Ids
 
 __all__ = [
+    "BASE64",
     "CredentialRegistry",
     "account_of_access_key",
     "new_access_key_id",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 _BASE32 = string.ascii_uppercase + "234567"
-_BASE64 = string.ascii_letters + string.digits + "+/"
+BASE64 = string.ascii_letters + string.digits + "+/"
 _UNIQUE_ID = string.ascii_uppercase + string.digits
 _ACCOUNT_OFFSET = 1 << 39
 _ACCESS_KEY_LENGTH = 20
@@ -68,12 +69,12 @@ def account_of_access_key(access_key_id: str) -> str | None:
 
 def new_secret(ids: Ids) -> str:
     """Return a new secret access key: 40 characters of the base64 alphabet."""
-    return ids.letters(40, _BASE64)
+    return ids.secret("secret access key", 40)
 
 
 def new_session_token(ids: Ids) -> str:
     """Return a new session token: opaque, nothing can be read from it; begins as AWS's do."""
-    return "IQoJ" + ids.letters(_TOKEN_LENGTH, _BASE64)
+    return "IQoJ" + ids.secret("session token", _TOKEN_LENGTH)
 
 
 def new_role_id(ids: Ids) -> str:

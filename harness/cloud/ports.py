@@ -135,6 +135,15 @@ class Ids(Protocol):
         """Return ``length`` random characters of ``alphabet``."""
         ...
 
+    def secret(self, kind: str, length: int) -> str:
+        """Return ``length`` characters of the base64 alphabet that nobody can guess.
+
+        Args:
+            kind: What it is, such as ``session token``.
+            length: At least 20.
+        """
+        ...
+
     def uuid(self) -> str:
         """Return a random UUID (version 4, lower case)."""
         ...

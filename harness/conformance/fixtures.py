@@ -6,11 +6,13 @@ import pytest
 
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.ground import Ground
+from harness.conformance.issued import Issued
 
-__all__ = ["DIAGNOSTICS", "ENVIRONMENT", "GROUND", "diagnostics", "ground", "run_environment"]
+__all__ = ["DIAGNOSTICS", "ENVIRONMENT", "GROUND", "ISSUED", "diagnostics", "ground", "issued", "run_environment"]
 
 DIAGNOSTICS = pytest.StashKey[Diagnostics]()
 GROUND = pytest.StashKey[Ground]()
+ISSUED = pytest.StashKey[Issued]()
 ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 
 
@@ -30,3 +32,9 @@ def ground(pytestconfig: pytest.Config) -> Ground:
 def run_environment(pytestconfig: pytest.Config) -> dict[str, str]:
     """Facts about the run that the report names, such as versions; fixtures add theirs."""
     return pytestconfig.stash[ENVIRONMENT]
+
+
+@pytest.fixture(scope="session")
+def issued(pytestconfig: pytest.Config) -> Issued:
+    """Where fixtures tell the secrets that they get to know, so that no file of the run keeps one."""
+    return pytestconfig.stash[ISSUED]

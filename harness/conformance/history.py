@@ -17,7 +17,16 @@ from harness.conformance.outcomes import EXECUTED
 from harness.conformance.record import Run, TestRecord, gist, write_atomically
 from harness.errors import UsageError
 
-__all__ = ["DEFAULT", "Durations", "Steadiness", "last_outcomes", "note_run", "read_durations", "read_flakes"]
+__all__ = [
+    "DEFAULT",
+    "Durations",
+    "Steadiness",
+    "last_outcomes",
+    "note_run",
+    "read_durations",
+    "read_flakes",
+    "runs_of",
+]
 
 DEFAULT = ".podid/history"
 _DURATIONS, _FLAKES = "durations.json", "flakes.jsonl"
@@ -147,6 +156,16 @@ def last_outcomes(directory: Path) -> dict[str, str]:
     for line in _lines(directory / _FLAKES):
         unsteady = {series["id"]: series["outcome"] for series in line["series"]}
         found |= {name: f"{unsteady.get(name, 'passed')} {line['time'][:10]}" for name in line["executed"]}
+    return found
+
+
+def runs_of(directory: Path, last: int) -> dict[str, list[bool]]:
+    """Return requirement ID → whether each of its last runs, on any leg, was steady and good."""
+    found: dict[str, list[bool]] = {}
+    for line in _lines(directory / _FLAKES):
+        unsteady = {series["id"] for series in line["series"]}
+        for name in line["executed"]:
+            found[name] = [*found.get(name, []), name not in unsteady][-last:]
     return found
 
 

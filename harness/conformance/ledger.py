@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +15,7 @@ import yaml
 
 from harness.errors import UsageError
 
-__all__ = ["Kind", "Ledger", "Level", "Requirement", "ledger_schema", "read_ledger"]
+__all__ = ["Kind", "Ledger", "Level", "Requirement", "kind_of", "ledger_schema", "read_ledger"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 Kind = Literal["ours", "upstream"]
@@ -24,7 +25,7 @@ Kind = Literal["ours", "upstream"]
 _IDENTIFIER = re.compile(r"[A-Z][A-Z0-9]{1,9}(-[A-Z0-9]{1,16}){1,5}")
 _TEXTS = ("id", "level", "sentence", "source", "profile", "observe")
 _FIELDS = {*_TEXTS, "applies_to"}
-_OPTIONAL = {"untestable", "subject", "since", "evidence"}
+_OPTIONAL = {"untestable", "subject", "since", "evidence", "provisional"}
 _SUBJECTS = {"AGT": "agent", "WHK": "webhook", "API": "eks", "IAM": "iam", "HRN": "harness"}
 """Area → what its requirements are about; the others are about the system as a whole."""
 _EVIDENCE = ("documented", "source", "observed", "inferred")
@@ -55,6 +56,8 @@ class Requirement:
     """How its source is known; what is only inferred cannot be a MUST."""
     about: str = ""
     """What it is about, where that does not follow from its area."""
+    provisional: str = ""
+    """Day since which it is on trial, outside of the verdict (HRN-FLK-04); empty when it counts."""
     withdrawn: str = ""
     """Release and reason; empty while it counts. What is withdrawn stays in the file, so that no ID is used twice."""
 
@@ -67,6 +70,11 @@ class Requirement:
     def subject(self) -> str:
         """What it is about: the agent, the webhook, EKS, IAM, the system, or the harness itself."""
         return self.about or _SUBJECTS.get(self.area, "system")
+
+
+def kind_of(subject: str) -> Kind:
+    """Return the kind of a subject, such as ``mutant:agent-no-cache``, which is one of ours."""
+    return "upstream" if subject == "upstream" else "ours"
 
 
 class Ledger(Mapping[str, Requirement]):
@@ -168,10 +176,9 @@ def _faults(entry: Any) -> list[str]:
         faults.append("not an ID of the form AREA-NAME")
     if "level" in fields and fields["level"] not in get_args(Level):
         faults.append(f"level {fields['level']!r} is none of {', '.join(get_args(Level))}")
-    if fields.get("evidence", "documented") not in _EVIDENCE:
-        faults.append(f"evidence {fields['evidence']!r} is none of {', '.join(_EVIDENCE)}")
-    if fields.get("evidence") == "inferred" and fields.get("level") == "MUST":
-        faults.append("what is only inferred cannot be a MUST")
+    faults += _evidence_faults(fields)
+    if not _is_day(fields.get("provisional", "2026-01-01")):
+        faults.append(f"provisional must be a day in quotes, such as '2026-11-26', not {fields['provisional']!r}")
     told: Any = fields.get("withdrawn", {"in": "", "reason": ""})
     if not isinstance(told, dict) or not {"in", "reason"} <= set(told) <= _WITHDRAWAL:  # pyright: ignore[reportUnknownArgumentType]
         faults.append(f"withdrawn must have in, reason and maybe superseded_by, not {told!r}")
@@ -179,3 +186,18 @@ def _faults(entry: Any) -> list[str]:
     if not isinstance(kinds, list) or not kinds or not set(kinds) <= set(get_args(Kind)):  # pyright: ignore[reportUnknownArgumentType]
         faults.append(f"applies_to {kinds!r} is no list of {' or '.join(get_args(Kind))}")
     return faults
+
+
+def _evidence_faults(fields: dict[str, Any]) -> list[str]:
+    evidence = fields.get("evidence", "documented")
+    faults = [] if evidence in _EVIDENCE else [f"evidence {evidence!r} is none of {', '.join(_EVIDENCE)}"]
+    if evidence == "inferred" and fields.get("level") == "MUST":
+        faults.append("what is only inferred cannot be a MUST")
+    return faults
+
+
+def _is_day(text: Any) -> bool:
+    try:
+        return bool(date.fromisoformat(text))
+    except (TypeError, ValueError):
+        return False

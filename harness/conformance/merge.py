@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from harness.conformance.record import PartRecord, Run, TestRecord
+from harness.conformance.record import FeatureRecord, PartRecord, Run, TestRecord
 from harness.conformance.results import RunFacts, ledger_of, record_of
 from harness.errors import UsageError
 
@@ -49,12 +49,19 @@ def merge(identifier: str, runs: Sequence[Run]) -> Run:
         leg=", ".join(sorted({run.leg for run in runs})),
         parts=[part for run in runs for part in run.parts or [PartRecord(run.id, run.argv, run.line)]],
         frozen=first.frozen,
+        features=_features(runs),
         outside=frozenset(entry.id for entry in first.requirements if entry.status == "later"),
     )
     bound = {entry.id for run in runs for entry in run.requirements if entry.status == "bound"}
     finished = max(_seconds(run.finished_at or run.started_at) for run in runs)
     tests = [_moved(test, run) for run in runs for test in run.tests]
     return record_of(facts, tests, ledger_of(first), bound, finished)
+
+
+def _features(runs: Sequence[Run]) -> dict[str, FeatureRecord]:
+    """Return what is known of each feature, of the run that looked for it if one did."""
+    known = [(name, found) for run in runs for name, found in run.detected_features.items()]
+    return dict(sorted(known, key=lambda entry: entry[1].detected is not None))
 
 
 def bring_diagnostics(sources: Mapping[str, Path], directory: Path) -> None:

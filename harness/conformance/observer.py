@@ -11,7 +11,7 @@ import itertools
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from harness.conformance.diagnostics import Depth, Diagnostics
+from harness.conformance.features import Features
 from harness.conformance.ground import Ground
 from harness.conformance.ledger import Kind, Ledger
-from harness.conformance.outcomes import Outcome, Reason, could_not_run, not_applicable, outcome_of
+from harness.conformance.outcomes import Outcome, Reason, not_applicable, outcome_of
 from harness.conformance.recording import Check, Recorder, recording
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase
-from harness.errors import HarnessFault, NotReady
+from harness.errors import HarnessFault, MissingFeature, NotReady
 
 __all__ = ["Observer"]
 
@@ -51,7 +52,7 @@ class Observer:
         ground: Ground,
         directory: Path,
         kind: Kind,
-        without: Collection[str] = (),
+        features: Features,
     ) -> None:
         """Keep what the hooks need.
 
@@ -63,7 +64,7 @@ class Observer:
             ground: What to ask before it counts what a test says.
             directory: The run's directory.
             kind: Kind of the subject.
-            without: Features that are not to be decided.
+            features: Decides whether tests of a feature run.
         """
         self._bindings = bindings
         self._ledger = ledger
@@ -72,7 +73,7 @@ class Observer:
         self._ground = ground
         self._directory = directory
         self._kind = kind
-        self._without = without
+        self._features = features
         self._alike: Counter[tuple[Path, type, str]] = Counter()
         """Scenario and failure → how often."""
 
@@ -93,8 +94,8 @@ class Observer:
         asked = [self._ledger[name] for name in self._bindings.get(item.nodeid, ())]
         if asked and not any(self._kind in entry.applies_to for entry in asked):
             not_applicable("subject", f"{', '.join(entry.id for entry in asked)} does not bind a subject of this kind")
-        if narrowed := sorted({entry.profile for entry in asked if entry.profile in self._without}):
-            could_not_run("narrowed", f"--without-feature {' '.join(narrowed)}: run without this option to decide it")
+        detect = item.ihook.pytest_podid_detect
+        self._features.require({entry.profile for entry in asked}, lambda name: detect(item=item, feature=name))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
@@ -127,6 +128,11 @@ class Observer:
         outcome, reason = outcome_of(None if isinstance(error, ChecksFailed) else error, in_body=call.when == "call")
         if isinstance(error, NotReady) and error.requirement in recorder.requirements:
             recorder.checks.append(Check(error.requirement, "ready", "ready", str(error), holds=False, evidence=()))
+        if isinstance(error, MissingFeature):
+            for name in recorder.requirements:
+                if self._ledger[name].profile == error.feature:
+                    seen = Check(name, error.feature, "present", str(error), holds=False, evidence=())
+                    recorder.checks.append(seen)
         if call.when == "call" and (lost := self._ground.lost()):
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()

@@ -69,8 +69,11 @@ def add_options(group: pytest.OptionGroup) -> None:
     declare(group, "--only", [], metavar="EXPR", help=only)
     declare(group, "--level", [], choices=["MUST", "SHOULD", "MAY"], help="levels to decide")
     declare(group, "--partial", False, help="a part of the suites is enough: exit with 0 if all of it is fine")
+    declare(group, "--keep-failed", False, help="leave what the scenarios of failed tests made")
     declare(group, "--fail-fast", False, help="stop after the first MUST that is not met")
     declare(group, "--without-feature", [], metavar="NAME", help="leave a feature's requirements undecided; repeat")
+    declare(group, "--profile", "pod-identity", metavar="NAME", help="which features are required: suites/profiles/")
+    declare(group, "--subject-file", metavar="FILE", help="what the subject declares (default: suites/subjects/)")
     declare(group, "--dry-run", False, help="say what would run and what it would decide; run nothing")
     declare(group, "--report-dir", "reports", help="where the run's directory is made (default: reports)")
     declare(group, "--record-only", False, help="write run.json alone; podid report makes the reports")
@@ -93,8 +96,11 @@ class Options:
     only: list[str]
     level: list[Level]
     without_feature: list[str]
+    profile: str
+    subject_file: str
     partial: bool
     """Whether a part of the suites is enough for exit code 0; a share of several runs always is."""
+    keep_failed: bool
     fail_fast: bool
     dry_run: bool
     report_dir: str
@@ -135,7 +141,10 @@ class Options:
             only=values.only,
             level=values.level,
             without_feature=values.without_feature,
+            profile=values.profile,
+            subject_file=values.subject_file,
             partial=values.partial or shard is not None,
+            keep_failed=values.keep_failed,
             fail_fast=values.fail_fast,
             dry_run=values.dry_run,
             report_dir=values.report_dir,

@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 import pytest
 
 from harness import wait
-from harness.errors import MissingPrerequisite, NotReady, SubjectFault, UsageError
+from harness.errors import MissingFeature, MissingPrerequisite, NotReady, SubjectFault, UsageError
 
 __all__ = [
     "EXECUTED",
@@ -128,11 +128,17 @@ def outcome_of(error: BaseException | None, *, in_body: bool) -> tuple[Outcome, 
         # pytest-timeout's guard comes as a failure, and says nothing about the subject.
         is_guard = isinstance(error, pytest.fail.Exception) and str(error).startswith("Timeout")
         return (Outcome.ERROR, Reason("guard-timeout", str(error))) if is_guard else (Outcome.FAILED, None)
-    if isinstance(error, MissingPrerequisite | NotReady):
-        blocker = f"{error.requirement}: " if isinstance(error, NotReady) else ""
-        return Outcome.NOT_RUN, Reason("blocked-by" if blocker else "prerequisite", f"{blocker}{error}")
+    if isinstance(error, MissingPrerequisite | NotReady | MissingFeature):
+        return Outcome.NOT_RUN, _obstacle(error)
     if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
         detail = f"{error}; end the test with could_not_run(…) or not_applicable(…) instead"
         return Outcome.ERROR, Reason("untyped-skip", detail)
     detail = f"{type(error).__name__}: {error}"[:2000]
     return Outcome.ERROR, Reason("body" if in_body else "set-up", detail)
+
+
+def _obstacle(error: MissingPrerequisite | NotReady | MissingFeature) -> Reason:
+    if isinstance(error, MissingPrerequisite):
+        return Reason("prerequisite", str(error))
+    blocker = error.requirement if isinstance(error, NotReady) else error.feature
+    return Reason("blocked-by", f"{blocker}: {error}")

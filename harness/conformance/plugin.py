@@ -22,19 +22,23 @@ from typing import Any, NoReturn
 import pytest
 
 from harness.conformance import canary as canaries
-from harness.conformance import fixtures, store
+from harness.conformance import fixtures, hooks, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.binding import bind, case_name, choose, share
+from harness.conformance.cleanup import CleanUp
 from harness.conformance.compare import since
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.events import EventLog
+from harness.conformance.features import Features, read_features
 from harness.conformance.floors import asked, read_floors, shortfalls
 from harness.conformance.frozen import FrozenSet, read_frozen
 from harness.conformance.ground import Ground
 from harness.conformance.history import Durations, note_run, read_durations
+from harness.conformance.hooks import Plan
 from harness.conformance.interruption import Interruption
-from harness.conformance.ledger import Ledger, read_ledger
+from harness.conformance.issued import Issued, new_marker
+from harness.conformance.ledger import Ledger, kind_of, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Reason
@@ -42,8 +46,9 @@ from harness.conformance.pace import Pace
 from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
-from harness.conformance.selection import Selection, require_feature, select, tests_to_rerun
-from harness.conformance.summary import plan, repeated, shortcomings, tell_failure
+from harness.conformance.search import Search, prove_search
+from harness.conformance.selection import Selection, select, tests_to_rerun
+from harness.conformance.summary import obstacles, plan, repeated, shortcomings, tell_failure
 from harness.conformance.verdict import ExitCode
 from harness.conformance.workers import report, take_over
 from harness.errors import PodidError, UsageError
@@ -84,14 +89,19 @@ class Plugin:
         self.results = Results()
         self.diagnostics = Diagnostics(self._redactor)
         self._ground = Ground()
+        self._features = Features({}, (), ())
+        self._plan = Plan(())
+        self._issued = Issued(new_marker())
 
     # --- The session ------------------------------------------------------------------------------------------------
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Read ledger and baseline, if the suites are meant; ends the run when they are invalid."""
+        config.pluginmanager.add_hookspecs(hooks)
         config.pluginmanager.register(fixtures, "podid-fixtures")
         config.stash[fixtures.DIAGNOSTICS] = self.diagnostics
         config.stash[fixtures.GROUND] = self._ground
+        config.stash[fixtures.ISSUED] = self._issued
         config.stash[fixtures.ENVIRONMENT] = self._environment
         self._names_cases = any(self._is_suite(config, name) for name in config.args)
         self._active = self._names_cases and not config.option.collectonly
@@ -115,8 +125,8 @@ class Plugin:
         options = self._options
         scenarios = {file.stem for file in self._suites.rglob("test_*.py")}
         self._selection = select(self._ledger, options.only, options.level, scenarios)
-        for name in options.without_feature:
-            require_feature(self._ledger, name)
+        subject = Path(options.subject_file or self._suites / "subjects" / f"{kind_of(options.subject)}.yaml")
+        self._features = read_features(self._suites, options.profile, subject, self._ledger, options.without_feature)
         self._durations = read_durations(root / options.history, options.leg)
         if options.subject == "ours" and options.repeat == 1:
             arguments = [root / argument for argument in options.paths]
@@ -146,7 +156,7 @@ class Plugin:
         started = time.time()
         is_worker = (told := getattr(config, "workerinput", {}).get("podid")) is not None
         if is_worker:
-            self._directory = Path(told)
+            self._directory, self._issued.marker = Path(told["directory"]), told["marker"]
         else:
             self._interruption.watch()
             name = f"{datetime.fromtimestamp(started, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -179,21 +189,23 @@ class Plugin:
             ground=self._ground,
             directory=self._directory,
             kind=self._facts.kind,
-            without=self._options.without_feature,
+            features=self._features,
         )
         config.pluginmanager.register(observer, "podid-observer")
+        self._clean_up = CleanUp(self._suites, keeps_failed=self._options.keep_failed)
+        config.pluginmanager.register(self._clean_up, "podid-clean-up")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a pytest-xdist worker the run's directory."""
-        node.workerinput["podid"] = str(self._directory)
+        """Tell a pytest-xdist worker the run's directory and marker."""
+        node.workerinput["podid"] = {"directory": str(self._directory), "marker": self._issued.marker}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a pytest-xdist worker knows besides its tests."""
         told: dict[str, Any] | None = getattr(node, "workeroutput", {}).get("podid")
         if told is not None:
-            take_over(told, self.results, self._facts)
+            take_over(told, self.results, self._facts, self._issued)
 
     # --- Collection -------------------------------------------------------------------------------------------------
 
@@ -326,19 +338,27 @@ class Plugin:
             return
         if self._options.dry_run:
             empty = not self.results.bindings or bool(self._facts.faults)
-            session.exitstatus = ExitCode.HARNESS_ERROR if empty else 0
+            # Whoever asks quietly wants to know what is bound, not what it would take.
+            self._plan = self._make_plan(session) if session.config.option.verbose >= 0 and not empty else Plan(())
+            code = ExitCode.INCOMPLETE if self._plan.obstacles else 0
+            session.exitstatus = ExitCode.HARNESS_ERROR if empty else code
             return
         if session.shouldfail or session.shouldstop:
             self._facts.not_started = Reason("fail-fast", str(session.shouldfail or session.shouldstop))
+        if kept := self._clean_up.kept:
+            self._environment["kept"] = "; ".join(kept)
         self._facts.redactions += self._redactor.counts
+        # Under pytest-xdist the workers look, and tell what they saw.
+        self._facts.features = self._features.records(self._ledger) | self._facts.features
         self._facts.faults += [Fault("diagnostics", text) for text in self.diagnostics.faults]
         if (output := getattr(session.config, "workeroutput", None)) is not None:
-            output["podid"] = report(self.results, self._facts)
+            output["podid"] = report(self.results, self._facts, self._issued)
             return
         try:
-            self._facts.searched = canaries.prove_search()
+            self._facts.searched = prove_search()
+            search = Search(self._canary, self._issued.marker, self._issued.secrets)
             reports = not self._options.record_only
-            self._finished = store.finish(self._directory, self._finish, self._canary, reports=reports)
+            self._finished = store.finish(self._directory, self._finish, search, reports=reports)
             session.exitstatus = self._finished.exit_code
             # A mutant's times and failures say nothing about later runs, and shards must not change what they are
             # divided by while others still run: `podid merge` notes them.
@@ -347,6 +367,16 @@ class Plugin:
         except (PodidError, OSError) as error:
             print(f"podid: {error}", file=sys.stderr)
             session.exitstatus = ExitCode.HARNESS_ERROR
+
+    def _make_plan(self, session: pytest.Session) -> Plan:
+        told: list[Plan] = session.config.hook.pytest_podid_plan(config=session.config, items=session.items)
+        features = {
+            node: {self._ledger[name].profile for name in names} for node, names in self.results.bindings.items()
+        }
+        narrowed = {node: self._features.expected(names) for node, names in features.items()}
+        obstacles = {node: why for plan in told for node, why in plan.obstacles.items()}
+        obstacles |= {node: why for node, why in narrowed.items() if why}
+        return Plan([line for plan in told for line in plan.lines], obstacles)
 
     def _finish(self, faults: list[Fault]) -> Run:
         self._facts.faults += faults
@@ -367,7 +397,11 @@ class Plugin:
             terminalreporter.section("what would run")
             expected = self._durations.expected(self.results.bindings)
             known = {node: expected[node] for node in expected if node in self._durations.seconds}
-            lines = plan(self.results.bindings, self._ledger, self._facts.kind, known, sum(expected.values()))
+            lines = [
+                *plan(self.results.bindings, self._ledger, self._facts.kind, known, sum(expected.values())),
+                *self._plan.lines,
+                *obstacles(self._plan.obstacles),
+            ]
         elif self._finished:
             terminalreporter.section("what is not met, and what did not run")
             lines = [*(repeated(self._finished) if self._facts.is_repeated else ()), *shortcomings(self._finished)]

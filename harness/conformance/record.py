@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 FILE_NAME = "run.json"
-SCHEMA_VERSION = "podid-run/1.2"
+SCHEMA_VERSION = "podid-run/1.3"
 
 _CHAIN = re.compile(
     r"^(?:The above exception was the direct cause|During handling of the above exception).*$", re.MULTILINE
@@ -186,6 +186,21 @@ class ScenarioRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureRecord:
+    """One feature of the subject."""
+
+    rule: str
+    """What the profile says: ``required``, ``optional`` or ``excluded``."""
+    declared: bool
+    detected: bool | None
+    """None when nobody could tell, or no test asked."""
+    evidence: str
+    """What was seen that says so."""
+    note: str
+    """``undeclared`` when it was found and the subject does not declare it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShardRecord:
     """Which share of the scenarios a run took."""
 
@@ -249,7 +264,7 @@ class Fault:
     """Something that went wrong in the harness itself."""
 
     where: str
-    """``collection``, ``clean-up``, ``diagnostics``, ``reports``, ``canary``, ``baseline``, ``floor`` or ``set-up``."""
+    """``collection``, ``clean-up``, ``diagnostics``, ``reports``, ``secret``, ``baseline``, ``floor`` or ``set-up``."""
     message: str
 
 
@@ -295,8 +310,9 @@ class Run:
     """Option → value and where it comes from."""
     unused_expectations: list[str] = field(default_factory=list[str])
     """Entries of the baseline about which the run says nothing, and why."""
+    detected_features: dict[str, FeatureRecord] = field(default_factory=dict[str, FeatureRecord])
     searched: list[str] = field(default_factory=list[str])
-    """Forms in which the canary was looked for, each of which the search found when it stood there on purpose."""
+    """Forms in which secrets were looked for, each of which the search found when it stood there on purpose."""
     schema: str = SCHEMA_VERSION
 
     def as_json(self, *, check: bool = True) -> str:
@@ -325,6 +341,9 @@ class Run:
             "shard": _of(ShardRecord, data["shard"]) if data.get("shard") else None,
             "since": _since(data["since"]) if data.get("since") else None,
             "settings": {name: _of(Setting, entry) for name, entry in data.get("settings", {}).items()},
+            "detected_features": {
+                name: _of(FeatureRecord, entry) for name, entry in data.get("detected_features", {}).items()
+            },
             "frozen": _of(FrozenRecord, data["frozen"]) if data.get("frozen") else None,
         }
         return _of(cls, {**data, **nested})

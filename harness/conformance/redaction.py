@@ -39,6 +39,8 @@ _BARE_SECRET = re.compile(
     r"(?<![A-Za-z0-9/+=])(?=[A-Za-z0-9/+]*[A-Z])(?=[A-Za-z0-9/+]*[a-z])(?=[A-Za-z0-9/+]*[0-9])[A-Za-z0-9/+]{40}"
     r"(?![A-Za-z0-9/+=])"
 )
+# Of a container; variables that name a file or an address are none.
+_SECRET_VARIABLE = re.compile(r"(?:PASSWORD|SECRET_ACCESS_KEY|SECRET_KEY|API_KEY|TOKEN|CANARY)$")
 _SECRET_MEMBERS = {
     "secretaccesskey": "aws-secret",
     "awssecretaccesskey": "aws-secret",
@@ -83,14 +85,19 @@ class Redactor:
             members: dict[str, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
             if members.get("kind") == "Secret":
                 members = self._kubernetes_secret(members)
+            if _SECRET_VARIABLE.search(str(members.get("name", ""))) and isinstance(members.get("value"), str):
+                members["value"] = self._once("variable", members["value"])
             return {self.text(str(name)): self._member(str(name), entry) for name, entry in members.items()}
         return value
 
     def _member(self, name: str, value: Any) -> Any:
         secret_class = _SECRET_MEMBERS.get(re.sub(r"[^a-z]", "", name.lower()))
-        if secret_class and isinstance(value, str) and value and not value.startswith("«"):
-            return self._mark(secret_class, value)
+        if secret_class and isinstance(value, str):
+            return self._once(secret_class, value)
         return self.data(value)
+
+    def _once(self, secret_class: str, value: str) -> str:
+        return self._mark(secret_class, value) if value and not value.startswith("«") else value
 
     def _kubernetes_secret(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Keep the keys and lengths of a Secret; it may also stand, whole, in its last-applied annotation."""

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict, cast
 
 from harness.conformance.baseline import Baseline
-from harness.conformance.ledger import Kind, Ledger, Level, Requirement
+from harness.conformance.ledger import Kind, Ledger, Level, Requirement, kind_of
 from harness.conformance.outcomes import Outcome, Reason, worst
 from harness.conformance.record import (
     AttemptRecord,
     CheckRecord,
     EvidenceRecord,
     Fault,
+    FeatureRecord,
     FrozenRecord,
     PartRecord,
     RequirementRecord,
@@ -55,7 +56,7 @@ class Phase(TypedDict):
 
 
 # Faults that leave open what the run would have said.
-_BREAKING = frozenset({"collection", "set-up", "canary", "reports"})
+_BREAKING = frozenset({"collection", "set-up", "secret", "reports"})
 _NOT_STARTED = Reason("not-started", "the run ended before this test began")
 
 
@@ -85,6 +86,7 @@ class RunFacts:
     accepts_part: bool = False
     """Whether a part of the suites is enough for exit code 0."""
     settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
+    features: dict[str, FeatureRecord] = field(default_factory=dict[str, FeatureRecord])
     searched: list[str] = field(default_factory=list[str])
     narrowed: set[str] = field(default_factory=set[str])
     """Files of which some tests were left out."""
@@ -93,7 +95,7 @@ class RunFacts:
     @property
     def kind(self) -> Kind:
         """Kind of the subject; a mutant is one of ours."""
-        return "upstream" if self.subject == "upstream" else "ours"
+        return kind_of(self.subject)
 
 
 def instant(seconds: float) -> str:
@@ -289,6 +291,7 @@ def record_of(
         outside=facts.outside,
         faults=any(fault.where in _BREAKING for fault in facts.faults),
         stale=any(fault.where == "baseline" for fault in facts.faults),
+        leaked=any(fault.where == "secret" for fault in facts.faults),
     )
     counter = Counter(verdict.outcomes.values())
     return Run(
@@ -317,6 +320,7 @@ def record_of(
         parts=facts.parts,
         frozen=facts.frozen,
         settings=facts.settings,
+        detected_features=facts.features,
         searched=facts.searched,
         unused_expectations=facts.unused_expectations,
     )
@@ -386,6 +390,7 @@ def ledger_of(run: Run) -> Ledger:
             profile=entry.profile,
             observe=entry.observe,
             untestable=entry.untestable,
+            provisional="on trial" if entry.status == "provisional" and entry.outcome else "",
             withdrawn=entry.withdrawn,
         )
         for entry in run.requirements

@@ -17,7 +17,7 @@ from harness.conformance.ledger import Ledger, Level, Requirement
 from harness.conformance.record import read_run
 from harness.errors import UsageError
 
-__all__ = ["Selection", "require_feature", "select", "tests_to_rerun"]
+__all__ = ["Selection", "select", "tests_to_rerun"]
 
 _OF_REQUIREMENT: dict[str, Callable[[Requirement], str]] = {
     "req": lambda entry: entry.id,
@@ -73,17 +73,6 @@ def select(ledger: Ledger, only: Sequence[str], levels: Sequence[Level], scenari
     wanted = tuple(terms for terms in expressions if any(term.is_wanted for term in terms))
     unwanted = tuple(terms for terms in expressions if not any(term.is_wanted for term in terms))
     return Selection(wanted, unwanted, tuple(levels))
-
-
-def require_feature(ledger: Ledger, name: str) -> None:
-    """Make sure that some requirement belongs to a feature.
-
-    Raises:
-        UsageError: None does.
-    """
-    known = {entry.profile for entry in ledger.values()}
-    if name not in known:
-        raise UsageError(f"no feature {name!r}", hint=f"one of {', '.join(sorted(known))}")
 
 
 def tests_to_rerun(report: Path) -> set[str]:

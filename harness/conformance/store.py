@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.conformance import canary as canaries
 from harness.conformance.artifacts import PUBLISH, publish, write_manifest
 from harness.conformance.events import FILE_NAME as EVENTS
 from harness.conformance.events import replay
 from harness.conformance.record import FILE_NAME, Fault, Run, read_run, schema, write_atomically
 from harness.conformance.reports import write_reports
+from harness.conformance.search import Search
 from harness.conformance.sizes import fitting
 from harness.errors import HarnessFault
 
 __all__ = ["finish", "rewrite", "save", "seal"]
+
+_WITHHELD = "withheld: it held a secret"
 
 
 def save(directory: Path, run: Run, *, check: bool = True) -> Run:
@@ -39,15 +41,15 @@ def save(directory: Path, run: Run, *, check: bool = True) -> Run:
     return written
 
 
-def finish(directory: Path, build: Callable[[list[Fault]], Run], canary: str, *, reports: bool = True) -> Run:
-    """Write the record and all reports, look for the canary, and return the record as written.
+def finish(directory: Path, build: Callable[[list[Fault]], Run], search: Search, *, reports: bool = True) -> Run:
+    """Write the record and all reports, look for secrets, and return the record as written.
 
     Only a directory in which nothing was found gets a part that may be published.
 
     Args:
         directory: The run's directory.
         build: Makes the record, given faults that came up at the end.
-        canary: This run's canary.
+        search: Knows this run's secrets.
         reports: Whether to; else the record stands alone, and its schema is left to who reads it.
 
     Raises:
@@ -59,9 +61,9 @@ def finish(directory: Path, build: Callable[[list[Fault]], Run], canary: str, *,
         return written, write_reports(directory, written) if reports else []
 
     run, complaints = write(build([]))
-    found = _withhold(directory, canary)
+    found = _withhold(directory, search)
     if faults := [*(Fault("reports", text) for text in complaints), *found]:
-        run, _ = write(_without(build(faults), canary))
+        run, _ = write(_without(build(faults), search))
     if reports:
         seal(directory, may_leave=not found)
     return run
@@ -90,30 +92,28 @@ def seal(directory: Path, *, may_leave: bool) -> None:
         write_manifest(directory)
 
 
-def _withhold(directory: Path, canary: str) -> list[Fault]:
-    """Delete every artifact that has the canary: where the canary stands, a real secret would."""
+def _withhold(directory: Path, search: Search) -> list[Fault]:
+    """Delete every artifact that has a secret, and say what it had without saying the secret."""
     faults: list[Fault] = []
-    for file, encoding in list(canaries.scan(directory, canary)):
+    for file, found in list(search.scan(directory)):
         file.unlink()
-        faults.append(Fault("canary", f"{file.relative_to(directory)} held the canary ({encoding}) and was deleted"))
+        faults.append(Fault("secret", f"{file.relative_to(directory)} held a secret and was deleted: {found}"))
     return faults
 
 
-def _without(run: Run, canary: str) -> Run:
-    """Return a record without the canary: the tests' texts in which it stands are withheld whole."""
+def _without(run: Run, search: Search) -> Run:
+    """Return a record without secrets: the tests' texts in which one stands are withheld whole."""
 
     def clean(value: Any) -> bool:
-        return canaries.find(repr(value).encode(), canary) is None
+        return search.find(repr(value).encode()) is None
 
     tests = [
-        test
-        if clean(test)
-        else replace(test, message="withheld: it held the canary", checks=[], evidence=[], reason=None)
+        test if clean(test) else replace(test, message=_WITHHELD, checks=[], evidence=[], reason=None, earlier=[])
         for test in run.tests
     ]
     requirements = [entry if clean(entry.reason) else replace(entry, reason=None) for entry in run.requirements]
-    faults = [entry if clean(entry) else Fault(entry.where, "withheld: it held the canary") for entry in run.faults]
+    faults = [entry if clean(entry) else Fault(entry.where, _WITHHELD) for entry in run.faults]
     changed = replace(run, tests=tests, requirements=requirements, faults=faults)
     if not clean(changed.specimen):
-        changed = replace(changed, specimen="withheld: it held the canary")
+        changed = replace(changed, specimen=_WITHHELD)
     return changed

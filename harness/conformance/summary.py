@@ -12,7 +12,7 @@ from harness.conformance.record import Run, gist
 from harness.conformance.results import Phase
 from harness.conformance.verdict import ExitCode
 
-__all__ = ["plan", "repeated", "shortcomings", "tell_failure"]
+__all__ = ["obstacles", "plan", "repeated", "shortcomings", "tell_failure"]
 
 
 def plan(
@@ -40,6 +40,14 @@ def plan(
         f"expected to take {rough(seconds)}{new}" if known else "nobody knows how long: no earlier run has them"
     )
     return lines
+
+
+def obstacles(found: Mapping[str, str]) -> list[str]:
+    """Return which tests could not run, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for node, why in found.items():
+        reasons.setdefault(why, []).append(node)
+    return [f"{len(nodes)} could not run: {why}" for why, nodes in reasons.items()] or ["all of it could run"]
 
 
 def shortcomings(run: Run) -> list[str]:

@@ -37,7 +37,7 @@ class Verdict:
     musts: int = 0
     """MUSTs that bind this subject and can be tested."""
     provisional: tuple[str, ...] = field(default=())
-    """IDs that no test decides yet; outside the verdict."""
+    """IDs that no test decides yet, or that are on trial; outside the verdict."""
 
     def counts(self) -> str:
         """Return the counts in words, such as ``41 passed, 1 failed``."""
@@ -57,6 +57,7 @@ def judge(
     faults: bool = False,
     stale: bool = False,
     interrupted: bool = False,
+    leaked: bool = False,
 ) -> Verdict:
     """Judge a run.
 
@@ -71,6 +72,7 @@ def judge(
         faults: Whether the harness broke outside of any test, so that something may be missing.
         stale: Whether the baseline expects a failure that no longer happens, or has expired.
         interrupted: Whether a person or a signal ended the run, or less was executed than a floor says.
+        leaked: Whether a file held a secret: whatever the suites said, there is no report to rely on (HRN-SEC-03).
     """
     outcomes: dict[str, Outcome] = {}
     for identifier, outcome in results:
@@ -84,13 +86,14 @@ def judge(
         and not (entry.untestable or entry.withdrawn or entry.id in outside)
     ]
     musts = [entry.id for entry in testable if entry.level == "MUST"]
-    provisional = tuple(entry.id for entry in testable if entry.id not in bound)
+    provisional = tuple(entry.id for entry in testable if entry.id not in bound or entry.provisional)
     judged = {
         name: outcome
         for name, outcome in outcomes.items()
         if ledger[name].level == "MUST"
         and ledger[name].subject != "harness"
         and name not in outside
+        and not ledger[name].provisional
         and outcome is not Outcome.NOT_APPLICABLE
     }
     observed = sum(outcome in EXECUTED for outcome in judged.values())
@@ -102,6 +105,8 @@ def judge(
     word, exit_code = _judge(found, partial=partial, faults=faults, stale=stale, is_empty=is_empty)
     if exit_code == ExitCode.CONFORMANT and partial and not accepts_part:
         exit_code = ExitCode.INCOMPLETE
+    if leaked:
+        exit_code = ExitCode.HARNESS_ERROR
     return Verdict(word, exit_code, outcomes, observed, len(musts), provisional)
 
 

@@ -43,6 +43,7 @@ from harness.lab.provider import (
     find_kind,
     find_native,
 )
+from harness.lab.reuse import Reuse, differences, makings
 from harness.lab.transfer import require_all_parts
 from harness.progress import Progress
 
@@ -80,10 +81,17 @@ class Lab:
     @property
     def provider_name(self) -> ProviderName | None:
         """What the lab stands on; None when there is no lab, or when it ended before anything was made."""
+        return self._description().get("provider")
+
+    def _description(self) -> dict[str, Any]:
         try:
-            return json.loads(self.paths.description.read_text())["provider"]
-        except (FileNotFoundError, ValueError, LookupError):
-            return None
+            return json.loads(self.paths.description.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def differences(self) -> list[str]:
+        """Return in what the lab is not what would be raised now: Kubernetes, configuration, subject, harness."""
+        return differences(self._description().get("made_of", {}), makings(self._provider.name, self.given))
 
     @property
     def _provider(self) -> Provider:
@@ -210,6 +218,7 @@ class Lab:
         given: Mapping[Role, str] | None = None,
         nodes_from_start: int = 1,
         is_offline: bool = False,
+        reuse: Reuse = "checked",
     ) -> None:
         """Make sure that the lab runs with these clusters; what runs already stays as it is.
 
@@ -223,10 +232,11 @@ class Lab:
             given: Agent or webhook to run instead of ours: an archive, or a reference in the engine's reach.
             nodes_from_start: Nodes that new clusters get, at least, where a running one cannot get more later.
             is_offline: Refuse before anything is begun if something would have to be fetched.
+            reuse: Whether a lab that is up must be what would be raised now (HRN-CLN-06), or ``force``.
 
         Raises:
-            UsageError: Another command is changing the lab, it stands on another provider or runs another agent or
-                webhook, or what is given is no image.
+            UsageError: Another command is changing the lab, it stands on another provider or is made of something
+                else, or what is given is no image.
             MissingPrerequisite: The machine lacks something.
             HarnessFault: Something did not start.
         """
@@ -240,6 +250,7 @@ class Lab:
                 self._remove()
             else:
                 self._require_given(given or {})
+                self._require_unchanged(reuse)
             present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
             if not self.provider(name).can_add_nodes:
@@ -286,6 +297,13 @@ class Lab:
                     hint="remove it with: podid down; or use another lab: set PODID_LAB",
                 )
 
+    def _require_unchanged(self, reuse: Reuse) -> None:
+        if reuse != "force" and (told := self.differences()):
+            raise UsageError(
+                f"lab {self.name!r} is up, and is not what would be raised now:\n  " + "\n  ".join(told),
+                hint="remove it with: podid down; or use it all the same, which the report says, with: --reuse force",
+            )
+
     def _raise(
         self,
         specs: Sequence[ClusterSpec],
@@ -297,9 +315,12 @@ class Lab:
     ) -> None:
         self.paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # First of all: from here on down knows where to look.
-        self.paths.description.write_text(json.dumps({"provider": provider.name}))
+        made_of = {} if is_new else self._description().get("made_of", {})
+        self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
         if is_new:
             take_in(self.paths.given, given, provider.export_image)
+            made_of = makings(provider.name, self.given)
+            self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
         images = lab_images(self.given)
         with _builds(self.paths.builds, provider.interrupt) as pool:
             started = provider.start(specs, list(images.values()), pool, progress, is_new=is_new)

@@ -26,6 +26,7 @@ __all__ = [
     "ProviderName",
     "Started",
     "choose",
+    "chosen_provider",
     "find_kind",
     "find_native",
     "parse_request",
@@ -259,6 +260,17 @@ def choose(kind: Finding, native: Finding) -> Choice:
         hint="start a Docker engine, with the node image or a registry in reach; or run on Linux as root. "
         "podid doctor --provider kind and --provider native say more",
     )
+
+
+def chosen_provider(request: str) -> ProviderName:
+    """Return what a new lab would stand on.
+
+    Raises:
+        UsageError: There is no such provider.
+        MissingPrerequisite: Neither provider can be used.
+    """
+    requested = parse_request(request)
+    return choose(find_kind(), find_native()).name if requested == "auto" else requested
 
 
 def find_native() -> Finding:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from harness.cloud.credentials import BASE64
 from harness.cloud.ports import NamedPolicy, Organization, Role
 
 
@@ -35,6 +36,11 @@ class SeededIds:
     def letters(self, length: int, alphabet: str) -> str:
         """Return the next letters of the sequence."""
         return "".join(self._random.choices(alphabet, k=length))
+
+    def secret(self, kind: str, length: int) -> str:
+        """Return the next letters of the sequence."""
+        del kind
+        return self.letters(length, BASE64)
 
     def uuid(self) -> str:
         """Return the next UUID of the sequence."""

@@ -9,6 +9,8 @@ import pytest
 
 from harness.collectors import AgentOutput
 from harness.conformance.diagnostics import Diagnostics
+from harness.conformance.features import Detection, offered
+from harness.errors import SubjectFault
 from harness.subject.agent import Agent, AgentCommand
 from harness.subject.eks_auth import FakeEKSAuth
 from harness.subject.pod_token import make_token
@@ -17,6 +19,19 @@ StartAgent = Callable[..., Agent]
 """Starts an agent with flags of its own, as :meth:`AgentCommand.serving`; it lives until the test is over."""
 
 MOST_RESTARTS = 5
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
+    """Whether the cache can be keyed by pod, which came with the agent's second generation (g2)."""
+    if feature != "g2":
+        return None
+    is_ours = item.config.getoption("--subject") != "upstream"
+    command = AgentCommand.of(item.config.getoption("--agent-command"), is_ours=is_ours)
+    try:
+        return offered("--cache-key", "server", command.run("server", "--help").output)
+    except SubjectFault as fault:
+        return Detection(is_present=False, evidence=str(fault))
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.conformance.features import Detection, offered
 from harness.conformance.outcomes import not_applicable
 from harness.subject.kube_api import KubeApi, serve_kube_api
 from harness.subject.webhook import (
@@ -31,6 +33,19 @@ LISTED = (
     "demo/*",
 )
 """Pairs with an association; all others are without."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
+    """Whether it mutates for IRSA, for whose tokens it has an audience."""
+    if feature != "irsa":
+        return None
+    words = parse_command(item.config.getoption("--webhook-command") or default_command())
+    try:
+        done = subprocess.run([*words, "--help"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Detection(is_present=False, evidence=f"--help: {error}")
+    return offered("--token-audience", "the webhook", done.stdout + done.stderr)
 
 
 @pytest.fixture(scope="session")

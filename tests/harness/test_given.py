@@ -15,7 +15,9 @@ from harness.errors import UsageError
 from harness.lab import Lab
 from harness.lab.given import lab_images, read_given, take_in
 from harness.lab.native import NativeProvider
+from harness.lab.reuse import makings
 from harness.lab.wiring import agent_manifests
+from harness.progress import Progress
 
 
 def archive(path: Path, manifest: Sequence[object] | bytes = ({"Config": "c.json"},)) -> str:
@@ -106,3 +108,36 @@ def test_a_source_names_an_image_while_its_file_is_the_same(tmp_path: Path) -> N
     archive(tmp_path / "agent.tar", [{"Config": "other.json"}])
     assert not image.is_from(source)
     assert not image.is_from("other.tar")
+
+
+@pytest.fixture
+def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A lab that says it is up, made of what a new one would be."""
+    monkeypatch.setenv("PODID_STATE_DIR", str(tmp_path))
+    lab = Lab("reused")
+    lab.paths.directory.mkdir(parents=True)
+    lab.paths.description.write_text(json.dumps({"provider": "native", "made_of": makings("native", {})}))
+    monkeypatch.setattr(Lab, "is_up", property(lambda _: True))
+    monkeypatch.setattr(NativeProvider, "require", lambda _: None)
+    monkeypatch.setattr(NativeProvider, "clusters", lambda _: [])
+    return lab
+
+
+@pytest.mark.parametrize("what", ["Kubernetes", "configuration", "subject", "major version of the harness"])
+def test_a_lab_made_of_something_else_is_used_again_only_by_force(up: Lab, what: str) -> None:
+    up.up([], Progress())
+    then = makings("native", {}) | {what: "another"}
+    up.paths.description.write_text(json.dumps({"provider": "native", "made_of": then}))
+
+    with pytest.raises(UsageError, match=rf"is not what would be raised now:\n  {what}: another → .*\n.*--reuse force"):
+        up.up([], Progress())
+    up.up([], Progress(), reuse="force")
+
+    assert [line.partition(":")[0] for line in up.differences()] == [what]
+
+
+def test_a_lab_of_which_nothing_is_known_is_refused(up: Lab) -> None:
+    up.paths.description.write_text(json.dumps({"provider": "native"}))
+
+    with pytest.raises(UsageError, match="subject: not known"):
+        up.up([], Progress())

@@ -572,3 +572,62 @@ def test_what_the_baseline_knows_and_nobody_looked_at_is_listed(
     assert run(suite, '@requirement("AGT-1")\ndef test_a(): raise KeyError("x")\n', baseline).ret == 3
     assert record(suite).unused_expectations == ["AGT-1: error"]
     assert "| AGT-1: error |" in (directory(suite) / "summary.md").read_text()
+
+
+# --- Secrets that were issued ---------------------------------------------------------------------------------------
+
+LEAKY_COLLECTOR = """
+import base64
+
+class LeakyCollector:
+    name = "leaky"
+    def __init__(self, content): self.content = content
+    def collect(self, folder, since):
+        folder.text("seen.txt", "something")
+        # Past the door that takes secrets out.
+        (folder._directory / "dump.txt").write_text(self.content)
+
+@pytest.fixture
+def minted(issued, diagnostics):
+    secret = SECRET
+    issued.add({{secret: "token signature"}})
+    looker = LeakyCollector({encoded})
+    diagnostics.register(looker)
+    yield
+    diagnostics.unregister(looker)
+
+@requirement("AGT-1")
+def test_a(minted): assert {holds}
+"""
+ISSUED_TOKEN = "sIgn4tUr3_" * 34
+
+
+@pytest.mark.parametrize(
+    ("secret", "encoded", "found"),
+    [
+        (f'"{ISSUED_TOKEN}"', "secret", "token signature (plain)"),
+        (f'"{ISSUED_TOKEN}"', "base64.b64encode(b'.' + secret.encode()).decode()", "token signature (base64 at 1)"),
+        ('issued.marker + "x" * 28', "secret", "AWS secret with the run's marker (plain)"),
+        ('issued.marker + "x" * 28', "secret.encode().hex()", "AWS secret with the run's marker (hex)"),
+    ],
+    ids=["token", "token in base64", "minted", "minted in hex"],
+)
+@pytest.mark.parametrize("workers", [[], ["-pxdist", "-n1"]], ids=["one process", "pytest-xdist"])
+def test_a_leaky_collector_is_found_out(
+    suite: pytest.Pytester, secret: str, encoded: str, found: str, workers: list[str]
+) -> None:
+    body = LEAKY_COLLECTOR.replace("SECRET", secret).format(encoded=encoded, holds=False)
+
+    result = run(suite, body, *workers)
+
+    made = directory(suite)
+    (fault,) = record(suite).faults
+    assert result.ret == 3
+    assert (fault.where, fault.message) == (
+        "secret",
+        f"diagnostics/test_a/dump.txt held a secret and was deleted: {found}",
+    )
+    assert not (made / "publish").exists()
+    assert (made / "diagnostics" / "test_a" / "seen.txt").exists()
+    assert not any(ISSUED_TOKEN in file.read_text() for file in made.rglob("*") if file.is_file())
+    assert ISSUED_TOKEN not in result.stdout.str()

@@ -52,7 +52,7 @@ def test_a_record_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.2"),
+        ({"schema": "podid-run/2.0"}, "of version 'podid-run/2.0'; this podid reads podid-run/1.3"),
         ({"exit_code": 7}, r"does not follow its schema: \$\.exit_code"),
         ({"surprise": 1}, "surprise"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import jwt
 import pytest
 
 from harness.conformance import canary
+from harness.conformance.issued import new_marker
 from harness.conformance.redaction import Redactor
+from harness.conformance.search import Search, encodings
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SESSION_TOKEN = "IQoJb3JpZ2luX2VjEJr//////////wEaCWV1LXdlc3QtMSJHMEUCIQD0123456789abcdef=="
@@ -106,14 +109,14 @@ def test_no_specimen_of_the_canary_survives_redaction() -> None:
 
     for name, value in redacted.items():
         text = json.dumps(value)
-        assert canary.find(text.encode(), planted) is None, name
+        assert Search(planted).find(text.encode()) is None, name
         assert planted.encode().hex()[:40] not in text, name
 
 
 def test_a_broken_archive_is_searched_as_it_is() -> None:
     planted = canary.new()
 
-    assert canary.find(b"\x1f\x8bbroken " + planted.encode(), planted) == "plain"
+    assert str(Search(planted).find(b"\x1f\x8bbroken " + planted.encode())) == "canary (plain)"
 
 
 @pytest.mark.parametrize("offset", range(3))
@@ -121,7 +124,9 @@ def test_the_search_finds_the_canary_inside_base64(offset: int) -> None:
     planted = canary.new()
     encoded = base64.encodebytes(b"x" * offset + f"{planted} and more".encode())
 
-    assert str(canary.find(encoded, planted)).startswith("base64")
+    found = Search(planted).find(encoded)
+    assert found is not None
+    assert found.encoding.startswith("base64")
 
 
 @pytest.mark.parametrize(
@@ -143,4 +148,51 @@ def test_the_search_finds_the_canary_in_other_forms(encode: Any, tmp_path: Path)
     )
     (tmp_path / "clean").write_bytes(encode(canary.new()))
 
-    assert [file.name for file, _ in canary.scan(tmp_path, planted)] == ["file"]
+    assert [file.name for file, _ in Search(planted).scan(tmp_path)] == ["file"]
+
+
+# --- What was issued ------------------------------------------------------------------------------------------------
+
+MARKER = new_marker()
+SIGNATURE_OF_A_TOKEN = "m-_T" + "".join(chr(ord("a") + number % 26) + str(number) for number in range(90))
+AWS_SECRET = "AWS secret with the run's marker"
+MINTED = {f"{MARKER}Kn/+{'x' * 24}": "secret access key", SIGNATURE_OF_A_TOKEN: "token signature"}
+
+
+@pytest.mark.parametrize(("secret", "secret_class"), MINTED.items(), ids=MINTED.values())
+@pytest.mark.parametrize("encoding", encodings("x" * 40))
+def test_the_search_names_class_and_encoding_of_what_was_issued(secret: str, secret_class: str, encoding: str) -> None:
+    search = Search(canary.new(), MARKER, MINTED)
+    leaked = encodings(secret)[encoding]
+
+    found = search.find(b"lines before\n" * 1000 + leaked + b"\nlines after")
+
+    # In the other forms letters and digits stand for themselves, or look alike in both alphabets of base64.
+    assert found is not None
+    assert found.secret_class == (AWS_SECRET if secret.startswith(MARKER) else secret_class)
+    assert found.encoding == encoding or encoding.startswith("base64url") or encoding in {"URL", "JSON text"}
+
+
+def test_a_secret_that_was_cut_off_is_found() -> None:
+    search = Search(canary.new(), MARKER, MINTED)
+
+    assert search.find(SIGNATURE_OF_A_TOKEN[:45].encode()) is not None
+    assert search.find(SIGNATURE_OF_A_TOKEN[:20].encode()) is None
+
+
+def test_many_tokens_are_searched_for_at_once() -> None:
+    issued = {secrets.token_urlsafe(256): "token signature" for _ in range(1500)}
+    search = Search(canary.new(), MARKER, issued)
+
+    assert search.find(b"x" * (8 << 20)) is None
+    assert search.find(b"x" * (8 << 20) + list(issued)[1234].encode()) is not None
+
+
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "API_TOKEN"])
+def test_a_variable_of_a_pod_loses_its_value_by_its_name(name: str) -> None:
+    pod = {"env": [{"name": name, "value": "hunter2"}, {"name": "AWS_REGION", "value": "eu-west-1"}]}
+
+    hidden, shown = Redactor().data(pod)["env"]
+
+    assert (hidden["name"], shown["value"]) == (name, "eu-west-1")
+    assert hidden["value"].startswith("«")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_suites import BOTH_PASS, FIRST_FAILS, HEADER, directory, latest, make_suite, record, run, the_test
+from small_suites import BOTH_PASS, CONFTEST, FIRST_FAILS, HEADER, directory, latest, make_suite, record, run, the_test
 
 from harness.conformance.binding import case_name
 from harness.conformance.frozen import freeze
@@ -134,7 +134,10 @@ def test_without_a_feature_its_requirements_could_not_run(features: pytest.Pytes
     assert (first.outcome, second.outcome) == ("passed", "could-not-run")
     assert second.reason is not None
     assert second.reason.kind == "narrowed"
-    assert "| irsa | 1 could-not-run |" in (directory(features) / "summary.md").read_text()
+    assert (
+        "| irsa | optional | no | not looked for | 1 could-not-run |"
+        in (directory(features) / "summary.md").read_text()
+    )
 
 
 def test_a_feature_that_there_is_not_is_refused(features: pytest.Pytester) -> None:
@@ -394,3 +397,32 @@ def test_a_ledger_that_changed_what_was_frozen_judges_nothing(suite: pytest.Pyte
 
     assert result.ret == 3
     assert "AGT-1: level, sentence, profile" in result.stdout.str() + result.stderr.str()
+
+
+PLAN = """
+from harness.conformance.hooks import Plan
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_podid_plan(config, items):
+    return Plan(["clusters: one"], {item.nodeid: "no root: run as root" for item in items if "test_a" in item.nodeid})
+"""
+
+
+def test_a_dry_run_says_what_tests_stand_on_and_which_could_not_run(suite: pytest.Pytester) -> None:
+    suite.makeconftest(CONFTEST + PLAN)
+
+    body = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-2")\ndef test_b(): pass\n'
+    result = run(suite, body, "--dry-run")
+
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["clusters: one", "1 could not run: no root: run as root"])
+    assert not (suite.path / "reports").exists()
+
+
+def test_a_dry_run_knows_what_options_leave_out(features: pytest.Pytester) -> None:
+    body = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-2")\ndef test_b(): pass\n'
+
+    result = run(features, body, "--dry-run", "--without-feature=irsa")
+
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["1 could not run: --without-feature irsa"])

@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import secrets
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,16 +17,46 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from harness.cloud.credentials import new_access_key_id, new_secret
+from harness.cloud.credentials import BASE64, new_access_key_id, new_secret
 
 __all__ = ["ADMINISTRATOR", "AccessKey", "Account", "Bootstrap", "SystemIds"]
 
 ADMINISTRATOR = "administrator"
 """Name of the IAM user that the administrator keys belong to."""
+_CAPACITY = 50_000
+"""Secrets that are remembered: more than any run makes."""
 
 
 class SystemIds:
-    """Random identifiers from the operating system."""
+    """Random identifiers from the operating system, and a memory of the secrets among them.
+
+    The harness looks for these in every file that a run leaves (HRN-SEC-02, HRN-SEC-03). They are kept in memory only.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a marker."""
+        self.marker = ""
+        """Beginning of every further secret: whoever writes one down is found by it. Set for each run."""
+        self._issued: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def secret(self, kind: str, length: int) -> str:
+        """Return random characters of base64 behind the marker, and remember them."""
+        found = self.marker + self.letters(length - len(self.marker), BASE64)
+        self.remember(kind, found)
+        return found
+
+    def remember(self, kind: str, secret: str) -> None:
+        """Take note of a secret that came from elsewhere, such as the signature of a pod's token."""
+        with self._lock:
+            self._issued[secret] = kind
+            if len(self._issued) > _CAPACITY:
+                del self._issued[next(iter(self._issued))]
+
+    def issued(self) -> dict[str, str]:
+        """Return secret → its kind, of the latest."""
+        with self._lock:
+            return dict(self._issued)
 
     def letters(self, length: int, alphabet: str) -> str:
         """Return random characters of an alphabet, each as likely as the others."""

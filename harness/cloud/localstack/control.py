@@ -95,6 +95,14 @@ class Control:
         """Return AWS to its first state; bound clusters and registered nodes stay (``emulator.md`` 11)."""
         self._call("POST", "reset")
 
+    def set_marker(self, marker: str) -> None:
+        """Have every secret key and session token that is minted from now on begin with a marker (HRN-SEC-02)."""
+        self._call("POST", "marker", {"marker": marker})
+
+    def issued(self) -> dict[str, str]:
+        """Return secret → its class: what was minted, and the signatures of the tokens that pods showed."""
+        return self._call("GET", "issued")["secrets"]
+
     def set_faults(self, *faults: Mapping[str, Any]) -> None:
         """Make chosen calls fail, wait or lose their connection; none: no more faults.
 

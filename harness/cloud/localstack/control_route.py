@@ -62,11 +62,8 @@ class ControlRoute:
         path = raw.path.removeprefix("/_podid/")
         data: Mapping[str, Any] = {}
         match raw.method, path:
-            case "GET", "ready":
-                data = {"version": internals.version(), "providers": internals.provider_names()}
-            case "GET", "journal":
-                since = int(parse_qs(raw.query).get("since", ["0"])[0])
-                data = {"entries": self._emulator.journal.since(since)}
+            case "GET", _:
+                return self._read(path, raw)
             case "POST", "clusters":
                 data = {"arn": self._bind(_body(raw)).arn}
             case "POST", "nodes":
@@ -77,6 +74,8 @@ class ControlRoute:
                 data = self._ask(path, _body(raw))
             case "POST", "reset":
                 self._emulator.reset()
+            case "POST", "marker":
+                self._emulator.ids.marker = str(_body(raw)["marker"])
             case "POST", "clock":
                 self._emulator.clock.offset = timedelta(seconds=float(_body(raw)["offset"]))
                 data = {"now": self._emulator.clock.now().isoformat()}
@@ -98,6 +97,18 @@ class ControlRoute:
         else:
             account, organization = _organization(body)
             self._emulator.iam.organizations[account] = organization
+
+    def _read(self, path: str, raw: RawRequest) -> tuple[int, Mapping[str, Any]]:
+        match path:
+            case "ready":
+                return 200, {"version": internals.version(), "providers": internals.provider_names()}
+            case "journal":
+                since = int(parse_qs(raw.query).get("since", ["0"])[0])
+                return 200, {"entries": self._emulator.journal.since(since)}
+            case "issued":
+                return 200, {"secrets": self._emulator.issued()}
+            case _:
+                return 404, {"message": f"there is no GET {path}"}
 
     def _bind(self, data: Mapping[str, Any]) -> Cluster:
         access = ApiAccess(

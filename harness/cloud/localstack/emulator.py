@@ -163,6 +163,17 @@ class Emulator:
                     )
                 )
 
+    def issued(self) -> dict[str, str]:
+        """Return secret → its kind: what was issued, and what was there from the start; a reset forgets nothing."""
+        keys = [key for account in self.bootstrap.accounts for key in (account.administrator, account.root)]
+        first = {key.secret_access_key: "secret access key" for key in keys}
+        return first | {self.bootstrap.control_token: "control token"} | self.ids.issued()
+
+    def see_token(self, token: object) -> None:
+        """Remember what makes a token valid: whoever holds it may act as the pod until it expires."""
+        if isinstance(token, str) and (signature := token.rpartition(".")[2]):
+            self.ids.remember("token signature", signature)
+
     def reset(self) -> None:
         """Return to the first state; clusters stay bound and nodes registered, associations are withdrawn."""
         with self._reset_lock:

@@ -6,6 +6,7 @@ Python, where they are not installed. Version 4.14.0 never changes, so these nam
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import itertools
@@ -442,6 +443,19 @@ def access_key_owner(access_key_id: str, account: str) -> tuple[Any, Any] | None
             if key.access_key_id == access_key_id and key.status == "Active":
                 return user, key
     return None
+
+
+def mint_access_keys(new_secret: Callable[[], str]) -> None:
+    """Give the access keys that moto's IAM creates secrets of ours."""
+    access_key = _from("moto.iam.models", "AccessKey")
+    create = access_key.__init__
+
+    @functools.wraps(create)
+    def create_with_our_secret(self: Any, *arguments: Any, **members: Any) -> None:
+        create(self, *arguments, **members)
+        self.secret_access_key = new_secret()
+
+    access_key.__init__ = create_with_our_secret
 
 
 def oidc_client_ids(account: str, arn: str) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from harness.cloud.credentials import new_secret
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.composition import IMDS_LISTEN, emulator
 from harness.cloud.localstack.control_route import ControlRoute
@@ -32,6 +33,7 @@ def install() -> None:
         recorder=Recorder(lab),
         finish_refusal=finish_refusal,
     )
+    internals.mint_access_keys(lambda: new_secret(lab.ids))
     lab.create_first_identities()
     internals.when_ready(_settle)
     if listen := os.environ.get(IMDS_LISTEN):

@@ -74,6 +74,7 @@ eks = internals.provider("eks", "default", _eks_operations)
 
 def _assume_role_for_pod_identity(context: Any, request: Request) -> Result:
     lab = emulator()
+    lab.see_token(request.get("token"))
     scope = _scope(context)
     try:
         assumed = lab.eks_auth.assume_role_for_pod_identity(scope, request)
@@ -137,6 +138,7 @@ def _assume_role(context: Any, request: Request) -> Result:
 
 def _assume_role_with_web_identity(context: Any, request: Request) -> Result:
     lab = emulator()
+    lab.see_token(request.get("WebIdentityToken"))
     call: Call = context.get(internals.CALL)
     with_identity = assume_role_with_web_identity(
         _assume_role_request(request),

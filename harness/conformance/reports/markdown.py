@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from harness.conformance.record import CheckRecord, RequirementRecord, Run, TestRecord, gist
+from harness.conformance.record import CheckRecord, FeatureRecord, RequirementRecord, Run, TestRecord, gist
 
 __all__ = ["FILE_NAME", "cell", "render", "section"]
 
@@ -61,7 +61,12 @@ def _render(run: Run, rows: int) -> str:
         section(
             "Agent and webhook", ("scenario", "program", "memory, most", "CPU", "threads", "files"), _use(run), rows
         ),
-        section("Features", ("feature", "requirements by outcome"), _features(run), rows),
+        section(
+            "Features",
+            ("feature", "profile", "declared", "found", "requirements by outcome"),
+            _features(run),
+            rows,
+        ),
         section(
             "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
         ),
@@ -136,7 +141,17 @@ def _features(run: Run) -> list[tuple[str, ...]]:
         if entry.outcome:
             features.setdefault(entry.profile, Counter())[entry.outcome] += 1
     told = {name: ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) for name, counts in features.items()}
-    return [(cell(name), text) for name, text in sorted(told.items())] if len(told) > 1 else []
+    lines = [(cell(name), *_feature(run.detected_features.get(name)), text) for name, text in sorted(told.items())]
+    return lines if len(lines) > 1 else []
+
+
+def _feature(known: FeatureRecord | None) -> tuple[str, str, str]:
+    if known is None:
+        return "", "", ""
+    found = {True: "yes", False: "no", None: "not looked for"}[known.detected]
+    evidence = f": {cell(known.evidence)}" if known.evidence else ""
+    note = f" ({known.note})" if known.note else ""
+    return known.rule, "yes" if known.declared else "no", f"{found}{note}{evidence}"
 
 
 def _provisional(run: Run) -> str:

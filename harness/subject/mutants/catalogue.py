@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UsageError
@@ -96,9 +97,19 @@ def override(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 def all_mutants() -> Sequence[Mutant]:
     """Return every mutant there is."""
-    for module in ("agent", "webhook", "trivial"):
-        importlib.import_module(f"harness.subject.mutants.{module}")
+    for file in _modules():
+        _import(file)
     return tuple(_ALL.values())
+
+
+def _modules() -> list[Path]:
+    here = Path(__file__).parent
+    return [here / "trivial.py", *sorted(here.glob("*/*.py"))]
+
+
+def _import(file: Path) -> None:
+    names = file.relative_to(Path(__file__).parent).with_suffix("").parts
+    importlib.import_module(".".join((__package__ or "", *names)))
 
 
 def find(name: str) -> Mutant:
@@ -107,10 +118,10 @@ def find(name: str) -> Mutant:
     Raises:
         UsageError: There is none of that name.
     """
-    # An agent need not wait until the webhook's libraries are imported, nor the other way round.
-    for module in ("trivial", name.partition("-")[0]):
-        if module in {"trivial", *SUITES}:
-            importlib.import_module(f"harness.subject.mutants.{module}")
+    # Only the module that has it: others import what it does not need, and a run of the suite starts it many times.
+    for file in _modules():
+        if file.stem == "trivial" or f'"{name}"' in file.read_text():
+            _import(file)
         if name in _ALL:
             return _ALL[name]
     raise UsageError(f"no mutant {name!r}", hint="list them with: podid mutants --list")

@@ -63,3 +63,37 @@ def test_reset_returns_to_the_first_state(aws: Aws, api: ApiServerDouble, make_r
     assert aws.client("s3").list_buckets()["Buckets"] == []
     assert aws.client("eks").list_pod_identity_associations(clusterName=CLUSTER)["associations"] == []
     assert json.loads(api.objects[CONFIG_MAP]["data"]["identities.json"]) == {"identities": []}
+
+
+MARKER = "R4nDoMm4rK3r"
+
+
+@pytest.mark.usefixtures("node")
+def test_what_is_minted_carries_the_marker_and_is_remembered(aws: Aws, make_role: Callable[..., str]) -> None:
+    role = make_role("reader", {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, S3_READ)
+    aws.control.set_marker(MARKER)
+    sts, iam = aws.client("sts"), aws.client("iam")
+    iam.create_user(UserName="somebody")
+
+    minted = [
+        iam.create_access_key(UserName="somebody")["AccessKey"],
+        sts.assume_role(RoleArn=role, RoleSessionName="someone")["Credentials"],
+        sts.get_session_token()["Credentials"],
+    ]
+    node = aws.node_credentials()
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJl"
+    refused(lambda: sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="web", WebIdentityToken=token))
+    issued = aws.control.issued()
+    aws.control.set_marker("")
+    aws.control.reset()
+
+    secrets = [one["SecretAccessKey"] for one in minted] + [node["secretAccessKey"]]
+    tokens = [one["SessionToken"] for one in minted[1:]] + [node["sessionToken"]]
+    assert all(len(secret) == 40 and secret.startswith(MARKER) for secret in secrets)
+    assert all(token.startswith(f"IQoJ{MARKER}") for token in tokens)
+    assert {issued[secret] for secret in secrets} == {"secret access key"}
+    assert {issued[token.removeprefix("IQoJ")] for token in tokens} == {"session token"}
+    assert issued["c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJl"] == "token signature"
+    first = aws.bootstrap.account(ACCOUNT).administrator.secret_access_key
+    assert issued[first] == "secret access key"
+    assert issued.items() <= aws.control.issued().items()
