@@ -120,7 +120,13 @@ def another(kube: Kube, load_balancers: LoadBalancers) -> Generator[Callable[[],
     name = f"another-{next(_numbers)}"
 
     def make() -> str:
-        kube.apply(load_manifests(FILES / "ingress.yaml", {"NAME": name}))
+        # A controller that was installed just now is Ready before every node sends the API server's questions to it.
+        wait.until(
+            lambda: kube.apply(load_manifests(FILES / "ingress.yaml", {"NAME": name})) or name,
+            what=f"the controller's webhook to admit Ingress demo/{name}",
+            timeout=60,
+            transient=(ApiException,),
+        )
         return name
 
     yield make

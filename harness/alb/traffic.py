@@ -72,7 +72,7 @@ class Load:
 
 @contextlib.contextmanager
 def send(address: str, host: str, requests: int, *, at_once: int = 8) -> Generator[Load]:
-    """Send requests while the body runs, over connections that stay open; all are answered at the end."""
+    """Send requests while the body runs, over connections that stay open, and wait until all are answered."""
     answers: list[tuple[float, int]] = []
     with ThreadPoolExecutor(at_once) as pool:
         workers = [pool.submit(_send, address, host, requests // at_once, answers) for _ in range(at_once)]
@@ -85,13 +85,22 @@ def _send(address: str, host: str, requests: int, answers: list[tuple[float, int
     connection = http.client.HTTPConnection(address, 80, timeout=15)
     for _ in range(requests):
         begun = time.monotonic()
-        try:
-            connection.request("GET", "/", headers={"Host": host})
-            response = connection.getresponse()
-            response.read()
-            status = response.status
-        except (OSError, http.client.HTTPException):
-            connection.close()
-            status = 0
+        status = _status(connection, host)
+        if status == 0:
+            # As every client does with a GET on a connection that was closed meanwhile: nginx closes idle ones when it
+            # is told of other targets, which AWS's load balancers do not.
+            status = _status(connection, host)
         answers.append((begun, status))
     connection.close()
+
+
+def _status(connection: http.client.HTTPConnection, host: str) -> int:
+    """Ask once; 0 for no answer, after which the connection is a new one."""
+    try:
+        connection.request("GET", "/", headers={"Host": host})
+        response = connection.getresponse()
+        response.read()
+    except (OSError, http.client.HTTPException):
+        connection.close()
+        return 0
+    return response.status
