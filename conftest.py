@@ -36,6 +36,7 @@ from harness.lab.given import lab_images
 from harness.lab.paths import cache_directory
 from harness.lab.profile import ADMINISTRATORS
 from harness.lab.provider import chosen_provider, parse_request
+from harness.lab.reuse import Reuse
 from harness.metering import PodMeter
 from harness.pod_watch import PodWatch
 from harness.runner import raise_setup_fault
@@ -163,7 +164,8 @@ def lab(
     raise_setup_fault()
     the_lab = Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
-    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES)
+    reuse = pytestconfig.getoption("--reuse")
+    _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES, reuse=reuse)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     for role, image in the_lab.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
@@ -183,12 +185,19 @@ def lab(
 
 
 def _raise_clusters(
-    lab: Lab, names: Sequence[str], config: pytest.Config, *, nodes: int = 1, nodes_from_start: int = 1
+    lab: Lab,
+    names: Sequence[str],
+    config: pytest.Config,
+    *,
+    nodes: int = 1,
+    nodes_from_start: int = 1,
+    # What a run adds to its own lab later joins it, whatever somebody edits meanwhile.
+    reuse: Reuse = "force",
 ) -> None:
     with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
-        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start, reuse=config.getoption("--reuse"))
+        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start, reuse=reuse)
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,7 @@ ReuseOption = Annotated[
 ]
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C, and shells for a program that it ended."""
+_MUTANT_JOBS = 2 * (os.cpu_count() or 1)
 DEFAULT_LAB = "podid"
 DEFAULT_CLUSTERS = [ClusterSpec().name]
 SUITES = CHECKOUT / "suites"
@@ -386,7 +387,7 @@ def mutants(
     listing: Annotated[
         bool, typer.Option("--list", help="Print them and what must find them out; run nothing.")
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time.")] = os.cpu_count() or 2,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; tests mostly wait.")] = _MUTANT_JOBS,
     report_dir: Annotated[Path, typer.Option("--report-dir", help="Where the run's directory is made.")] = Path(
         "reports"
     ),

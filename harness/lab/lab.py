@@ -315,7 +315,7 @@ class Lab:
     ) -> None:
         self.paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # First of all: from here on down knows where to look.
-        made_of = {} if is_new else self._description().get("made_of", {})
+        made_of: dict[str, str] = {} if is_new else self._description().get("made_of", {})
         self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
         if is_new:
             take_in(self.paths.given, given, provider.export_image)

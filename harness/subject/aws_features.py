@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -23,21 +24,20 @@ def detect_in_aws(client: Callable[[str], Any], feature: str) -> Detection | Non
         client: Returns the boto3 client of a service.
         feature: ``irsa`` or ``cross-account``, or one that AWS has no part in.
     """
+    if feature == "irsa":
+        operation = "sts:AssumeRoleWithWebIdentity"
+        token = "eyJhIjoxfQ.eyJhIjoxfQ.eA"  # noqa: S105 - good for nothing
+        members = {"RoleArn": _ROLE, "RoleSessionName": "podid", "WebIdentityToken": token}
+        ask = partial(client("sts").assume_role_with_web_identity, **members)
+    elif feature == "cross-account":
+        operation = "eks:CreatePodIdentityAssociation with targetRoleArn"
+        members = {"clusterName": "podid-none", "namespace": "a", "serviceAccount": "a"}
+        ask = partial(client("eks").create_pod_identity_association, **members, roleArn=_ROLE, targetRoleArn=_ROLE)
+    else:
+        return None
     try:
-        match feature:
-            case "irsa":
-                operation = "sts:AssumeRoleWithWebIdentity"
-                client("sts").assume_role_with_web_identity(
-                    RoleArn=_ROLE, RoleSessionName="podid", WebIdentityToken="eyJhIjoxfQ.eyJhIjoxfQ.eA"
-                )
-            case "cross-account":
-                operation = "eks:CreatePodIdentityAssociation with targetRoleArn"
-                client("eks").create_pod_identity_association(
-                    clusterName="podid-none", namespace="a", serviceAccount="a", roleArn=_ROLE, targetRoleArn=_ROLE
-                )
-            case _:
-                return None
+        ask()
     except ClientError as error:
-        code = str(error.response["Error"]["Code"])
+        code = str(error.response.get("Error", {}).get("Code"))
         return Detection(code not in _ABSENT, f"{operation} is answered with {code}")
     return Detection(is_present=False, evidence=f"{operation} takes anything")

@@ -58,6 +58,8 @@ class KubeApi:
         """Objects in a page of a list at most: so few that every list of three is read in pages."""
         self.hidden_from_watches: set[str] = set()
         """Names whose events are held back: an object that exists and that no watch has told of yet."""
+        self.slow_reads: dict[str, float] = {}
+        """Name → seconds that a read of it takes."""
         self._objects: dict[tuple[str, str, str], Object] = {}
         self._watches: list[_Watch] = []
         self._pages: dict[str, tuple[str, list[Object]]] = {}
@@ -216,6 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "v1", "namespaces", namespace, "configmaps" as kind]:
                 self._collection(kind, namespace, query)
             case ["api", "v1", "namespaces", namespace, "serviceaccounts" as kind, name]:
+                time.sleep(api.slow_reads.get(name, 0.0))
                 item = api.find(kind, namespace, name)
                 self._send(200, item) if item else self._send(404, _status(404, "NotFound", f"no {kind} {name!r}"))
             case _:

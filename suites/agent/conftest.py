@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -26,12 +27,17 @@ def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
     """Whether the cache can be keyed by pod, which came with the agent's second generation (g2)."""
     if feature != "g2":
         return None
-    is_ours = item.config.getoption("--subject") != "upstream"
-    command = AgentCommand.of(item.config.getoption("--agent-command"), is_ours=is_ours)
+    return _offers_pod_cache(item.config.getoption("--agent-command"), item.config.getoption("--subject") != "upstream")
+
+
+@functools.cache
+def _offers_pod_cache(command: str, is_ours: bool) -> Detection | None:
     try:
-        return offered("--cache-key", "server", command.run("server", "--help").output)
-    except SubjectFault as fault:
-        return Detection(is_present=False, evidence=str(fault))
+        told = AgentCommand.of(command, is_ours=is_ours).run("server", "--help").output
+    except SubjectFault:
+        # Whoever says nothing has not said that it lacks something: the tests decide.
+        return None
+    return offered("--cache-key", "server", told)
 
 
 @pytest.fixture(scope="session")
