@@ -44,7 +44,7 @@ from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
-from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, run_suites
+from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, require_paths, run_suites
 
 __all__ = ["app", "main"]
 
@@ -317,6 +317,7 @@ def run(
     scenarios = {file.stem for file in SUITES.rglob("test_*.py")}
     select(read_ledger(SUITES / "requirements"), only, cast("list[Level]", level), scenarios)
     parse_shard(shard)
+    require_paths(context.args)
     arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
     arguments += [f"--shard={shard}"] if shard else []
     arguments += (["--reuse=force"] if reuse == "force" else []) + (["--keep-failed"] if keep_failed else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 
 from harness.conformance.plugin import RESULT_FILE_VARIABLE
 from harness.conformance.verdict import ExitCode
-from harness.errors import HarnessFault, MissingPrerequisite, PodidError
+from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.lab.paths import CHECKOUT
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "nodes_wanted",
     "podid_command",
     "raise_setup_fault",
+    "require_paths",
     "run_suites",
     "run_to_its_end",
 ]
@@ -88,6 +90,19 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         return Result(code, f"dry run (exit {code}): nothing was executed", ())
     line = f"verdict: incomplete (exit {ExitCode.HARNESS_ERROR}) — pytest ended with {code} before any test"
     return Result(ExitCode.HARNESS_ERROR, line, ())
+
+
+def require_paths(arguments: Sequence[str]) -> None:
+    """Return if all paths of suites among pytest's arguments are there.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for path in (argument.partition("::")[0] for argument in arguments if argument.startswith("suites")):
+        if not (CHECKOUT / path).exists():
+            known = [str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "suites").rglob("test_*.py")]
+            near = difflib.get_close_matches(path, known, n=1)
+            raise UsageError(f"there is no {path}", hint=f"did you mean {near[0]}?" if near else "see: podid list")
 
 
 def nodes_wanted(arguments: Sequence[str]) -> int:

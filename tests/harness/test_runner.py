@@ -267,3 +267,11 @@ def test_a_failed_test_has_a_line_that_runs_it_again_and_a_kept_lab_two() -> Non
 )
 def test_a_cluster_begins_with_a_second_node_only_for_scenarios_that_need_it(arguments: list[str], nodes: int) -> None:
     assert runner.nodes_wanted(arguments) == nodes
+
+
+def test_a_suite_that_is_not_there_is_refused_before_a_lab_is_raised() -> None:
+    result = CliRunner().invoke(app, ["run", "suites/test_s33.py::test_x"])
+
+    assert isinstance(result.exception, UsageError)
+    assert "suites/test_s33.py" in str(result.exception)
+    assert "did you mean suites/test_s3.py?" in str(result.exception)
