@@ -106,6 +106,8 @@ class ChainCredentials:
         return self._loading
 
     async def _ask_chain(self) -> LoadedKeys:
+        if keys := _plain_keys(os.environ):
+            return LoadedKeys(keys, None)
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._executor, _ask_botocore) if _has_sources(os.environ) else None
         return found or await self._metadata.load()
@@ -120,6 +122,15 @@ class ChainCredentials:
         else:
             self._loaded = task.result()
             self._on_expiry(self._loaded.expires_at or 0)
+
+
+def _plain_keys(environment: Mapping[str, str]) -> AccessKeys | None:
+    """Return the keys of the environment, which come before all others; None if botocore is to look closer at them."""
+    access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    special = environment.get("AWS_CREDENTIAL_EXPIRATION") or environment.get("AWS_SECURITY_TOKEN")
+    if not access_key or not secret_key or special:
+        return None
+    return AccessKeys(access_key, secret_key, environment.get("AWS_SESSION_TOKEN") or None)
 
 
 def _has_sources(environment: Mapping[str, str]) -> bool:

@@ -438,6 +438,15 @@ class Agent:
                     return
                 time.sleep(0.01)
         self.has_listened = True
+        self._await_an_answer()
+
+    def _await_an_answer(self) -> None:
+        """Return when it answers, since it may listen before it can, or when it is clear that it is slow to."""
+        question = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        where = (self.hosts[-1].strip("[]"), self.port)
+        with suppress(OSError), socket.create_connection(where, timeout=self.patience) as sock:
+            sock.sendall(question)
+            sock.recv(1)
 
     def _last_words(self) -> str:
         return " ".join((self.stderr_text()[-1000:] + self.log_text()[-1000:]).split()) or "it said nothing"
