@@ -488,7 +488,8 @@ def dynamodb_key_schema(account: str, region: str, table: str, index: str) -> li
     if found is None or not index:
         return list(found.schema) if found else []
     indexes: list[Any] = [*found.indexes, *found.global_indexes]
-    return next((list(one.schema) for one in indexes if one.name == index), [])
+    schemas: list[list[Mapping[str, str]]] = [list(one.schema) for one in indexes if one.name == index]
+    return schemas[0] if schemas else []
 
 
 def dynamodb_tags(account: str, region: str, table: str) -> dict[str, str]:
