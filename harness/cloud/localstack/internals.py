@@ -501,14 +501,16 @@ def dynamodb_key_schema(account: str, region: str, table: str, index: str) -> li
     found = _from("moto.dynamodb.models", "dynamodb_backends")[account][region].tables.get(table)
     if found is None or not index:
         return list(found.schema) if found else []
-    indexes = [*found.indexes, *found.global_indexes]
-    return next((list(one.schema) for one in indexes if one.name == index), [])
+    indexes: list[Any] = [*found.indexes, *found.global_indexes]
+    schemas: list[list[Mapping[str, str]]] = [list(one.schema) for one in indexes if one.name == index]
+    return schemas[0] if schemas else []
 
 
 def dynamodb_tags(account: str, region: str, table: str) -> dict[str, str]:
     """Return the tags of moto's table; empty without it."""
     found = _from("moto.dynamodb.models", "dynamodb_backends")[account][region].tables.get(table)
-    return {str(tag["Key"]): str(tag["Value"]) for tag in found.tags} if found else {}
+    tags: Sequence[Mapping[str, str]] = found.tags if found else ()
+    return {str(tag["Key"]): str(tag["Value"]) for tag in tags}
 
 
 def kms_tags(account: str, region: str, arn: str) -> dict[str, str]:

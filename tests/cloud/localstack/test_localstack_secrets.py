@@ -42,7 +42,7 @@ def reader(aws: Aws, *actions: str) -> Any:
     ids=["named", "filtered"],
 )
 def test_batch_has_what_may_be_read_and_errors_for_the_rest(aws: Aws, chosen: dict[str, Any]) -> None:
-    user = reader(aws, "secretsmanager:BatchGetSecretValue")
+    user = reader(aws, "secretsmanager:BatchGetSecretValue", "secretsmanager:ListSecrets")
 
     answer = user.batch_get_secret_value(**chosen)
 
