@@ -173,19 +173,20 @@ def test_account_that_is_not_found_may_still_come(patient: Webhook, kube_api: Ku
 
 @requirement("WHK-730")
 def test_reads_are_rate_limited(surroundings: Surroundings, kube_api: KubeApi) -> None:
-    """Reviews of sixty unknown accounts do not lead to sixty reads at once."""
+    """Reviews of sixty unknown accounts do not lead to sixty reads at once: twenty, and ten in each second."""
     # A webhook of its own: reads that are still due would disturb others.
     with surroundings.webhook("--service-account-lookup-grace-period=1s") as webhook:
         surroundings.settle(webhook)
         accounts = [f"flood-{number}" for number in range(60)]
 
+        started = time.monotonic()
         with ThreadPoolExecutor(60) as threads:
             mechanisms = list(threads.map(webhook.mechanism, accounts))
-
         reads = sum(kube_api.gets_of("demo", account) for account in accounts)
+        most = (20 + 10 * (time.monotonic() - started)) * 1.1
 
     assert mechanisms == ["none"] * 60
-    assert 0 < reads < 45
+    assert 0 < reads <= most
 
 
 @pytest.fixture
