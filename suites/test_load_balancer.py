@@ -397,6 +397,7 @@ def test_everything_is_named_and_tagged_as_the_controller_does(
     }
     tags = load_balancers.tags(*arns.values())
     graph = load_balancers.graph(provisioned.arn, load_balancers.interface(cluster))
+    assert {"from": arns["80:1"], "to": arns["demo/nginx-nginx:80"]} in graph["edges"]
     attach(Evidence("graph", f"{provisioned.description['LoadBalancerName']} and what hangs on it", graph))
     for resource, arn in arns.items():
         check(

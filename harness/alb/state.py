@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.cloud.documents import entries, members
 from harness.cluster.base import Cluster
 from harness.lab.account import AwsAccount
 
@@ -95,11 +96,7 @@ class LoadBalancers:
             add(listener["ListenerArn"], "listener", name, arn)
             for rule in self._elbv2.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
                 add(rule["RuleArn"], f"rule {rule['Priority']}", _conditions(rule), listener["ListenerArn"])
-                edges += [
-                    {"from": rule["RuleArn"], "to": action["TargetGroupArn"]}
-                    for action in rule["Actions"]
-                    if "TargetGroupArn" in action
-                ]
+                edges += [{"from": rule["RuleArn"], "to": group} for group in _forwarded(rule)]
         for group in self.target_groups(arn):
             add(group["TargetGroupArn"], "target group", group["TargetGroupName"])
             for target, state in self.states(group["TargetGroupArn"]).items():
@@ -114,5 +111,14 @@ class LoadBalancers:
 
 def _conditions(rule: Mapping[str, Any]) -> str:
     """Return a rule's conditions in one line; a default rule has none, and answers itself or forwards."""
-    values = [value for condition in rule["Conditions"] for value in condition.get("Values", ())]
-    return " ".join(values) or str(rule["Actions"][-1]["Type"])
+    # The values stand in the condition itself or in the member that is named after its field, such as HostHeaderConfig.
+    holders = [holder for condition in rule["Conditions"] for holder in (condition, *map(members, condition.values()))]
+    values = [str(value) for holder in holders for value in entries(holder.get("Values"))]
+    return " ".join(dict.fromkeys(values)) or str(rule["Actions"][-1]["Type"])
+
+
+def _forwarded(rule: Mapping[str, Any]) -> list[str]:
+    """Return the target groups that a rule forwards to; an action with several may name none by itself."""
+    groups = [group for action in rule["Actions"] for group in action.get("ForwardConfig", {}).get("TargetGroups", ())]
+    own = [action["TargetGroupArn"] for action in rule["Actions"] if "TargetGroupArn" in action]
+    return list(dict.fromkeys([*(str(group["TargetGroupArn"]) for group in groups), *own]))

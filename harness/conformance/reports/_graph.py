@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 __all__ = ["graph"]
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 176, 46, 54, 14, 4
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 196, 46, 44, 14, 4
 _LONGEST = 27
 
 
