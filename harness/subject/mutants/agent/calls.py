@@ -60,8 +60,9 @@ def tls_unverified() -> None:
     def load_settings(original):
         def trusting(*parts):
             settings = original(*parts)
-            settings.tls.check_hostname = False
-            settings.tls.verify_mode = 0
+            if settings.tls is not None:
+                settings.tls.check_hostname = False
+                settings.tls.verify_mode = 0
             return settings
 
         return trusting
