@@ -5,12 +5,14 @@ All runs are forks of one process that has imported the suites: an import takes 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import multiprocessing
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,8 @@ __all__ = ["choose", "run_mutants"]
 UNGUARDED = Path(__file__).parent / "subject" / "mutants" / "unguarded.txt"
 _TIMEOUT = 300.0
 """Seconds for one run; a run takes a few."""
+_GRACE = 10.0
+"""Seconds for a run that is told to end to end its subjects."""
 _FORKS: Final = multiprocessing.get_context("fork")
 
 Bindings = Mapping[str, Sequence[str]]
@@ -289,12 +293,25 @@ def _is_over(run: _Run) -> bool:
 
 
 def _stop(process: BaseProcess) -> None:
-    """End a run, and let it end the subjects that it has started."""
+    """End a run, and let it end the subjects that it has started; one that does not is ended with them."""
     process.terminate()
-    process.join(10)
+    process.join(_GRACE)
     if process.is_alive():
+        for subject in _children(process.pid or 0):
+            # Each leads a process group of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(subject, signal.SIGKILL)
         process.kill()
         process.join()
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that any thread of a process has started."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [child for child in map(int, file.read_text().split()) if os.getpgid(child) == child]
+    return found
 
 
 def _read(run: _Run) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from harness import mutants, wait
 from harness.conformance.ledger import read_ledger
 from harness.errors import UsageError
 from harness.kill_matrix import Matrix, judge_control, judge_mutant, unguarded
@@ -180,3 +185,34 @@ def test_the_runner_finds_a_mutant_out_and_exits_0(tmp_path: Path) -> None:
         "agent-bearer-accepted": "killed",
     }
     assert "AGT-222" in subjects["agent-bearer-accepted"]["killed_by"]
+
+
+def stubborn(answers: Connection) -> None:
+    """A run that does not end when it is told to, with a subject in a session of its own."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subject = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    answers.send(subject.pid)
+    subject.wait()
+    time.sleep(60)
+
+
+def test_a_run_that_does_not_end_leaves_no_subject(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "_GRACE", 0.2)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=stubborn, args=(theirs,))
+    process.start()
+    subject = ours.recv()
+
+    mutants._stop(process)
+
+    assert not process.is_alive()
+    wait.until(lambda: _is_gone(subject), what="the subject to be gone", timeout=5)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        # What nobody has waited for yet is gone all the same.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
