@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import binaries, checkout
+from harness.alb.state import LoadBalancers
 from harness.cluster.base import Cluster, ClusterSpec, Completed, Node
 from harness.cluster.kind_fixture import LabKindCluster, adapt
 from harness.collectors import AwsCalls, ClusterState, planted_canary
@@ -31,8 +32,9 @@ from harness.doctor import run_checks
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.image_lock import read_lock
 from harness.kube import Kube
-from harness.lab import Lab
+from harness.lab import Lab, load_balancing
 from harness.lab.given import lab_images
+from harness.lab.load_balancing import ControllerFiles
 from harness.lab.paths import cache_directory
 from harness.lab.profile import ADMINISTRATORS
 from harness.lab.provider import chosen_provider, parse_request
@@ -332,3 +334,24 @@ def resource_use(request: pytest.FixtureRequest) -> Iterator[None]:
 def agent_addon(cluster: Cluster, aws: AwsAccount) -> None:
     """``aws eks create-addon``: the agent will run on every node; does not wait."""
     aws.create_agent_addon(cluster.name)
+
+
+@pytest.fixture(scope="session")
+def controller_files(pytestconfig: pytest.Config, lab: Lab) -> ControllerFiles:
+    """The AWS Load Balancer Controller's chart and policy, from its own module, and Helm."""
+    with shown_progress(pytestconfig) as progress:
+        return load_balancing.controller_files(lab, progress)
+
+
+@pytest.fixture(scope="session")
+def data_plane(pytestconfig: pytest.Config, lab: Lab, cluster: Cluster, kube: Kube) -> str:
+    """Load balancers that carry traffic: their address on the node."""
+    with shown_progress(pytestconfig) as progress:
+        load_balancing.bring_up(lab, cluster, kube, progress)
+    return cluster.nodes[0].address
+
+
+@pytest.fixture(scope="session")
+def load_balancers(aws: AwsAccount) -> LoadBalancers:
+    """What AWS has of load balancers, as an administrator sees it."""
+    return LoadBalancers(aws)

@@ -33,9 +33,9 @@ from harness.conformance.record import EvidenceRecord
 from harness.conformance.recording import Evidence, attach, check
 from harness.conformance.reports.html import evidence
 from harness.kube import Kube, Manifest, Pod, load_manifests
-from harness.lab import Lab, load_balancing
+from harness.lab import Lab
 from harness.lab.load_balancing import ControllerFiles
-from harness.scenario import UUID4, AwsAccount, shown_progress, wait_until_admission_injects
+from harness.scenario import UUID4, AwsAccount, wait_until_admission_injects
 
 pytestmark = pytest.mark.usefixtures("agent_addon")
 
@@ -52,30 +52,9 @@ SOURCES = ("agent", "docs", "fixtures", "harness", "suites", "tests", "tools", "
 
 
 @pytest.fixture(scope="module")
-def files(pytestconfig: pytest.Config, lab: Lab) -> ControllerFiles:
-    """The controller's chart and policy, from its own module, and Helm."""
-    with shown_progress(pytestconfig) as progress:
-        return load_balancing.controller_files(lab, progress)
-
-
-@pytest.fixture(scope="module")
-def data_plane(pytestconfig: pytest.Config, lab: Lab, cluster: Cluster, kube: Kube) -> str:
-    """Load balancers that carry traffic: their address on the node."""
-    with shown_progress(pytestconfig) as progress:
-        load_balancing.bring_up(lab, cluster, kube, progress)
-    return cluster.nodes[0].address
-
-
-@pytest.fixture(scope="module")
-def load_balancers(aws: AwsAccount) -> LoadBalancers:
-    """What AWS has, as an administrator sees it."""
-    return LoadBalancers(aws)
-
-
-@pytest.fixture(scope="module")
-def policy_arn(aws: AwsAccount, files: ControllerFiles) -> Iterator[str]:
+def policy_arn(aws: AwsAccount, controller_files: ControllerFiles) -> Iterator[str]:
     """``curl …/iam_policy.json`` and ``aws iam create-policy``: the project's own document, unmodified."""
-    with aws.policy("pod-identity-lab-alb-policy", files.policy.read_text()) as arn:
+    with aws.policy("pod-identity-lab-alb-policy", controller_files.policy.read_text()) as arn:
         yield arn
 
 
@@ -87,13 +66,15 @@ def role_arn(aws: AwsAccount) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def controller(lab: Lab, cluster: Cluster, kube: Kube, files: ControllerFiles, data_plane: str) -> Iterator[Controller]:
+def controller(
+    lab: Lab, cluster: Cluster, kube: Kube, controller_files: ControllerFiles, data_plane: str
+) -> Iterator[Controller]:
     """``kubectl create namespace``, ``create serviceaccount``, ``helm install``; pods reach IMDS as on many nodes."""
     assert data_plane
     lab.set_metadata_options(cluster, hop_limit=2)
     with kube.namespace("alb-system") as namespace:
         kube.create_service_account("aws-load-balancer-controller", namespace)
-        controller = Controller(lab, cluster, kube, files, namespace)
+        controller = Controller(lab, cluster, kube, controller_files, namespace)
         controller.install(VPC)
         yield controller
         controller.uninstall()
@@ -563,11 +544,15 @@ def _version(log: str) -> str:
 
 @requirement("LBC-POLICY-OFFICIAL", "LBC-DIST-NOCOMMIT")
 def test_policy_is_the_project_s_own(
-    provisioned: Provisioned, aws: AwsAccount, policy_arn: str, files: ControllerFiles, controller: Controller
+    provisioned: Provisioned,
+    aws: AwsAccount,
+    policy_arn: str,
+    controller_files: ControllerFiles,
+    controller: Controller,
 ) -> None:
     """What IAM has is the document of the controller's module; the report lists what was used of what it grants."""
     version = aws.client("iam").get_policy_version(PolicyArn=policy_arn, VersionId="v1")["PolicyVersion"]
-    document = json.loads(files.policy.read_text())
+    document = json.loads(controller_files.policy.read_text())
     granted = {action for statement in document["Statement"] for action in statement["Action"]}
     used = {action for call in controller.calls(provisioned.since) for action in _actions(call)}
 
@@ -575,7 +560,9 @@ def test_policy_is_the_project_s_own(
     attach(Evidence("text", "granted and not used", sorted(granted - used)))
     check("LBC-POLICY-OFFICIAL", expected=document, observed=version["Document"])
     check("LBC-POLICY-OFFICIAL", what="used but not granted", expected=[], observed=sorted(used - granted))
-    foreign = {_digest(path) for path in (files.policy, *files.chart.rglob("*")) if path.is_file()}
+    foreign = {
+        _digest(path) for path in (controller_files.policy, *controller_files.chart.rglob("*")) if path.is_file()
+    }
     own = [
         path
         for place in SOURCES

@@ -27,9 +27,9 @@ from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
 from harness.kube import ApiException, Kube, Pod, load_manifests
-from harness.lab import Lab, load_balancing
+from harness.lab import Lab
 from harness.lab.load_balancing import ControllerFiles
-from harness.scenario import UUID4, AwsAccount, shown_progress, wait_until_admission_injects, without_agent
+from harness.scenario import UUID4, AwsAccount, wait_until_admission_injects, without_agent
 
 pytestmark = pytest.mark.usefixtures("agent_addon", "nginx")
 
@@ -49,32 +49,12 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def files(pytestconfig: pytest.Config, lab: Lab) -> ControllerFiles:
-    """The controller's chart and policy, from its own module, and Helm."""
-    with shown_progress(pytestconfig) as progress:
-        return load_balancing.controller_files(lab, progress)
-
-
-@pytest.fixture(scope="module")
-def data_plane(pytestconfig: pytest.Config, lab: Lab, cluster: Cluster, kube: Kube) -> str:
-    """Load balancers that carry traffic: their address on the node."""
-    with shown_progress(pytestconfig) as progress:
-        load_balancing.bring_up(lab, cluster, kube, progress)
-    return cluster.nodes[0].address
-
-
-@pytest.fixture(scope="module")
-def load_balancers(aws: AwsAccount) -> LoadBalancers:
-    return LoadBalancers(aws)
-
-
-@pytest.fixture(scope="module")
-def policy_arn(aws: AwsAccount, cluster: Cluster, files: ControllerFiles) -> Iterator[str]:
+def policy_arn(aws: AwsAccount, cluster: Cluster, controller_files: ControllerFiles) -> Iterator[str]:
     """Policy, role and association, in the guide's order."""
     trust = (FIXTURES / "s3" / "pod-identity-trust.json").read_text()
     aws.wait_until_agent_is_active(cluster.name)
     with (
-        aws.policy("pod-identity-lab-alb-policy", files.policy.read_text()) as policy,
+        aws.policy("pod-identity-lab-alb-policy", controller_files.policy.read_text()) as policy,
         aws.role(ROLE, trust, policies=[policy]) as role,
         aws.association(cluster.name, "alb-system", ACCOUNT, role),
     ):
@@ -83,14 +63,14 @@ def policy_arn(aws: AwsAccount, cluster: Cluster, files: ControllerFiles) -> Ite
 
 @pytest.fixture(scope="module")
 def controller(
-    *, lab: Lab, cluster: Cluster, kube: Kube, files: ControllerFiles, data_plane: str, policy_arn: str
+    *, lab: Lab, cluster: Cluster, kube: Kube, controller_files: ControllerFiles, data_plane: str, policy_arn: str
 ) -> Iterator[Controller]:
     assert data_plane
     assert policy_arn
     with kube.namespace("alb-system") as namespace:
         kube.create_service_account(ACCOUNT, namespace)
         wait_until_admission_injects(kube, namespace, ACCOUNT)
-        controller = Controller(lab, cluster, kube, files, namespace)
+        controller = Controller(lab, cluster, kube, controller_files, namespace)
         controller.install(VPC)
         yield controller
         controller.uninstall()
@@ -338,14 +318,14 @@ def test_one_missing_action_is_named_and_granting_it_is_all_that_is_needed(
     controller: Controller,
     kube: Kube,
     aws: AwsAccount,
-    files: ControllerFiles,
+    controller_files: ControllerFiles,
     policy_arn: str,
     another: Callable[[], str],
     action: str,
     reason: str,
 ) -> None:
     """The event of the Ingress names the action and the session; with the whole policy it is provisioned."""
-    document = json.loads(files.policy.read_text())
+    document = json.loads(controller_files.policy.read_text())
     for statement in document["Statement"]:
         statement["Action"] = [one for one in statement["Action"] if one != action]
     document["Statement"] = [statement for statement in document["Statement"] if statement["Action"]]
