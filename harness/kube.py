@@ -253,6 +253,17 @@ class Kube:
         kept.sort(key=lambda metadata: metadata.creation_timestamp, reverse=True)
         return [self.pod(metadata.name, namespace) for metadata in kept]
 
+    def newest_pod(self, namespace: str, label_selector: str) -> Pod:
+        """Return the newest pod with these labels once it is ready; between two pods of a rollout there may be none.
+
+        Raises:
+            harness.wait.Timeout: No pod came, or it did not become ready.
+        """
+        found = wait.until(
+            lambda: self.pods(namespace, label_selector), what=f"a pod of {namespace} with {label_selector}", timeout=60
+        )
+        return found[0].wait_until_ready()
+
     def pod(self, name: str, namespace: str) -> Pod:
         """Return a handle to a pod; it need not exist yet."""
         return Pod(self, name, namespace)

@@ -130,7 +130,7 @@ def test_a_pod_is_replaced_while_requests_run(
     """One of two pods is deleted under ten thousand requests: what fails is counted, and ends when it drains."""
     (group,) = load_balancers.target_groups(load_balancers.at(nginx)["LoadBalancerArn"])
     arn = group["TargetGroupArn"]
-    victim = kube.pods("demo", "app=nginx")[0]
+    victim = kube.newest_pod("demo", "app=nginx")
     address = victim.read()["status"]["podIP"]
     with send(data_plane, nginx, REQUESTS) as load:
         kube.core.delete_namespaced_pod(victim.name, "demo")

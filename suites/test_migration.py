@@ -106,7 +106,7 @@ class Application:
     @property
     def pod(self) -> Pod:
         """Its newest pod."""
-        return self._kube.pods(NAMESPACE, "app=app")[0]
+        return self._kube.newest_pod(NAMESPACE, "app=app")
 
     def look(self, *, reads: int = 2) -> Moment:
         """Look at its newest pod after it has read so many times more."""

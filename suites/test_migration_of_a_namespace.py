@@ -64,7 +64,7 @@ class Fleet:
         """Return account → the session that its workload has; the CronJob runs once for this."""
         done = self._kubectl("--namespace", NAMESPACE, "create", "job", run, "--from=cronjob/report")
         assert done.returncode == 0, done.stderr
-        pods = {app: self.kube.pods(NAMESPACE, f"app={app}")[0].wait_until_ready() for app in LONG_RUNNING}
+        pods = {app: self.kube.newest_pod(NAMESPACE, f"app={app}") for app in LONG_RUNNING}
         found = {app: caller_identity(pod)["Arn"] for app, pod in pods.items()}
         return {**found, "report": self._printed(run)}
 
@@ -105,8 +105,7 @@ def fleet(
         kube.apply(load_manifests(FILES / "mixed-workloads.yaml"), NAMESPACE)
         fleet = Fleet(kube, kubectl, cluster, aws)
         for app in LONG_RUNNING:
-            wait.until(lambda app=app: kube.pods(NAMESPACE, f"app={app}"), what=f"a pod of {app}", timeout=60)
-            kube.pods(NAMESPACE, f"app={app}")[0].wait_until_ready()
+            kube.newest_pod(NAMESPACE, f"app={app}")
         yield fleet
 
 

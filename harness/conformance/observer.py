@@ -136,8 +136,8 @@ class Observer:
         if call.when == "call" and (lost := self._ground.lost()):
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()
-        if call.when == "call":
-            recorder.has_failed = outcome is Outcome.FAILED or not all(entry.holds for entry in recorder.checks)
+        if call.when in {"setup", "call"}:
+            recorder.has_failed = outcome in {Outcome.FAILED, Outcome.ERROR} or not all(entry.holds for entry in recorder.checks)
         reached = [entry.requirement for entry in recorder.checks]
         written = _checks_of(item) if outcome is not Outcome.PASSED else []
         data = self._redactor.data

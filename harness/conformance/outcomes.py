@@ -37,7 +37,7 @@ class Outcome(Enum):
     EXPECTED_FAILURE = "expected-failure"
     """Failed, and the baseline describes this very failure."""
     FLAKY = "flaky"
-    """Failed, then passed when it was tried again."""
+    """Failed or broke, then passed when it was tried again."""
     PASSED = "passed"
     NOT_APPLICABLE = "not-applicable"
     """The requirement does not concern this subject."""

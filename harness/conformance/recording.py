@@ -66,7 +66,7 @@ class Recorder:
     evidence: list[Evidence] = field(default_factory=list[Evidence])
     resources: Use = field(default_factory=Use)
     has_failed: bool = False
-    """Whether the subject contradicted a requirement."""
+    """Whether the subject contradicted a requirement, or the harness broke on the way."""
 
     def restart(self) -> None:
         """Forget everything: the test begins again."""

@@ -255,7 +255,7 @@ def _attempt(identifiers: Sequence[str], phases: list[Phase], not_started: Reaso
 def _retried(outcomes: Sequence[Outcome]) -> Outcome:
     """Return what a test says that was tried again until it did not fail: a failure never gets lost."""
     if outcomes[-1] is Outcome.PASSED:
-        return Outcome.FLAKY if Outcome.FAILED in outcomes else Outcome.PASSED
+        return Outcome.FLAKY if {Outcome.FAILED, Outcome.ERROR} & set(outcomes) else Outcome.PASSED
     return worst(outcomes)
 
 

@@ -106,6 +106,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         ("failed failed passed", "flaky", "failed"),
         ("failed failed", "failed", "failed"),
         ("failed error", "failed", "failed"),
+        ("error passed", "flaky", "error"),
         ("failed could-not-run", "failed", "failed"),
         ("passed passed", "passed", "passed"),
     ],

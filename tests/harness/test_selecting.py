@@ -320,10 +320,31 @@ def test_without_the_option_nothing_is_tried_again(suite: pytest.Pytester) -> No
     assert the_test(suite).attempts == ["failed"]
 
 
-def test_the_harness_s_own_errors_are_not_tried_again(suite: pytest.Pytester) -> None:
-    run(suite, '@requirement("AGT-1")\ndef test_a(): raise KeyError("x")\n', "--retries=2")
+BREAKS = """
+TRIES = []
 
-    assert the_test(suite).attempts == ["error"]
+@pytest.fixture(scope="module")
+def state():
+    TRIES.append("state")
+    if len(TRIES) < 2: raise KeyError("set-up")
+
+@requirement("AGT-1")
+def test_a(state):
+    if len(TRIES) < GOOD: raise KeyError("body")
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "attempts", "code"), [(3, ["error", "error", "passed"], 0), (9, ["error", "error", "error"], 3)]
+)
+def test_errors_of_the_harness_are_tried_again_too(
+    suite: pytest.Pytester, good: int, attempts: list[str], code: int
+) -> None:
+    result = run(suite, BREAKS.replace("GOOD", str(good)), "--retries=2")
+
+    test = the_test(suite)
+    assert (result.ret, test.attempts) == (code, attempts)
+    assert test.decisions == {"AGT-1": "flaky" if good == len(attempts) else "error"}
 
 
 def test_both_attempts_of_a_flake_stand_on_the_page_and_in_the_history(suite: pytest.Pytester) -> None:
