@@ -280,10 +280,10 @@ def test_step_1_irsa_works_alone(baseline: Moment, lab: Lab) -> None:
     check("API-712", expected=["sts.eu-west-1.amazonaws.com"], observed=sorted(hosts))
 
 
-@requirement("WHK-902", "WHK-206", "WHK-907")
+@requirement("WHK-902")
 def test_step_4_running_pod_is_not_affected(baseline: Moment, associated: Moment) -> None:
     """With add-on, role and association in place the running pod is the same, with IRSA's variables and role."""
-    check("WHK-206", expected=baseline.pod, observed=associated.pod)
+    check("WHK-902", what="pod", expected=baseline.pod, observed=associated.pod)
     check("WHK-902", what="variables", expected=IRSA_VARIABLES, observed=associated.variables)
     check(
         "WHK-902",
@@ -292,10 +292,10 @@ def test_step_4_running_pod_is_not_affected(baseline: Moment, associated: Moment
         observed=associated.arn,
         holds=bool(re.fullmatch(IRSA_ARN, associated.arn)),
     )
-    check("WHK-907", expected=baseline.volumes, observed=associated.volumes)
+    check("WHK-902", what="volumes", expected=baseline.volumes, observed=associated.volumes)
 
 
-@requirement("WHK-903", "API-501")
+@requirement("WHK-903")
 def test_step_5_restart_makes_pod_identity_win(restarted: Moment, cluster: Cluster) -> None:
     """The next pod has Pod Identity's pair and nothing of IRSA, although the annotation is still there."""
     session = rf"eks-{re.escape(cluster.name[:10])}-{restarted.pod[:10]}-{UUID4}"
@@ -311,7 +311,7 @@ def test_step_5_restart_makes_pod_identity_win(restarted: Moment, cluster: Clust
         observed=restarted.volumes,
         holds=irsa not in restarted.volumes,
     )
-    check("API-501", expected=arn, observed=restarted.arn, holds=bool(re.fullmatch(arn, restarted.arn)))
+    check("WHK-903", what="role", expected=arn, observed=restarted.arn, holds=bool(re.fullmatch(arn, restarted.arn)))
 
 
 @requirement("WHK-904")

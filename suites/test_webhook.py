@@ -191,7 +191,7 @@ def test_burst_loses_no_pod_while_a_replica_dies(admission: Admission, teams: li
 # --- Just before the pod --------------------------------------------------------------------------------------------
 
 
-@requirement("WHK-727", "WHK-721")
+@requirement("WHK-727")
 def test_pod_just_after_its_service_account(admission: Admission, demo: str) -> None:
     """A pod that comes 50 ms after its annotated ServiceAccount has the role: ten times of ten."""
 

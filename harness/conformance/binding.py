@@ -25,7 +25,9 @@ _LONGEST_OF_PYTEST = 100
 
 
 def bind(items: Iterable[pytest.Item], suites: Path, ledger: Ledger) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return node ID → requirement IDs, and what is wrong: a test that decides nothing, or something unknown.
+    """Return node ID → requirement IDs, and what is wrong: a test that decides nothing, something unknown, or features apart.
+
+    A test of two features would leave one of them undecided where the other is missing.
 
     Args:
         items: What pytest collected; tests outside of the suites are none of ours.
@@ -45,6 +47,9 @@ def bind(items: Iterable[pytest.Item], suites: Path, ledger: Ledger) -> tuple[di
                 faults.append(f"{item.nodeid}: unknown requirement {name}")
             elif ledger[name].withdrawn:
                 faults.append(f"{item.nodeid}: requirement {name} is withdrawn in {ledger[name].withdrawn}")
+        features = sorted({ledger[name].profile for name in identifiers if name in ledger})
+        if len(features) > 1:
+            faults.append(f"{item.nodeid}: decides requirements of {' and '.join(features)}; give each a test of its own")
         if fault := _key_fault(item):
             faults.append(f"{item.nodeid}: {fault}")
         bindings[item.nodeid] = identifiers

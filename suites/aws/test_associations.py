@@ -93,7 +93,7 @@ def test_pairs_are_published_sorted_before_the_answer(cloud: Lab) -> None:
                 "InvalidParameterException",
                 "Trust policy of the role provided is invalid. Follow the official documentation to resolve the issue.",
             ),
-            marks=requirement("API-211", "API-710"),
+            marks=requirement("API-211"),
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_tags_at_their_limits_are_stored(cloud: Lab) -> None:
     assert cloud.create(tags=tags)["tags"] == tags
 
 
-@requirement("API-213", "API-216")
+@requirement("API-216")
 def test_target_role_may_be_elsewhere_and_absent(cloud: Lab) -> None:
     """Only the first role has to be in the cluster's account, and to be at all."""
     for number, account in enumerate((ACCOUNT, "987654321098")):

@@ -124,6 +124,13 @@ def features(suite: pytest.Pytester) -> pytest.Pytester:
     return suite
 
 
+def test_a_test_of_two_features_is_not_collected(features: pytest.Pytester) -> None:
+    result = run(features, '@requirement("AGT-1", "AGT-2")\ndef test_a(): pass\n')
+
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["*test_a: decides requirements of core and irsa; give each a test of its own*"])
+
+
 def test_without_a_feature_its_requirements_could_not_run(features: pytest.Pytester) -> None:
     body = '@requirement("AGT-1")\ndef test_a(): pass\n@requirement("AGT-2")\ndef test_b(): assert 0\n'
 
