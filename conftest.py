@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import binaries, checkout
+from harness import binaries, checkout, lease
 from harness.alb.state import LoadBalancers
 from harness.cluster.base import Cluster, ClusterSpec, Completed, Node
 from harness.cluster.kind_fixture import LabKindCluster, adapt
@@ -48,6 +49,8 @@ from harness.subject.aws_features import detect_in_aws
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
 _WEBHOOK = "pod-identity-webhook"
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(4)
+"""Names this run to other runs on a cluster; the workers of a run share it."""
 NODES = 2
 """As many as any scenario needs of its first cluster."""
 
@@ -236,26 +239,37 @@ def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: G
 
 
 @pytest.fixture(scope="session")
-def kube(cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Iterator[Kube]:
+def kube(
+    cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
+) -> Iterator[Kube]:
     """An administrator of the cluster; when a test fails, the cluster is looked into."""
-    with _administrator(cluster, lab, diagnostics, ground) as client:
+    with _administrator(cluster, lab, diagnostics, ground, run_environment) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def second_kube(second_cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Iterator[Kube]:
+def second_kube(
+    second_cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
+) -> Iterator[Kube]:
     """An administrator of the second cluster."""
-    with _administrator(second_cluster, lab, diagnostics, ground) as client:
+    with _administrator(second_cluster, lab, diagnostics, ground, run_environment) as client:
         yield client
 
 
 @contextlib.contextmanager
-def _administrator(cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground) -> Generator[Kube]:
+def _administrator(
+    cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
+) -> Generator[Kube]:
     given = [image.reference for image in lab_images(lab.given).values()]
     client, watching = Kube(cluster.kubeconfig), Kube(cluster.kubeconfig)
     state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
     ground.watch(watch.foreign_image)
-    with planted_canary(client, os.environ.get(CANARY, "")):
+    with (
+        lease.hold(watching.coordination, lease.Holder.this(_RUN)) as note,
+        planted_canary(client, os.environ.get(CANARY, "")),
+    ):
+        if note:
+            run_environment[f"lease of {cluster.name}"] = note
         for collector in (state, watch):
             diagnostics.register(collector)
         yield client

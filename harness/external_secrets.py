@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from harness import binaries, wait
+from harness import binaries, limits, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster
 from harness.conformance.recording import Evidence, attach
@@ -91,7 +91,7 @@ def _apply_crds(kube: Kube) -> None:
         lambda: {crd["metadata"]["name"] for crd in kube.read_all(*_CRD) if _is_true(crd, "Established")},
         names.issubset,
         what="the operator's CRDs to be established",
-        timeout=30,
+        timeout=limits.OBJECT_READY,
     )
 
 
@@ -104,7 +104,7 @@ def _start(kube: Kube) -> None:
         lambda: _data(kube, _WEBHOOK, NAMESPACE),
         lambda data: "tls.crt" in data,
         what="the operator's cert-controller to make the webhook's certificate",
-        timeout=60,
+        timeout=limits.CONTROLLER,
         hint=f"see: kubectl --namespace {NAMESPACE} logs deployment/external-secrets-cert-controller",
     )
     kube.apply(webhook)
@@ -138,7 +138,7 @@ def _remove_resources(kube: Kube) -> None:
             lambda kind=kind: [entry["metadata"]["name"] for entry in kube.read_all(_VERSIONS[kind], kind)],
             lambda names: not names,
             what=f"every {kind} to go",
-            timeout=30,
+            timeout=limits.CLEANUP_STEP,
             hint="the operator takes their finalizers off; see its log in the diagnostics",
         )
 
@@ -181,7 +181,7 @@ class Operator:
             lambda: self.kube.pods(NAMESPACE, _LABEL),
             lambda pods: len(pods) == 1 and pods[0].name != before.name,
             what="a new pod of the operator",
-            timeout=60,
+            timeout=limits.POD_READY,
         )
         return found[0].wait_until_ready()
 
@@ -193,7 +193,7 @@ class Operator:
             lambda: self.kube.core.list_namespaced_pod(NAMESPACE, label_selector=_LABEL).items,
             lambda pods: not pods,
             what="the operator's pod to end",
-            timeout=60,
+            timeout=limits.POD_GONE,
         )
         try:
             yield
@@ -239,7 +239,7 @@ class Resource:
         found = [entry for entry in _conditions(self.read()) if entry["type"] == "Ready"]
         return Condition(*(str(found[0].get(name, "")) for name in ("status", "reason", "message"))) if found else _NONE
 
-    def wait_until(self, reason: str, timeout: float = 30) -> Condition:
+    def wait_until(self, reason: str) -> Condition:
         """Wait until ``Ready`` has this reason.
 
         A failure in between is no end: the store of a fresh controller may be not ready yet (ESO-SYNC-TRANSIENT).
@@ -248,7 +248,7 @@ class Resource:
             self.ready,
             lambda condition: condition.reason == reason,
             what=f"{self.kind} {self.name} to be {reason}",
-            timeout=timeout,
+            timeout=limits.SECRET_SYNCED,
             hint=f"see: kubectl --namespace {self.namespace or 'default'} describe {self.kind.lower()} {self.name}",
         )
         attach(Evidence("object", f"{self.kind} {self.name}: {condition.reason}", self.read().get("status")))
@@ -261,13 +261,13 @@ class Resource:
             found = [event for event in found if event["metadata"]["namespace"] == self.namespace]
         return [str(event["message"]) for event in sorted(found, key=lambda event: str(event["lastTimestamp"]))]
 
-    def wait_for_message(self, reason: str, *parts: str, timeout: float = 30) -> str:
+    def wait_for_message(self, reason: str, *parts: str) -> str:
         """Wait for an event with this reason and all of these parts in its message, and return the message."""
         found = wait.until(
             lambda: self.messages(reason),
             lambda messages: any(all(part in message for part in parts) for message in messages),
             what=f"an event {reason} of {self.kind} {self.name} that says {' … '.join(parts)}",
-            timeout=timeout,
+            timeout=limits.SECRET_SYNCED,
         )
         message = next(message for message in reversed(found) if all(part in message for part in parts))
         attach(Evidence("text", f"event {reason} of {self.kind} {self.name}", message))
@@ -316,7 +316,7 @@ def attempt(secret: Resource, control: Control) -> tuple[str, str]:
     """Have an ExternalSecret reconciled, and return who asked AWS for it and with which error code that ended."""
     calls = Calls(control)
     secret.refresh()
-    made = wait.until(calls.made, what=f"the operator to ask for {secret.name}", timeout=30)
+    made = wait.until(calls.made, what=f"the operator to ask for {secret.name}", timeout=limits.CONTROLLER)
     return made[0]["principal"], made[0]["error_code"]
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import wait
+from harness import limits, wait
 from harness.errors import HarnessFault
 from harness.image_builder import RECIPE, Builder
 from harness.progress import Phase, Progress
@@ -267,7 +267,7 @@ def _running_registry(program: Path, cache: Path) -> Generator[str]:
             yield wait.until(
                 lambda: _listening(log),
                 what="the image registry to listen",
-                timeout=20,
+                timeout=limits.PROCESS_START,
                 stop=lambda _: f"it ended; see {log}" if process.poll() is not None else None,
             )
         finally:

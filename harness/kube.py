@@ -16,9 +16,10 @@ import kubernetes.stream
 import urllib3.exceptions
 import yaml
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault
+from harness.limits import Limit
 
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests", "pod_manifest"]
 
@@ -56,6 +57,7 @@ class Kube:
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
         self.networking: Any = kubernetes.client.NetworkingV1Api(self._api)
+        self.coordination: Any = kubernetes.client.CoordinationV1Api(self._api)
         self._dynamic: Any = None
 
     def close(self) -> None:
@@ -168,7 +170,9 @@ class Kube:
         """
         if self._delete_namespace(name):
             wait.until(
-                lambda: not _exists(lambda: self.core.read_namespace(name)), what=f"namespace {name} to go", timeout=90
+                lambda: not _exists(lambda: self.core.read_namespace(name)),
+                what=f"namespace {name} to go",
+                timeout=limits.NAMESPACE_GONE,
             )
         self.core.create_namespace({"metadata": {"name": name}})
         try:
@@ -188,7 +192,7 @@ class Kube:
                 and _exists(lambda: self.core.read_namespaced_config_map("kube-root-ca.crt", namespace))
             ),
             what=f"namespace {namespace} to be usable",
-            timeout=30,
+            timeout=limits.OBJECT_READY,
         )
 
     def create_service_account(self, name: str, namespace: str, annotations: Mapping[str, str] | None = None) -> None:
@@ -220,12 +224,12 @@ class Kube:
         encoded = wait.until(
             lambda: api.read_certificate_signing_request(name).status.certificate or "",
             what=f"the cluster to sign {created.metadata.name}",
-            timeout=30,
+            timeout=limits.OBJECT_READY,
         )
         api.delete_certificate_signing_request(name)
         return base64.b64decode(encoded).decode()
 
-    def wait_until_deployed(self, kind: str, name: str, namespace: str, timeout: float = 120) -> None:
+    def wait_until_deployed(self, kind: str, name: str, namespace: str, timeout: Limit = limits.ROLLOUT) -> None:
         """Wait until all pods of a Deployment or DaemonSet are up to date and ready."""
         read = self.apps.read_namespaced_deployment if kind == "Deployment" else self.apps.read_namespaced_daemon_set
         wait.until(
@@ -236,13 +240,13 @@ class Kube:
             hint=f"see: kubectl --namespace {namespace} describe {kind.lower()},pod",
         )
 
-    def wait_until_nodes_are_ready(self, names: Sequence[str], timeout: float = 120) -> None:
+    def wait_until_nodes_are_ready(self, names: Sequence[str]) -> None:
         """Wait until these nodes are there and take pods."""
         wait.until(
             lambda: sorted(set(names) - {node.metadata.name for node in self.core.list_node().items if _takes(node)}),
             lambda missing: not missing,
             what=f"nodes {', '.join(names)} to be ready",
-            timeout=timeout,
+            timeout=limits.NODE_READY,
             hint="see: kubectl describe node",
         )
 
@@ -260,7 +264,9 @@ class Kube:
             harness.wait.Timeout: No pod came, or it did not become ready.
         """
         found = wait.until(
-            lambda: self.pods(namespace, label_selector), what=f"a pod of {namespace} with {label_selector}", timeout=60
+            lambda: self.pods(namespace, label_selector),
+            what=f"a pod of {namespace} with {label_selector}",
+            timeout=limits.POD_READY,
         )
         return found[0].wait_until_ready()
 
@@ -341,7 +347,7 @@ class Pod:
         """Return the variables of the first container's specification, in order."""
         return {entry["name"]: entry.get("value", "") for entry in self.read()["spec"]["containers"][0].get("env", [])}
 
-    def wait_until_ready(self, timeout: float = 90) -> Pod:
+    def wait_until_ready(self, timeout: Limit = limits.POD_READY) -> Pod:
         """Wait until the pod is Ready, and return it.
 
         Raises:
@@ -380,7 +386,9 @@ class Pod:
     def delete(self) -> None:
         """Delete the pod and wait until it is gone."""
         self.kube.core.delete_namespaced_pod(self.name, self.namespace, grace_period_seconds=0)
-        wait.until(lambda: not _exists(self.read), what=f"pod {self.namespace}/{self.name} to go", timeout=60)
+        wait.until(
+            lambda: not _exists(self.read), what=f"pod {self.namespace}/{self.name} to go", timeout=limits.POD_GONE
+        )
 
 
 def _takes(node: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, SubjectFault
@@ -101,7 +101,7 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube, *, keeps_link: 
             lambda: kube.core.list_namespaced_pod("kube-system", label_selector=selector).items,
             lambda pods: not pods,
             what="the agent's pods to end",
-            timeout=60,
+            timeout=limits.POD_GONE,
         )
         for node in hidden:
             hide_agent_link(cluster, node)
@@ -176,7 +176,7 @@ def wait_until_admission_injects(kube: Kube, namespace: str, service_account: st
         lambda: _admitted_environment(kube, namespace, service_account),
         lambda names: "AWS_CONTAINER_CREDENTIALS_FULL_URI" in names,
         what=f"admission to know the association of {namespace}/{service_account} (WHK-201)",
-        timeout=30,
+        timeout=limits.ASSOCIATION_VISIBLE,
         hint="see: kubectl --namespace kube-system logs deployment/pod-identity-webhook",
     )
 
@@ -187,7 +187,7 @@ def wait_until_admission_leaves_alone(kube: Kube, namespace: str, service_accoun
         lambda: _admitted_environment(kube, namespace, service_account),
         lambda names: "AWS_CONTAINER_CREDENTIALS_FULL_URI" not in names,
         what=f"admission to forget the association of {namespace}/{service_account} (WHK-201)",
-        timeout=30,
+        timeout=limits.ASSOCIATION_VISIBLE,
     )
 
 

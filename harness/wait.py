@@ -17,13 +17,12 @@ from typing import TypeVar
 import tenacity
 
 from harness.errors import HarnessFault, UsageError
+from harness.limits import Limit
 
-__all__ = ["CLEANUP_STEP", "CLEANUP_TOTAL", "SCALE_VARIABLE", "Clock", "Stopped", "Timeout", "never", "scale", "until"]
+__all__ = ["SCALE_VARIABLE", "Clock", "Stopped", "Timeout", "never", "scale", "until"]
 
 T = TypeVar("T")
 
-CLEANUP_STEP, CLEANUP_TOTAL = 60.0, 600.0
-"""Seconds for one step of a clean-up, and for all steps at one place."""
 SCALE_VARIABLE = "PODID_TIMEOUT_SCALE"
 _FIRST_SECONDS, _GROWTH, _LONGEST_SECONDS = 0.05, 2.0, 0.5
 _SHORTEST_SIGHT = 3
@@ -106,7 +105,7 @@ def until(
     ready: Callable[[T], bool] = bool,
     *,
     what: str,
-    timeout: float,
+    timeout: Limit,
     stop: Callable[[T], str | None] = lambda _: None,
     successes: int = 1,
     transient: tuple[type[Exception], ...] = (),
@@ -122,7 +121,7 @@ def until(
         read: Takes one reading; must be quick compared with ``timeout``.
         ready: Tells whether a reading is good. Default: truth.
         what: What is waited for, as the end of "waited for …".
-        timeout: Seconds until :class:`Timeout`, before :func:`scale`.
+        timeout: When :class:`Timeout` comes, before :func:`scale`; one of :mod:`harness.limits`.
         stop: Returns a reason as soon as a reading shows that waiting is pointless, else None.
         successes: Good readings in a row that are wanted.
         transient: Exceptions of ``read`` that count as "not yet".
@@ -133,7 +132,7 @@ def until(
         Timeout: The time is over.
         Stopped: ``stop`` gave a reason.
     """
-    limit = timeout * scale()
+    limit = timeout.seconds * scale()
     seen = _Seen(clock)
     streak = 0
 
@@ -168,7 +167,8 @@ def until(
     try:
         return retrying(attempt)
     except tenacity.RetryError as error:
-        raise Timeout(f"waited {seen.elapsed:.0f} s for {what}; {seen.text(successes)}", hint=hint) from error
+        text = f"waited {seen.elapsed:.0f} s for {what} (limit {timeout}); {seen.text(successes)}"
+        raise Timeout(text, hint=hint) from error
 
 
 def never(
@@ -176,7 +176,7 @@ def never(
     bad: Callable[[T], bool] = bool,
     *,
     what: str,
-    during: float,
+    during: Limit,
     clock: Clock = _CLOCK,
 ) -> T:
     """Look for a while, see that something does not happen, and return the last reading.
@@ -185,7 +185,7 @@ def never(
         read: Takes one reading.
         bad: Tells whether a reading is what must not happen. Default: truth.
         what: What must not happen, as the end of "saw …".
-        during: Seconds to look; the scale of time limits does not change it.
+        during: How long to look; the scale of time limits does not change it.
         clock: The time.
 
     Raises:
@@ -199,9 +199,9 @@ def never(
         elapsed = clock.now() - started
         if bad(value):
             raise AssertionError(f"saw {what} after {elapsed:.1f} s: {value!r}"[:2000])
-        if elapsed >= during:
+        if elapsed >= during.seconds:
             break
-        clock.sleep(min(_LONGEST_SECONDS, during - elapsed))
+        clock.sleep(min(_LONGEST_SECONDS, during.seconds - elapsed))
     if reads < _SHORTEST_SIGHT:
-        raise HarnessFault(f"only {reads} readings in {during:g} s: nobody can say that there was not {what}")
+        raise HarnessFault(f"only {reads} readings in {during.seconds:g} s: nobody can say that there was not {what}")
     return value

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
@@ -382,7 +382,7 @@ def test_restart_changes_pod_name_and_uid_and_nothing_else(
     tags_before, expected_before = session_tags(aws, first), six_tags(cluster, first, "app")
 
     first.delete()
-    (second,) = wait.until(lambda: kube.pods("team-a", "app=app"), what="the next pod", timeout=30)
+    (second,) = wait.until(lambda: kube.pods("team-a", "app=app"), what="the next pod", timeout=limits.POD_READY)
     read_after = second.wait_until_ready().exec("aws", "s3", "cp", f"s3://{BUCKET}/team-a/file.txt", "-")
     tags_after, expected_after = session_tags(aws, second), six_tags(cluster, second, "app")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
@@ -114,7 +114,7 @@ def pods(kube: Kube, cluster: Cluster, aws: AwsAccount) -> Iterator[Pods]:
 @requirement("AGT-818")
 def test_rolling_the_agent_loses_nothing_that_is_not_tried_again(kube: Kube, pods: Pods) -> None:
     """The new agent answers within three seconds; until then connections are refused, and nothing else is noticed."""
-    wait.until(lambda: len(pods.reader.lines()) >= 2, what="the first two reads", timeout=90)
+    wait.until(lambda: len(pods.reader.lines()) >= 2, what="the first two reads", timeout=limits.READS)
     before = _agents(kube)
     annotation = {"rollout.podid.dev/at": datetime.now(UTC).isoformat()}
     patch = {"spec": {"template": {"metadata": {"annotations": annotation}}}}
@@ -122,7 +122,9 @@ def test_rolling_the_agent_loses_nothing_that_is_not_tried_again(kube: Kube, pod
 
     kube.wait_until_deployed("DaemonSet", AGENT_ADDON, "kube-system")
     so_far = len(pods.reader.lines())
-    wait.until(lambda: len(pods.reader.lines()) >= so_far + 3, what="three reads with the new agent", timeout=120)
+    wait.until(
+        lambda: len(pods.reader.lines()) >= so_far + 3, what="three reads with the new agent", timeout=limits.READS
+    )
 
     questions, reads = pods.questions(), pods.reader.lines()
     assert not before & _agents(kube), "the agent's pod has not been replaced"

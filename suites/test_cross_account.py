@@ -214,10 +214,17 @@ def test_cloudtrail_has_both_roles(
         "kubernetes-pod-name": "s3-test",
         "kubernetes-pod-uid": pod.read()["metadata"]["uid"],
     }
-    check("API-601", what="seconds of the first", expected=21600, observed=first["requestParameters"]["durationSeconds"])
+    check(
+        "API-601", what="seconds of the first", expected=21600, observed=first["requestParameters"]["durationSeconds"]
+    )
     sent = {tag["key"]: tag["value"] for tag in first["requestParameters"]["tags"]}
     check("API-601", what="tags of the first", expected=tags, observed=sent)
-    check("API-601", what="who assumed the second", expected=SOURCE_ROLE_ARN, observed=source["sessionContext"]["sessionIssuer"]["arn"])
+    check(
+        "API-601",
+        what="who assumed the second",
+        expected=SOURCE_ROLE_ARN,
+        observed=source["sessionContext"]["sessionIssuer"]["arn"],
+    )
     parameters = {
         "roleArn": TARGET_ROLE_ARN,
         "roleSessionName": session,

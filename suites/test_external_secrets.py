@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
@@ -145,7 +145,7 @@ def stuck(kubectl: Callable[..., Completed], operator: Operator, demo: str, secr
         lambda: kubectl("apply", "-f", str(FILES / "secretstore.yaml")),
         lambda done: done.returncode == 0,
         what="the operator's webhook to admit the guide's manifests",
-        timeout=60,
+        timeout=limits.WEBHOOK_READY,
     )
     valid = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager").wait_until("Valid")
     event = secret.wait_for_message("UpdateFailed", "AccessDeniedException")
@@ -204,7 +204,7 @@ def mended(operator: Operator, late: Late, secret: Resource, control: Control, b
     assert late
     others, calls, deleted_at = operator.other_pods(), Calls(control), time.monotonic()
     operator.restart()
-    condition = secret.wait_until("SecretSynced", timeout=60)
+    condition = secret.wait_until("SecretSynced")
     now = time.monotonic()
     pod = operator.pod.read()
     return Mended(
@@ -461,7 +461,7 @@ def test_without_association_and_imds_the_store_is_not_ready(
     operator.restart()
     store = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager")
     store.refresh()
-    condition = store.wait_until("InvalidProviderConfig", timeout=60)
+    condition = store.wait_until("InvalidProviderConfig")
     event = store.wait_for_message("InvalidProviderConfig", "no EC2 IMDS role found")
     secret.refresh()
     message = secret.wait_for_message("UpdateFailed", 'ClusterSecretStore "aws-secretsmanager" is not ready')
@@ -492,7 +492,7 @@ def test_without_the_agent_nobody_is_the_node(
         operator.restart()
         store = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager")
         store.refresh()
-        condition = store.wait_until("InvalidProviderConfig", timeout=60)
+        condition = store.wait_until("InvalidProviderConfig")
         event = store.wait_for_message("InvalidProviderConfig", "169.254.170.23")
         secret.refresh()
         secret.wait_until("SecretSyncedError")

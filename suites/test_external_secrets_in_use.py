@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
@@ -67,9 +67,9 @@ def synced(kubectl: Callable[..., Completed], kube: Kube, operator: Operator) ->
             lambda: kubectl("apply", "-f", str(FILES / "secretstore-v1.yaml")),
             lambda done: done.returncode == 0,
             what="the operator's webhook to admit the manifests",
-            timeout=60,
+            timeout=limits.WEBHOOK_READY,
         )
-        Resource(kube, "ExternalSecret", "app-config", "demo").wait_until("SecretSynced", timeout=60)
+        Resource(kube, "ExternalSecret", "app-config", "demo").wait_until("SecretSynced")
         yield applied
 
 
@@ -118,7 +118,7 @@ def test_rotation_arrives_within_the_refresh_interval(kube: Kube, aws: AwsAccoun
             lambda: secret_data(kube, "rotated", "demo"),
             lambda data: data != before,
             what="the new version to arrive",
-            timeout=20,
+            timeout=limits.CONTROLLER,
         )
         seconds = time.monotonic() - put_at
         kube.delete(load_manifests(FILES / "rotation.yaml")[0])
@@ -174,11 +174,11 @@ def test_throttled_operator_says_so_and_goes_on_by_itself(kube: Kube, control: C
     control.set_faults(fault | {"message": "Rate exceeded", "status": 400})
     try:
         secret = external_secret(kube, "throttled", "demo/app-config", "db_password")
-        event = secret.wait_for_message("UpdateFailed", "api error ThrottlingException: Rate exceeded", timeout=60)
+        event = secret.wait_for_message("UpdateFailed", "api error ThrottlingException: Rate exceeded")
         condition = secret.wait_until("SecretSyncedError")
     finally:
         control.set_faults()
-    synced = secret.wait_until("SecretSynced", timeout=60)
+    synced = secret.wait_until("SecretSynced")
 
     check("ESO-MSG-GENERIC", expected=FAILED, observed=condition)
     tried = "exceeded maximum number of attempts"
@@ -245,7 +245,7 @@ def test_secret_is_pushed_and_removed(kube: Kube, aws: AwsAccount, permitted: Ca
     wait.until(
         lambda: manager.describe_secret(SecretId="demo/pushed").get("DeletedDate"),
         what="the pushed secret to be scheduled for deletion",
-        timeout=30,
+        timeout=limits.CONTROLLER,
     )
     events = [event.record for event in aws.lookup_events(EventName="CreateSecret")]
     manager.restore_secret(SecretId="demo/pushed")
@@ -336,7 +336,7 @@ def test_one_pod_syncs_two_hundred(kube: Kube, aws: AwsAccount, control: Control
             lambda: sum(is_synced(one) for one in kube.read_all("external-secrets.io/v1", "ExternalSecret", "bulk")),
             lambda number: number == 200,
             what="200 ExternalSecrets to be synced",
-            timeout=120,
+            timeout=limits.SECRET_SYNCED,
         )
         seconds = time.monotonic() - began_at
         made = calls.made("demo/bulk")
@@ -374,8 +374,8 @@ def test_finalizers_need_a_running_controller(kube: Kube, operator: Operator) ->
     with operator.stopped():
         kube.delete(secret.read())
         held = secret.read()["metadata"]
-    wait.until(lambda: not secret.exists(), what="the ExternalSecret to go", timeout=30)
-    wait.until(lambda: secret_data(kube, "removed", "demo") is None, what="its Secret to go", timeout=30)
+    wait.until(lambda: not secret.exists(), what="the ExternalSecret to go", timeout=limits.CONTROLLER)
+    wait.until(lambda: secret_data(kube, "removed", "demo") is None, what="its Secret to go", timeout=limits.CONTROLLER)
 
     finalizers = ["externalsecrets.external-secrets.io/externalsecret-cleanup"]
     observed = (held.get("finalizers"), "deletionTimestamp" in held)

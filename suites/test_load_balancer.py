@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from harness import wait
+from harness import limits, wait
 from harness.alb.controller import Controller, release_ingresses, strip_finalizers, wait_for_address
 from harness.alb.state import CLUSTER_TAG, STACK_TAG, LoadBalancers
 from harness.alb.traffic import get, wait_for_status
@@ -126,7 +126,7 @@ def too_late(as_node: Failure, association: str, controller: Controller) -> Fail
     assert association
     since = controller.mark()
     controller.reconcile("nginx")
-    calls = wait.until(lambda: controller.calls(since), what="the controller to try again", timeout=60)
+    calls = wait.until(lambda: controller.calls(since), what="the controller to try again", timeout=limits.CONTROLLER)
     return Failure(str(calls[-1]["principal"]), since, [pod.name for pod in controller.pods()])
 
 
@@ -404,7 +404,7 @@ def test_targets_are_the_pods_and_security_groups_let_it_reach_them(
         lambda: load_balancers.states(target_group["TargetGroupArn"]),
         lambda found: set(found.values()) == {"healthy"},
         what="both targets to be healthy",
-        timeout=40,
+        timeout=limits.TARGET_HEALTHY,
     )
     told = aws.client("elbv2").describe_target_health(TargetGroupArn=target_group["TargetGroupArn"])
     zones = [one["Target"].get("AvailabilityZone") for one in told["TargetHealthDescriptions"]]
@@ -645,11 +645,11 @@ def test_traffic_stops_without_the_rule_on_the_nodes(
             lambda: get(data_plane, provisioned.name).status,
             lambda status: status != 200,
             what="traffic to stop",
-            timeout=30,
+            timeout=limits.TRAFFIC,
         )
     finally:
         ec2.authorize_security_group_ingress(GroupId=own["GroupId"], IpPermissions=own["IpPermissions"])
-    wait_for_status(data_plane, provisioned.name, 200, timeout=30)
+    wait_for_status(data_plane, provisioned.name, 200)
 
     check("LBC-PROXY-SG", expected=504, observed=refused)
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import wait
+from harness import limits, wait
 from harness.alb.controller import Controller, release_ingresses, strip_finalizers, wait_for_address
 from harness.alb.state import CLUSTER_TAG, LoadBalancers
 from harness.alb.traffic import Answer, Load, get, send, wait_for_status
@@ -104,7 +104,7 @@ def another(kube: Kube, load_balancers: LoadBalancers) -> Generator[Callable[[],
         wait.until(
             lambda: kube.apply(load_manifests(FILES / "ingress.yaml", {"NAME": name})) or name,
             what=f"the controller's webhook to admit Ingress demo/{name}",
-            timeout=60,
+            timeout=limits.WEBHOOK_READY,
             transient=(ApiException,),
         )
         return name
@@ -115,7 +115,7 @@ def another(kube: Kube, load_balancers: LoadBalancers) -> Generator[Callable[[],
     wait.until(
         lambda: name not in [one.metadata.name for one in kube.networking.list_namespaced_ingress("demo").items],
         what=f"the controller to let Ingress demo/{name} go",
-        timeout=60,
+        timeout=limits.CONTROLLER,
     )
     assert load_balancers.of_stack(f"demo/{name}") == []
 
@@ -134,7 +134,11 @@ def test_a_pod_is_replaced_while_requests_run(
     address = victim.read()["status"]["podIP"]
     with send(data_plane, nginx, REQUESTS) as load:
         kube.core.delete_namespaced_pod(victim.name, "demo")
-        wait.until(lambda: f"{address}:80" not in load_balancers.states(arn), what=f"{address} to drain", timeout=60)
+        wait.until(
+            lambda: f"{address}:80" not in load_balancers.states(arn),
+            what=f"{address} to drain",
+            timeout=limits.TARGET_HEALTHY,
+        )
         # What the data plane is told half a second later, and what was on its way.
         drained_at = time.monotonic() + 3
         kube.wait_until_deployed("Deployment", "nginx", "demo")
@@ -142,7 +146,7 @@ def test_a_pod_is_replaced_while_requests_run(
         lambda: load_balancers.states(arn),
         lambda found: len(found) == 2 and set(found.values()) == {"healthy"},
         what="two healthy targets",
-        timeout=60,
+        timeout=limits.TARGET_HEALTHY,
     )
 
     _attach_load(load, drained_at)
@@ -175,7 +179,7 @@ def test_group_of_ingresses_shares_a_load_balancer(
         lambda: load_balancers.target_groups(balancer),
         lambda found: len(found) == 2,
         what="the target groups of both Ingresses",
-        timeout=30,
+        timeout=limits.CONTROLLER,
         transient=(ClientError,),
     )
     arn = groups[0]["TargetGroupArn"]
@@ -184,7 +188,7 @@ def test_group_of_ingresses_shares_a_load_balancer(
         lambda: seen.append(_only_state(load_balancers, arn)) or seen[-1],
         lambda state: state == "healthy",
         what="the pod to be healthy",
-        timeout=60,
+        timeout=limits.TARGET_HEALTHY,
     )
     shop, nobodys = get(data_plane, name, "/shop"), get(data_plane, name, "/other")
     helping = wait_for_status(data_plane, "help.example.com", 200)
@@ -194,7 +198,7 @@ def test_group_of_ingresses_shares_a_load_balancer(
         lambda: load_balancers.health(arn),
         lambda health: [one["State"] for one in health.values()] == ["unhealthy"],
         what="the broken pod to be unhealthy",
-        timeout=40,
+        timeout=limits.TARGET_HEALTHY,
     )
     seconds = time.monotonic() - broken_at
     kube.core.delete_namespaced_pod("single", "demo", grace_period_seconds=0)
@@ -205,7 +209,7 @@ def test_group_of_ingresses_shares_a_load_balancer(
         lambda: [one.metadata.name for one in kube.networking.list_namespaced_ingress("demo").items],
         lambda left: left == ["nginx"],
         what="the Ingresses of the group to go",
-        timeout=60,
+        timeout=limits.CONTROLLER,
     )
 
     check("LBC-HTTP-ERRORS", what="a path of nobody's", expected=(404, "awselb/2.0"), observed=_own(nobodys))
@@ -256,13 +260,13 @@ def test_readiness_gate_keeps_a_pod_from_being_ready_until_its_target_is_healthy
             (binding,) = wait.until(
                 lambda: kube.read_all("elbv2.k8s.aws/v1beta1", "TargetGroupBinding", namespace),
                 what="the Ingress's TargetGroupBinding",
-                timeout=30,
+                timeout=limits.CONTROLLER,
             )
             gate = f"target-health.elbv2.k8s.aws/{binding['metadata']['name']}"
             # The first pod was there before the binding.
             for pod in kube.pods(namespace, "app=nginx"):
                 pod.delete()
-            (pod,) = wait.until(lambda: kube.pods(namespace, "app=nginx"), what="a new pod", timeout=30)
+            (pod,) = wait.until(lambda: kube.pods(namespace, "app=nginx"), what="a new pod", timeout=limits.POD_READY)
             before = _wait_for_condition(pod, gate, "False")
             kube.networking.patch_namespaced_ingress(
                 "nginx", namespace, {"metadata": {"annotations": {"alb.ingress.kubernetes.io/healthcheck-path": "/"}}}
@@ -296,7 +300,7 @@ def _wait_for_condition(pod: Pod, name: str, status: str) -> dict[str, Any]:
             _condition(found, "ContainersReady")["status"] == "True" and _condition(found, name)["status"] == status
         ),
         what=f"condition {name} of pod {pod.name} to be {status}",
-        timeout=90,
+        timeout=limits.TARGET_HEALTHY,
     )
 
 
@@ -492,7 +496,7 @@ def test_restarted_in_the_middle_it_finishes_what_it_began(
     wait.until(
         lambda: [call for call in controller.calls(since) if call["operation"] == "CreateTargetGroup"],
         what="the controller to create a target group",
-        timeout=60,
+        timeout=limits.CONTROLLER,
     )
     controller.restart()
     controller.reconcile(ingress)
@@ -520,9 +524,11 @@ def test_without_the_agent_the_controller_fails_and_is_not_the_node(
         callers = wait.never(
             lambda: sorted({str(call["principal"]) for call in controller.calls(since)}),
             what="a call to AWS by a controller without credentials",
-            during=20,
+            during=limits.UNAFFECTED,
         )
-    done = wait.until(lambda: controller.calls(since), what="the controller's calls, with the agent", timeout=120)
+    done = wait.until(
+        lambda: controller.calls(since), what="the controller's calls, with the agent", timeout=limits.AGENT_READY
+    )
 
     check("LBC-CRED-NOFALLBACK", what="callers without the agent", expected=[], observed=callers)
     principals = sorted({str(call["principal"]) for call in done})

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
@@ -112,7 +112,9 @@ class Application:
         """Look at its newest pod after it has read so many times more."""
         log, pod = self._logs[-1], self.pod
         so_far = len(log.lines())
-        wait.until(lambda: len(log.lines()) >= so_far + reads, what=f"{reads} reads of {pod.name}", timeout=90)
+        wait.until(
+            lambda: len(log.lines()) >= so_far + reads, what=f"{reads} reads of {pod.name}", timeout=limits.READS
+        )
         printed = (line.partition("=") for line in pod.exec("env").stdout.splitlines())
         account = self._kube.read("v1", "ServiceAccount", "app", NAMESPACE)
         return Moment(

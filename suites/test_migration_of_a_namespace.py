@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
@@ -47,7 +47,10 @@ class Fleet:
     def wait_for(self, numbers: Sequence[int]) -> list[Step]:
         """Wait until every ServiceAccount is at its step: old pods take a moment to go."""
         steps = wait.until(
-            self.plan, lambda found: [step.number for step in found] == numbers, what=f"steps {numbers}", timeout=120
+            self.plan,
+            lambda found: [step.number for step in found] == numbers,
+            what=f"steps {numbers}",
+            timeout=limits.ROLLOUT,
         )
         shown = [f"{step.account}: step {step.number}, {step.what}\n  " + "\n  ".join(step.commands) for step in steps]
         attach(Evidence("command", "podid migrate plan --namespace mixed", "\n".join(shown)))
@@ -77,7 +80,7 @@ class Fleet:
                 if pod.status.phase == "Succeeded"
             ],
             what=f"job {run} to end",
-            timeout=90,
+            timeout=limits.POD_READY,
         )
         return str(core.read_namespaced_pod_log(name, NAMESPACE)).strip()
 

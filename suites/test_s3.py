@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
@@ -469,7 +469,10 @@ def test_deleted_association_gives_no_credentials(
 
     wait_until_admission_leaves_alone(kube, demo, "short-lived")
     response = wait.until(
-        lambda: credentials_response(pod), lambda answer: answer.status != 200, what="EKS Auth to notice", timeout=30
+        lambda: credentials_response(pod),
+        lambda answer: answer.status != 200,
+        what="EKS Auth to notice",
+        timeout=limits.CONTROLLER,
     )
 
     assert response.status == 404

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster, Node
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
@@ -184,7 +184,12 @@ def wait_for_agents(kube: Kube, count: int) -> None:
         conditions = [pod.status.conditions or () for pod in pods]
         return [any(one.type == "Ready" and one.status == "True" for one in each) for each in conditions]
 
-    wait.until(ready, lambda found: found == [True] * count, what=f"{count} ready pods of the agent", timeout=120)
+    wait.until(
+        ready,
+        lambda found: found == [True] * count,
+        what=f"{count} ready pods of the agent",
+        timeout=limits.AGENT_READY,
+    )
 
 
 @requirement("TRB-102", "TRB-601", "WHK-210")
@@ -280,7 +285,10 @@ def test_default_deny_egress(place: Place, kube: Kube, restricted: str) -> None:
 
     kube.apply(load_manifests(FILES / "allow-pod-identity.yaml"), restricted)
     mended = wait.until(
-        lambda: place.diagnose(pod), lambda found: not found, what="the allow rule to be enforced", timeout=60
+        lambda: place.diagnose(pod),
+        lambda found: not found,
+        what="the allow rule to be enforced",
+        timeout=limits.NETWORK_POLICY,
     )
 
     check("TRB-104", what="text", expected=CONNECT_TIMEOUT, observed=text)
@@ -320,7 +328,10 @@ def test_node_role_lacks_the_permission(place: Place, cluster: Cluster, aws: Aws
     check("TRB-601", what="fault", expected=["node-role-permission"], observed=named)
 
     mended = wait.until(
-        lambda: credentials_response(pod), lambda one: one.status == 200, what="the agent to try again", timeout=60
+        lambda: credentials_response(pod),
+        lambda one: one.status == 200,
+        what="the agent to try again",
+        timeout=limits.CONTROLLER,
     )
     check("TRB-201", what="cured", expected=200, observed=mended.status)
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))

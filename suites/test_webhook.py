@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
@@ -80,7 +80,7 @@ class Admission:
                 lambda: self.kube.core.list_namespaced_pod(SYSTEM, label_selector=SELECTOR).items,
                 lambda pods: not pods,
                 what="the webhook's pods to end",
-                timeout=60,
+                timeout=limits.POD_GONE,
             )
 
     def metric(self, pod: Pod, name: str) -> float:
@@ -354,11 +354,11 @@ def test_certificate_is_renewed_without_losing_a_pod(
             ],
             lambda instants: instants == [expires_at] * 2,
             what="both replicas to serve the new certificate",
-            timeout=90,
+            timeout=limits.WEBHOOK_READY,
         )
         trust(files["ca.crt"])
         seen = len(outcomes)
-        wait.until(lambda: len(outcomes) >= seen + 20, what="twenty more pods", timeout=60)
+        wait.until(lambda: len(outcomes) >= seen + 20, what="twenty more pods", timeout=limits.CONTROLLER)
 
     check(
         "WHK-826",
@@ -399,7 +399,7 @@ def test_doctor_finds_what_keeps_the_webhook_from_its_work(
             lambda: [check.name for check in webhook_checks(admission.kube) if check.status == "fail"],
             lambda names: set(failing) <= set(names),
             what=f"the doctor to find {failing}",
-            timeout=20,
+            timeout=limits.CONTROLLER,
         )
     finally:
         kubectl("patch", "mutatingwebhookconfiguration", WEBHOOK, "--type=json", f"--patch={whole(registration)}")

@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import Any
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault
@@ -98,12 +98,15 @@ class Controller:
             self.pods,
             lambda found: len(found) == len(former) and former.isdisjoint(pod.name for pod in found),
             what="new pods of the controller",
-            timeout=60,
+            timeout=limits.POD_READY,
         )
         wanted = {pod.wait_until_ready().read()["status"]["podIP"] for pod in pods}
         # The API server would ask a webhook that is gone, and wait ten seconds for its answer.
         wait.until(
-            self._endpoints, lambda found: found == wanted, what="the webhook's Service to know the pods", timeout=30
+            self._endpoints,
+            lambda found: found == wanted,
+            what="the webhook's Service to know the pods",
+            timeout=limits.CONTROLLER,
         )
 
     def _endpoints(self) -> set[str]:
@@ -133,7 +136,7 @@ class Controller:
             lambda: self._events(ingress, reason, namespace),
             lambda texts: any(all(part in text for part in parts) for text in texts),
             what=f"event {reason} of Ingress {namespace}/{ingress} with {', '.join(parts) or 'any text'}",
-            timeout=60,
+            timeout=limits.CONTROLLER,
             hint=f"see: kubectl --namespace {self.namespace} logs --selector {_LABEL}",
         )
         text = next(text for text in reversed(found) if all(part in text for part in parts))
@@ -152,7 +155,7 @@ class Controller:
         wait.until(
             lambda: self._kube.networking.patch_namespaced_ingress(ingress, namespace, again),
             what=f"the webhook to admit a change of Ingress {namespace}/{ingress}",
-            timeout=60,
+            timeout=limits.WEBHOOK_READY,
             transient=(ApiException,),
         )
 
@@ -164,10 +167,10 @@ def wait_for_address(kube: Kube, ingress: str, namespace: str = "demo") -> str:
         status = kube.networking.read_namespaced_ingress_status(ingress, namespace).status.load_balancer
         return str(status.ingress[0].hostname) if status and status.ingress else ""
 
-    return wait.until(read, what=f"the ADDRESS of Ingress {namespace}/{ingress}", timeout=60)
+    return wait.until(read, what=f"the ADDRESS of Ingress {namespace}/{ingress}", timeout=limits.INGRESS_ADDRESS)
 
 
-def release_ingresses(kube: Kube, namespace: str, timeout: float = 60) -> None:
+def release_ingresses(kube: Kube, namespace: str) -> None:
     """Delete the Ingresses of a namespace and wait until the controller let them go.
 
     Raises:
@@ -180,7 +183,7 @@ def release_ingresses(kube: Kube, namespace: str, timeout: float = 60) -> None:
         lambda: [one.metadata.name for one in networking.list_namespaced_ingress(namespace).items],
         lambda names: not names,
         what=f"the Ingresses of {namespace} to go",
-        timeout=timeout,
+        timeout=limits.CONTROLLER,
         hint="see the controller's log",
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from harness import wait
+from harness import limits, wait
 
 __all__ = ["Answer", "Load", "get", "send", "wait_for_status"]
 
@@ -40,7 +40,7 @@ def get(address: str, host: str, path: str = "/", *, timeout: float = 15) -> Ans
         connection.close()
 
 
-def wait_for_status(address: str, host: str, status: int, path: str = "/", *, timeout: float = 60) -> Answer:
+def wait_for_status(address: str, host: str, status: int, path: str = "/") -> Answer:
     """Ask a load balancer until it answers with a status, and return the answer.
 
     Raises:
@@ -50,7 +50,7 @@ def wait_for_status(address: str, host: str, status: int, path: str = "/", *, ti
         lambda: get(address, host, path),
         lambda answer: answer.status == status,
         what=f"a {status} of http://{host}{path}",
-        timeout=timeout,
+        timeout=limits.TRAFFIC,
         transient=(OSError,),
     )
 

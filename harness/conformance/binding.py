@@ -25,9 +25,9 @@ _LONGEST_OF_PYTEST = 100
 
 
 def bind(items: Iterable[pytest.Item], suites: Path, ledger: Ledger) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return node ID → requirement IDs, and what is wrong: a test that decides nothing, something unknown, or features apart.
+    """Return node ID → requirement IDs, and faults: tests of no, of unknown, or of two features' requirements.
 
-    A test of two features would leave one of them undecided where the other is missing.
+    The latter would leave one feature undecided where the other is missing.
 
     Args:
         items: What pytest collected; tests outside of the suites are none of ours.
@@ -49,7 +49,7 @@ def bind(items: Iterable[pytest.Item], suites: Path, ledger: Ledger) -> tuple[di
                 faults.append(f"{item.nodeid}: requirement {name} is withdrawn in {ledger[name].withdrawn}")
         features = sorted({ledger[name].profile for name in identifiers if name in ledger})
         if len(features) > 1:
-            faults.append(f"{item.nodeid}: decides requirements of {' and '.join(features)}; give each a test of its own")
+            faults.append(f"{item.nodeid}: decides requirements of {' and '.join(features)}; give each its own test")
         if fault := _key_fault(item):
             faults.append(f"{item.nodeid}: {fault}")
         bindings[item.nodeid] = identifiers

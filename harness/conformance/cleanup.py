@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.errors import HarnessFault
 
 __all__ = ["CleanUp"]
@@ -34,8 +34,8 @@ class CleanUp:
         suites: Path,
         *,
         keeps_failed: bool,
-        step: float = wait.CLEANUP_STEP,
-        total: float = wait.CLEANUP_TOTAL,
+        step: float = limits.CLEANUP_STEP.seconds,
+        total: float = limits.CLEANUP_TOTAL.seconds,
     ) -> None:
         """Begin.
 

@@ -137,7 +137,9 @@ class Observer:
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()
         if call.when in {"setup", "call"}:
-            recorder.has_failed = outcome in {Outcome.FAILED, Outcome.ERROR} or not all(entry.holds for entry in recorder.checks)
+            recorder.has_failed = outcome in {Outcome.FAILED, Outcome.ERROR} or not all(
+                entry.holds for entry in recorder.checks
+            )
         reached = [entry.requirement for entry in recorder.checks]
         written = _checks_of(item) if outcome is not Outcome.PASSED else []
         data = self._redactor.data

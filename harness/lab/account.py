@@ -12,7 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness import wait
+from harness import limits, wait
 from harness.errors import NotReady
 
 __all__ = ["AGENT_ADDON", "AwsAccount", "Event"]
@@ -208,7 +208,7 @@ class AwsAccount:
                 lambda: eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)["addon"],
                 lambda addon: addon["status"] == "ACTIVE",
                 what=f"add-on {AGENT_ADDON} of {cluster} to be active",
-                timeout=90,
+                timeout=limits.AGENT_READY,
                 stop=lambda addon: (
                     f"it is {addon['status']}: {addon['health']}" if "FAILED" in addon["status"] else None
                 ),
@@ -228,7 +228,7 @@ class AwsAccount:
                 return False
             return True
 
-        wait.until(is_gone, what=f"add-on {AGENT_ADDON} of {cluster} to be deleted", timeout=60)
+        wait.until(is_gone, what=f"add-on {AGENT_ADDON} of {cluster} to be deleted", timeout=limits.CLEANUP_STEP)
 
     @property
     def account(self) -> str:

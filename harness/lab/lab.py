@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.native.sandbox import MARK, marked_processes
@@ -362,7 +362,7 @@ class Lab:
             wait.until(
                 kube.is_ready,
                 what=f"the API server of {name}",
-                timeout=60,
+                timeout=limits.CLUSTER_CREATE,
                 stop=lambda _: None if cluster.is_running else "the cluster ended",
                 hint=f"see: podid logs {name}/kube-apiserver",
             )

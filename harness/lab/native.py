@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness import binaries, doctor, packages, wait
+from harness import binaries, doctor, limits, packages, wait
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cloud.localstack.environment import Environment
@@ -290,7 +290,10 @@ def kill_marked(directory: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     wait.until(
-        lambda: marked_processes(directory), lambda left: not left, what="the lab's processes to end", timeout=20
+        lambda: marked_processes(directory),
+        lambda left: not left,
+        what="the lab's processes to end",
+        timeout=limits.PROCESS_END,
     )
 
 

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from harness import limits
 from harness.errors import SubjectFault
+from harness.limits import Limit
 from harness.subject.http1 import Headers
 from harness.subject.pod_token import CANARY
 
@@ -189,7 +191,7 @@ class FakeEKSAuth:
             raise SubjectFault(f"{len(calls)} calls of EKS Auth, expected one; rejected as none: {self.rejected[-3:]}")
         return calls[0]
 
-    def wait_for_calls(self, token: str, count: int = 1, timeout: float = 5.0) -> list[Call]:
+    def wait_for_calls(self, token: str, count: int = 1, timeout: Limit = limits.EKS_AUTH_CALL) -> list[Call]:
         """Return the calls with a token as soon as there are so many.
 
         Raises:
@@ -197,10 +199,11 @@ class FakeEKSAuth:
         """
         with self._changed:
             # Whoever never calls, and was waited for in vain, must not cost minutes.
-            timeout = timeout if self.calls or self._vain_waits < _VAIN_WAITS else min(timeout, 1.0)
-            if not self._changed.wait_for(lambda: self._count(token) >= count, timeout):
+            patient = self.calls or self._vain_waits < _VAIN_WAITS
+            seconds = timeout.seconds if patient else min(timeout.seconds, 1.0)
+            if not self._changed.wait_for(lambda: self._count(token) >= count, seconds):
                 self._vain_waits += 1
-                made = f"{self._count(token)} calls of EKS Auth within {timeout:g} s, expected {count}"
+                made = f"{self._count(token)} calls of EKS Auth within {seconds:g} s, expected {count}"
                 raise SubjectFault(f"{made}; rejected as no calls: {self.rejected[-3:]}")
         return self.calls_with(token)
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.recording import Evidence, attach
 from harness.errors import MissingPrerequisite, SubjectFault
 from harness.pki import Authority, KeyPair
@@ -378,7 +378,7 @@ class Webhook:
             wait.Timeout: There is none for some seconds.
         """
         found = wait.until(
-            lambda: re.search(pattern, self.log) or None, what=f"{pattern!r} in the log", timeout=_ANSWER_SECONDS
+            lambda: re.search(pattern, self.log) or None, what=f"{pattern!r} in the log", timeout=limits.SUBJECT_ACTS
         )
         return found[0] if found else ""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import Agent, AgentCommand
@@ -99,7 +99,9 @@ def test_an_entry_is_not_served_to_its_last_second(agent: Agent, eks_auth: FakeE
 
     first = [agent.get(token).text for _ in range(2)]
     assert all("AKID-old" in text for text in first)
-    wait.until(lambda: agent.get(token).text, lambda text: "AKID-new" in text, what="new credentials", timeout=12)
+    wait.until(
+        lambda: agent.get(token).text, lambda text: "AKID-new" in text, what="new credentials", timeout=limits.RENEWAL
+    )
 
     first_call, second_call = eks_auth.wait_for_calls(token, 2)[:2]
     assert second_call.received_at - first_call.received_at - watch.kept_waiting < 6
@@ -261,7 +263,9 @@ def test_a_request_that_waits_too_long_is_told_so_and_the_call_goes_on(
         watch = agent.stopwatch()
         refused = agent.get(token)
         elapsed, waited = watch.elapsed, watch.seconds
-        served = wait.until(lambda: agent.get(token), lambda reply: reply.status == 200, what="credentials", timeout=9)
+        served = wait.until(
+            lambda: agent.get(token), lambda reply: reply.status == 200, what="credentials", timeout=limits.SUBJECT_ACTS
+        )
 
     assert refused.status == 500
     assert refused.text.startswith("[]: (RequestTimeout): ")

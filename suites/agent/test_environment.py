@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import AgentCommand
@@ -167,7 +167,9 @@ def test_the_node_role_is_renewed_in_time(start_agent: StartAgent, eks_auth: Fak
 
     try:
         agent = start_agent(eks_auth.url, env=imds.environment)
-        seen = wait.until(signers, lambda found: len(set(found)) > 1, what="other keys", timeout=3 * life)
+        seen = wait.until(
+            signers, lambda found: len(set(found)) > 1, what="other keys", timeout=limits.SUBJECT_ACTS.after(life)
+        )
     finally:
         imds.close()
     ages = [

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run, not_applicable
 from harness.conformance.recording import check
+from harness.limits import Limit
 from harness.subject.agent import Agent, AgentCommand
 from harness.subject.eks_auth import FakeEKSAuth, grant, refusal
 from harness.subject.interpreter import Interpreter
@@ -23,6 +24,8 @@ from harness.subject.pod_token import make_token
 
 RETENTION = "--max-credential-retention-before-renewal"
 HOUR = 3600.0
+FIRST_MINUTE, THIRD_TRY = Limit("FIRST_MINUTE", 0.8), Limit("THIRD_TRY", 1.2)
+"""Real time in which an agent would show that it is too early by the time that it is told."""
 DAYS_OFF = 14 * 24 * HOUR
 """How long tokens live here: days pass."""
 SECRETS = r"CANARY-(?:SECRET|SESSION)-\w+"
@@ -80,7 +83,7 @@ def _are_asked_for_a_while(agent: Agent, tokens: Sequence[str]) -> None:
         assert _ask_all(agent, tokens) == [200] * len(tokens)
         return watch.seconds
 
-    wait.until(seconds, lambda passed: passed > 0.6, what="the agent to look for due renewals", timeout=30)
+    wait.until(seconds, lambda passed: passed > 0.6, what="the agent to look for due renewals", timeout=limits.RENEWAL)
 
 
 # --- Nothing is kept that is over -----------------------------------------------------------------------------------
@@ -104,12 +107,15 @@ def test_credentials_that_are_over_are_nowhere_in_the_process(start_inside: Star
         lambda: agent.metric("pod_identity_cache_entries"),
         lambda entries: entries == 2,
         what="one entry to be refused, and one to expire",
-        timeout=15,
+        timeout=limits.RENEWAL,
     )
-    eks_auth.wait_for_calls(replaced, 2, timeout=15)
-    eks_auth.wait_for_calls(kept, 2, timeout=15)
+    eks_auth.wait_for_calls(replaced, 2, timeout=limits.RENEWAL)
+    eks_auth.wait_for_calls(kept, 2, timeout=limits.RENEWAL)
     after = wait.until(
-        lambda: inside.find(SECRETS), lambda found: len(found) <= 4, what="the others to be forgotten", timeout=9
+        lambda: inside.find(SECRETS),
+        lambda found: len(found) <= 4,
+        what="the others to be forgotten",
+        timeout=limits.SUBJECT_ACTS,
     )
 
     held = ["replaced", "refused", "expired", "kept"]
@@ -193,7 +199,7 @@ def test_a_step_of_the_wall_clock_does_not_stop_renewals(
     inside.step_wall_clock(step)
     inside.pass_(660)
 
-    eks_auth.wait_for_calls(token, 2, timeout=15)
+    eks_auth.wait_for_calls(token, 2, timeout=limits.RENEWAL)
 
 
 @requirement("AGT-458")
@@ -209,15 +215,15 @@ def test_the_next_try_comes_after_one_to_two_minutes(start_inside: StartInside, 
         return [len(eks_auth.calls_with(token)) - 1 for token in tokens]
 
     inside.pass_(600)
-    wait.until(tries, lambda seen: set(seen) == {1}, what="twenty renewals that fail", timeout=20)
+    wait.until(tries, lambda seen: set(seen) == {1}, what="twenty renewals that fail", timeout=limits.RENEWAL)
     failed = 'cache_errors{code="InvalidRequestException",type="Recoverable"} 20'
-    wait.until(agent.metrics_text, lambda text: failed in text, what="the agent to know", timeout=9)
+    wait.until(agent.metrics_text, lambda text: failed in text, what="the agent to know", timeout=limits.SUBJECT_ACTS)
     inside.pass_(55)
-    wait.never(tries, lambda seen: set(seen) != {1}, what="a try within the first minute", during=0.8)
+    wait.never(tries, lambda seen: set(seen) != {1}, what="a try within the first minute", during=FIRST_MINUTE)
     inside.pass_(35)
-    half = wait.never(tries, lambda seen: max(seen) > 2, what="a third try", during=1.2)
+    half = wait.never(tries, lambda seen: max(seen) > 2, what="a third try", during=THIRD_TRY)
     inside.pass_(35)
-    wait.until(tries, lambda seen: min(seen) == 2, what="a second try of each", timeout=15)
+    wait.until(tries, lambda seen: min(seen) == 2, what="a second try of each", timeout=limits.RENEWAL)
 
     # After a minute and a half one half has been tried again: none or all would be one chance in a million.
     assert 0 < half.count(2) < 20

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import Agent, AgentCommand
@@ -50,7 +50,7 @@ def test_every_line_is_an_object_and_none_has_a_secret(
     statuses = [agent.get(token).status for token in (good, gone, odd, broken, "junk", make_token(exp=1))]
     statuses.append(agent.get(good, host="a%0ab").status)
     agent.raw(b"GET /\r\n\r\n")
-    eks_auth.wait_for_calls(good, 2, timeout=agent_command.sweep + 4)
+    eks_auth.wait_for_calls(good, 2, timeout=limits.RENEWAL.after(agent_command.sweep))
 
     # AWS's agent passes the nonsense on (AGT-280); what it logs then is looked at all the same.
     assert statuses[:3] + statuses[4:] == [200, 400, 403, 400, 400, 403]
@@ -129,7 +129,7 @@ def test_a_refused_request_has_a_line_as_well(agent: Agent, token: str | None, h
     summarised = wait.until(
         lambda: [line for line in _new_lines(agent, logged) if "status" in line or "count" in line],
         what="a line or a summary",
-        timeout=3,
+        timeout=limits.SUBJECT_ACTS,
     )
     assert [(line.get("status"), line.get("source")) for line in lines] == [(status, "local")] or "count" in summarised[
         0
@@ -183,7 +183,7 @@ def test_known_messages_and_fields_are_kept(
     eks_auth.script(bad, refusal(400, "InvalidTokenException"))
     statuses = [agent.get(token).status for token in (kept, dropped, dropped, bad)]
     for token in (kept, dropped):
-        eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 4)
+        eks_auth.wait_for_calls(token, 2, timeout=limits.RENEWAL.after(agent_command.sweep))
     statuses.append(agent.get(third).status)
     agent.end()
     agent.wait()
@@ -210,7 +210,7 @@ def test_repeated_failures_are_summarised(start_agent: StartAgent, eks_auth: Fak
         return single, sum(int(line["count"]) for line in lines if "count" in line)
 
     single, summarised = wait.until(
-        told, lambda seen: sum(seen) >= 300, what="each failure to be told or counted", timeout=4
+        told, lambda seen: sum(seen) >= 300, what="each failure to be told or counted", timeout=limits.SUBJECT_ACTS
     )
 
     assert len(replies) == 300

@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import HOST, Agent
@@ -66,11 +66,11 @@ def test_rotated_credentials_are_read_again_after_a_minute(
 
     lacking = signer()
     _write_keys(file, "AKIDFIRST")
-    first = wait.until(signer, what="credentials from the new file", timeout=75)
+    first = wait.until(signer, what="credentials from the new file", timeout=limits.KEYS_REREAD)
     _write_keys(file, "AKIDSECOND")
     rewritten_at = time.monotonic()
     at_once = signer()
-    second = wait.until(signer, lambda found: found != "AKIDFIRST", what="the second keys", timeout=75)
+    second = wait.until(signer, lambda found: found != "AKIDFIRST", what="the second keys", timeout=limits.KEYS_REREAD)
     after = time.monotonic() - rewritten_at
 
     check("AGT-145", expected="", observed=lacking, what="without a file")

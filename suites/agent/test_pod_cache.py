@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import not_applicable
 from harness.conformance.recording import check
@@ -76,7 +76,7 @@ def _wait_until_it_has_the_keys(agent: Agent) -> None:
 
     with suppress(SubjectFault, wait.Timeout):
         agent.get(token)
-        wait.until(verified, what="a token that is verified", timeout=5)
+        wait.until(verified, what="a token that is verified", timeout=limits.SUBJECT_ACTS)
 
 
 def _validations(agent: Agent) -> dict[str, float]:
@@ -181,7 +181,7 @@ def test_nothing_else_is_verified(cached: Agent, eks_auth: FakeEKSAuth) -> None:
     before = _validations(cached)
 
     statuses = [cached.get(token).status for _ in range(2)]
-    wait.until(time.time, lambda now: now > end - 14.9, what="the entry's end", timeout=9)
+    wait.until(time.time, lambda now: now > end - 14.9, what="the entry's end", timeout=limits.SUBJECT_ACTS)
     second = _rotated(token)
     statuses.append(cached.get(second).status)
 
@@ -325,7 +325,12 @@ def test_an_entry_whose_token_has_expired_is_nobody_s(cached: Agent, eks_auth: F
     """A newer token that comes after that goes to EKS Auth."""
     token = RSA.sign(pod_claims(exp=int(time.time()) + 4))
     assert cached.get(token).status == 200
-    wait.until(lambda: cached.get(token).status, lambda status: status == 400, what="the token's end", timeout=9)
+    wait.until(
+        lambda: cached.get(token).status,
+        lambda status: status == 400,
+        what="the token's end",
+        timeout=limits.SUBJECT_ACTS,
+    )
     newer = _rotated(token)
 
     assert cached.get(newer).status == 200
@@ -374,7 +379,7 @@ def test_a_refusal_of_a_replaced_token_drops_nothing(renewing: Agent, eks_auth: 
         failed = wait.until(
             lambda: renewing.metric("pod_identity_cache_errors", type="Recoverable", code="ExpiredTokenException"),
             what="the renewal's end",
-            timeout=12,
+            timeout=limits.RENEWAL,
         )
 
     assert failed == 1
@@ -443,7 +448,9 @@ def test_keys_are_fetched_at_the_start_and_for_an_unknown_kid(
     try:
         flags = (*patient, *BY_POD, "--jwks-cache", "")
         agent = start_agent(eks_auth.url, *flags, env=fake.environment, within=fake.within())
-        fetched = wait.until(lambda: fake.requests.count("/openid/v1/jwks"), what="the keys", timeout=15)
+        fetched = wait.until(
+            lambda: fake.requests.count("/openid/v1/jwks"), what="the keys", timeout=limits.SUBJECT_ACTS
+        )
         fake.keys = (RSA, LATER)
         found = _answer_to_a_rotated_token(agent, eks_auth, LATER)
         fake.delay = 2.0
@@ -506,7 +513,7 @@ def test_keys_survive_a_restart_while_the_api_server_is_down(
     fake = FakeIssuer(account, RSA)
     try:
         start_agent(eks_auth.url, *flags, env=fake.environment, within=fake.within())
-        wait.until(cache.exists, what="the file", timeout=15)
+        wait.until(cache.exists, what="the file", timeout=limits.SUBJECT_ACTS)
     finally:
         fake.close()
     modes = [oct(path.stat().st_mode & 0o777) for path in (cache.parent, cache)]
@@ -536,7 +543,7 @@ def test_a_file_that_must_not_be_used_is_not(
     try:
         flags = (*BY_POD, "--jwks-cache", str(cache))
         agent = start_agent(eks_auth.url, *flags, env=fake.environment, within=fake.within())
-        wait.until(lambda: fake.requests.count("/version"), what="a fetch", timeout=15)
+        wait.until(lambda: fake.requests.count("/version"), what="a fetch", timeout=limits.SUBJECT_ACTS)
         assert _answer_to_a_rotated_token(agent, eks_auth) == (503, {"failure": 1.0})
     finally:
         fake.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import HOST, Agent
@@ -176,7 +176,7 @@ def test_a_renewal_that_gets_nonsense_ends_nothing(
         lambda: agent.metric("pod_identity_cache_errors", type="Recoverable", code="Unknown"),
         lambda count: count >= len(tokens),
         what="four renewals that failed",
-        timeout=5,
+        timeout=limits.SUBJECT_ACTS,
     )
 
     served = [agent.get(token) for token in tokens]

@@ -13,10 +13,11 @@ from itertools import combinations
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.errors import SubjectFault
+from harness.limits import Limit
 from harness.subject.agent import Agent, AgentCommand
 from harness.subject.eks_auth import Answer, FakeEKSAuth, changed, grant, held, refusal
 from harness.subject.pod_token import make_token
@@ -85,10 +86,12 @@ def test_a_due_entry_is_renewed_without_a_request(
     hits = quick.metric("pod_identity_cache_state", state="hit")
     assert "AKID-one" in quick.get(token).text
 
-    first, second = eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 12)[:2]
+    first, second = eks_auth.wait_for_calls(token, 2, timeout=limits.RENEWAL.after(agent_command.sweep))[:2]
     late = watch.kept_waiting
     counted = wait.until(
-        lambda: quick.metric("pod_identity_cache_state", state="hit") - hits, what="a renewal that counts", timeout=9
+        lambda: quick.metric("pod_identity_cache_state", state="hit") - hits,
+        what="a renewal that counts",
+        timeout=limits.SUBJECT_ACTS,
     )
     served = quick.get(token).text
 
@@ -107,7 +110,7 @@ def test_an_entry_is_served_during_its_renewal(
     with held(grant("new")) as (answer, release):
         eks_auth.script(token, grant("old"), answer)
         assert quick.get(token).status == 200
-        eks_auth.wait_for_calls(token, 2, timeout=agent_command.sweep + 12)
+        eks_auth.wait_for_calls(token, 2, timeout=limits.RENEWAL.after(agent_command.sweep))
 
         texts = [quick.get(token).text for _ in range(3)]
         release.set()
@@ -141,7 +144,7 @@ def test_a_failure_that_can_pass_keeps_the_entry(
         lambda: {key: value for key, value in agent.metrics().items() if key[0] == "pod_identity_cache_errors"},
         lambda found: sum(found.values()) >= len(tokens),
         what=f"{len(tokens)} renewals that failed",
-        timeout=agent_command.sweep + 16,
+        timeout=limits.RENEWAL.after(agent_command.sweep),
     )
 
     served = {name: f"AKID-{name}" in agent.get(token).text for name, token in tokens.items()}
@@ -181,7 +184,10 @@ def test_a_refusal_of_the_pod_drops_the_entry(
     assert quick.get(token).status == 200
 
     reply = wait.until(
-        lambda: quick.get(token), lambda reply: reply.status != 200, what="a refusal", timeout=agent_command.sweep + 12
+        lambda: quick.get(token),
+        lambda reply: reply.status != 200,
+        what="a refusal",
+        timeout=limits.RENEWAL.after(agent_command.sweep),
     )
 
     expected = (status, f"[R]: ({code}): m, fault: client\n")
@@ -202,7 +208,7 @@ def test_a_403_at_renewal_keeps_the_entry(quick: Agent, eks_auth: FakeEKSAuth, t
     wait.until(
         lambda: quick.metric("pod_identity_cache_errors", type="Recoverable", code=code) - before,
         what="a renewal that failed",
-        timeout=12,
+        timeout=limits.RENEWAL,
     )
 
     assert "AKID-kept" in quick.get(token).text
@@ -225,7 +231,7 @@ def test_nonsense_at_renewal_keeps_the_entry(
     wait.until(
         lambda: quick.metric("pod_identity_cache_errors", type="Recoverable", code="Unknown") - before,
         what="a renewal that failed",
-        timeout=agent_command.sweep + 12,
+        timeout=limits.RENEWAL.after(agent_command.sweep),
     )
 
     served = "AKID-kept" in quick.get(token).text
@@ -238,9 +244,9 @@ def test_a_renewal_shortens_no_life(quick: Agent, eks_auth: FakeEKSAuth, token: 
     """What ends earlier than what is there does not take its place."""
     eks_auth.script(token, grant("long"), grant("short", time.time() + 600))
     assert "AKID-long" in quick.get(token).text
-    eks_auth.wait_for_calls(token, 2, timeout=13)
+    eks_auth.wait_for_calls(token, 2, timeout=limits.RENEWAL)
     idle = "pod_identity_upstream_in_flight 0.0\n"
-    wait.until(quick.metrics_text, lambda text: idle in text, what="the renewal's end", timeout=12)
+    wait.until(quick.metrics_text, lambda text: idle in text, what="the renewal's end", timeout=limits.RENEWAL)
 
     assert "AKID-long" in quick.get(token).text
     assert len(eks_auth.calls_with(token)) == 2
@@ -255,13 +261,13 @@ def test_a_renewal_revives_no_entry(
     with held(grant("revived")) as (answer, release):
         eks_auth.script(token, grant("old"), answer, grant("new"))
         assert agent.get(token).status == 200
-        eks_auth.wait_for_calls(token, 2, timeout=13)
+        eks_auth.wait_for_calls(token, 2, timeout=limits.RENEWAL)
         assert agent.get(make_token()).status == 200
         release.set()
         wait.until(
             lambda: agent.metric("pod_identity_upstream_calls_total", trigger="renewal", outcome="success"),
             what="the renewal's end",
-            timeout=12,
+            timeout=limits.RENEWAL,
         )
 
     assert "AKID-new" in agent.get(token).text
@@ -290,7 +296,10 @@ def test_renewals_keep_to_their_rate_soonest_expiry_first(
         return sorted(found)
 
     end = wait.until(
-        time.monotonic, lambda now: now > all_due_at + 2.5, what="two and a half seconds of backlog", timeout=10
+        time.monotonic,
+        lambda now: now > all_due_at + 2.5,
+        what="two and a half seconds of backlog",
+        timeout=limits.RENEWAL,
     )
     seen = [entry for entry in renewals() if entry[0] < end]
     times = [at for at, _ in seen]
@@ -339,13 +348,13 @@ def test_a_refusal_because_the_pod_is_gone_is_no_error(quick: Agent, eks_auth: F
         lines = [line for line in quick.log_lines()[logged:] if str(line.get("msg")).startswith("Removing credentials")]
         return [str(line.get("level")) for line in lines]
 
-    assert set(wait.until(told, what="a line about it", timeout=9)) == {"info"}
+    assert set(wait.until(told, what="a line about it", timeout=limits.SUBJECT_ACTS)) == {"info"}
 
 
 # --- What needs ten seconds, and more: last, so that they have passed -----------------------------------------------
 
 
-def _delays(eks_auth: FakeEKSAuth, tokens: Sequence[str], timeout: float) -> list[float]:
+def _delays(eks_auth: FakeEKSAuth, tokens: Sequence[str], timeout: Limit) -> list[float]:
     calls = [eks_auth.wait_for_calls(token, 2, timeout)[:2] for token in tokens]
     return [second.received_at - first.received_at for first, second in calls]
 
@@ -355,7 +364,7 @@ def test_short_lived_credentials_are_renewed_at_half_their_life(long: Long, eks_
     """A life of 22 s is over in half at 11 s, before the retention can be (12.6 s); up to a tenth is taken off."""
     long.agent.require_alive()
 
-    (delay,) = _delays(eks_auth, [long.short], 30)
+    (delay,) = _delays(eks_auth, [long.short], limits.RETENTION)
 
     assert 9.3 < delay < 12 + long.watch.kept_waiting
 
@@ -365,7 +374,7 @@ def test_due_times_are_spread(long: Long, eks_auth: FakeEKSAuth) -> None:
     """Entries stored together are renewed over the last tenth of the retention."""
     long.agent.require_alive()
 
-    delays = _delays(eks_auth, long.spread, 30)
+    delays = _delays(eks_auth, long.spread, limits.RETENTION)
 
     assert min(delays) > 12.4
     assert max(delays) < 15.5 + long.watch.kept_waiting
@@ -376,8 +385,8 @@ def test_due_times_are_spread(long: Long, eks_auth: FakeEKSAuth) -> None:
 def test_an_expired_token_is_not_used(long: Long, eks_auth: FakeEKSAuth) -> None:
     """Its entry was due after the token's end, when all others were renewed."""
     long.agent.require_alive()
-    eks_auth.wait_for_calls(long.spread[0], 2, 30)
-    wait.until(time.monotonic, lambda now: now > long.stored_at + 15, what="fifteen seconds", timeout=19)
+    eks_auth.wait_for_calls(long.spread[0], 2, limits.RETENTION)
+    wait.until(time.monotonic, lambda now: now > long.stored_at + 15, what="fifteen seconds", timeout=limits.RETENTION)
 
     assert len(eks_auth.calls_with(long.expiring)) == 1
 
@@ -394,7 +403,7 @@ def test_expired_entries_vanish_by_themselves(long: Long, eks_auth: FakeEKSAuth,
     wait.until(
         lambda: long.agent.metric(name, **labels),
         what="an entry that vanishes",
-        timeout=max(0, long.stored_at + 24 - time.monotonic()) + agent_command.sweep + 9,
+        timeout=limits.RETENTION.after(agent_command.sweep),
     )
     evicted = long.agent.metric("pod_identity_cache_state", state="evicted")
 

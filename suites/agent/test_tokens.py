@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import Agent
@@ -308,7 +308,9 @@ def test_a_time_out_of_range_is_refused(agent: Agent, number: str) -> None:
 @requirement("AGT-313", "AGT-314", "AGT-316")
 def test_times_are_whole_seconds_without_leeway(agent: Agent) -> None:
     """Within second n, exp n+0.95 is past, nbf n+0.95 has come, and nbf n+1 has not."""
-    wait.until(lambda: time.time() % 1, lambda part: part < 0.5, what="the first half of a second", timeout=5)
+    wait.until(
+        lambda: time.time() % 1, lambda part: part < 0.5, what="the first half of a second", timeout=limits.SUBJECT_ACTS
+    )
     now = int(time.time())
     cases = {
         "exp n": {"exp": now},
@@ -342,7 +344,9 @@ def test_times_are_checked_at_every_request(agent: Agent, eks_auth: FakeEKSAuth)
 
     early = [agent.get(token).status for _ in range(2)]
     calls = len(eks_auth.calls_with(token))
-    late = wait.until(lambda: agent.get(token), lambda reply: reply.status != 200, what="the token's end", timeout=5)
+    late = wait.until(
+        lambda: agent.get(token), lambda reply: reply.status != 200, what="the token's end", timeout=limits.SUBJECT_ACTS
+    )
 
     check("AGT-327", expected=([200, 200], 1), observed=(early, calls))
     text = f"{BAD_TIMES}token is expired\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.denials import access_denied
 from harness.cloud.localstack.bootstrap import AccessKey
 from harness.conformance.marks import requirement
@@ -54,7 +54,7 @@ def test_a_failed_check_is_logged_without_secrets(aws: Aws, service: str, call: 
         lambda: [line for line in written(aws).splitlines() if session["AccessKeyId"] in line and "refused" in line],
         lambda found: len(found) >= 1,
         what="the line of the log",
-        timeout=10,
+        timeout=limits.SUBJECT_ACTS,
     )
     assert (signatures[0] != "", len(signatures)) == (True, 1)
     check("IAM-SIG-12", what="service", expected=True, observed=f"{service}: refused" in lines[0])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.localstack import environment
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
@@ -123,7 +123,7 @@ def test_a_change_of_associations_counts_some_time_later(slow: Slow) -> None:
         seen[change] = (before, now, slow.assume())
 
     moved = [0.0]
-    wait.until(lambda: CONFIG_MAP in slow.api.objects, what="the first publication", timeout=20)
+    wait.until(lambda: CONFIG_MAP in slow.api.objects, what="the first publication", timeout=limits.SUBJECT_ACTS)
     made = eks.create_pod_identity_association(**name, roleArn=first)["association"]["associationId"]
     early = len(slow.api.published())
     identity = {"clusterName": CLUSTER, "associationId": made}
@@ -132,13 +132,13 @@ def test_a_change_of_associations_counts_some_time_later(slow: Slow) -> None:
         return eks.describe_pod_identity_association(**identity)["association"]["roleArn"]
 
     later("create", role)
-    wait.until(slow.api.published, what="the publication of the new one", timeout=20)
+    wait.until(slow.api.published, what="the publication of the new one", timeout=limits.SUBJECT_ACTS)
     eks.update_pod_identity_association(**identity, roleArn=second)
     later("update", role)
     eks.delete_pod_identity_association(**identity)
     still = len(slow.api.published())
     later("delete", lambda: eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"])
-    wait.until(lambda: not slow.api.published(), what="the publication of the deletion", timeout=20)
+    wait.until(lambda: not slow.api.published(), what="the publication of the deletion", timeout=limits.SUBJECT_ACTS)
 
     expected = {
         "create": ("ResourceNotFoundException", first, "first"),

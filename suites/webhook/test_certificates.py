@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
 from harness.conformance.recording import check
@@ -97,7 +97,10 @@ def rotating(surroundings: Surroundings, tmp_path: Path) -> Iterator[tuple[Webho
 def wait_until_served(webhook: Webhook, expected: int) -> float:
     started = time.monotonic()
     wait.until(
-        lambda: served(webhook), lambda s: s == expected, what=f"certificate {expected} to be served", timeout=10
+        lambda: served(webhook),
+        lambda s: s == expected,
+        what=f"certificate {expected} to be served",
+        timeout=limits.SUBJECT_ACTS,
     )
     return time.monotonic() - started
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
 from harness.conformance.recording import check
@@ -50,7 +50,7 @@ def test_values_behind_a_blank(custom: Webhook, kube_api: KubeApi) -> None:
     wait.until(
         lambda: [r.path for r in kube_api.requests if r.path == "/api/v1/namespaces/elsewhere/configmaps"],
         what="the ConfigMap of --namespace to be watched",
-        timeout=5,
+        timeout=limits.SUBJECT_ACTS,
     )
 
     observed = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.kube_api import KubeApi, serve_kube_api
@@ -50,7 +50,7 @@ class Configured:
             lambda: self.webhook.admit(pod(service_account=account), namespace).value(ARN),
             lambda observed: observed == role,
             what=f"a pod of {namespace}/{account} to get role {role}",
-            timeout=5,
+            timeout=limits.SUBJECT_ACTS,
         )
 
 
@@ -161,7 +161,7 @@ def test_update_replaces_all_entries_or_none(configured: Configured) -> None:
     configured.api.put_config_map("eks", NAME, {"config": '{"demo/kept": '})
     # A line in the log shows that it was read; a webhook that says nothing has had a second.
     with contextlib.suppress(wait.Timeout):
-        wait.until(lambda: len(configured.webhook.log) > before, what="a line in the log", timeout=1)
+        wait.until(lambda: len(configured.webhook.log) > before, what="a line in the log", timeout=limits.LOG_LINE)
     during = configured.role("kept")
     configured.take({"demo/new": role("new")})
 
@@ -207,7 +207,7 @@ def test_forbidden_config_map(surroundings: Surroundings, tmp_path: Path) -> Non
                 lambda: sum(request.path == tries for request in api.requests),
                 lambda count: count >= 3,
                 what="three attempts at the ConfigMap",
-                timeout=10,
+                timeout=limits.SUBJECT_ACTS,
             )
             configured.wait_for("with-role", "arn:own")
             ready = webhook.get("/readyz").status

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.kube_api import KubeApi
@@ -37,14 +37,14 @@ class File:
     def mechanism(self, account: str) -> str:
         return self.webhook.mechanism(account)
 
-    def wait_for(self, account: str, mechanism: str, timeout: float = EFFECTIVE_SECONDS) -> float:
+    def wait_for(self, account: str, mechanism: str) -> float:
         """Return after how many seconds a pod of the account gets this mechanism, or fail."""
         started = time.monotonic()
         wait.until(
             lambda: self.mechanism(account),
             lambda observed: observed == mechanism,
             what=f"a pod of demo/{account} to get {mechanism}",
-            timeout=timeout,
+            timeout=limits.SUBJECT_ACTS,
         )
         return time.monotonic() - started
 
@@ -141,7 +141,7 @@ def test_malformed_file_changes_nothing(file: File, content: bytes) -> None:
     new.rename(file.path)
     # A line in the log shows that it was read; a webhook that says nothing has had a second.
     with contextlib.suppress(wait.Timeout):
-        wait.until(lambda: len(file.webhook.log) > before, what="a line in the log", timeout=1)
+        wait.until(lambda: len(file.webhook.log) > before, what="a line in the log", timeout=limits.LOG_LINE)
     during = file.mechanism("former")
     file.take(identities("demo/latter"))
 

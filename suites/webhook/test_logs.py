@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.reviews import pod
@@ -105,6 +105,6 @@ def test_line_of_a_pod_of_a_controller(eks: Webhook) -> None:
 
 def the_line_about(webhook: Webhook, name: str) -> str:
     """Return the one line that names a pod."""
-    found = wait.until(lambda: lines_with(webhook, name), what=f"a line about {name}", timeout=5)
+    found = wait.until(lambda: lines_with(webhook, name), what=f"a line about {name}", timeout=limits.LOG_LINE)
     assert len(found) == 1
     return found[0]

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
+from harness.limits import Limit
 from harness.subject.kube_api import KubeApi, serve_kube_api
 from harness.subject.reviews import pod
 from harness.subject.webhook import ServingFiles, Surroundings, Webhook, identities
 
+REFUSING = Limit("REFUSING", 1.5)
+"""Half a second less than the review that is waiting needs."""
 ROLE = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/first"}
 
 
@@ -60,12 +63,15 @@ def test_healthz_without_an_api_server(unready: tuple[KubeApi, Webhook]) -> None
 def test_readyz(unready: tuple[KubeApi, Webhook]) -> None:
     """It is 503 with the reason until all ServiceAccounts are listed, and then 200."""
     api, webhook = unready
-    wait.until(lambda: len(api.requests), what="an attempt to list ServiceAccounts", timeout=5)
+    wait.until(lambda: len(api.requests), what="an attempt to list ServiceAccounts", timeout=limits.SUBJECT_ACTS)
 
     before = webhook.get("/readyz")
     api.forbidden.clear()
     after = wait.until(
-        lambda: webhook.get("/readyz").status, lambda status: status == 200, what="/readyz to be 200", timeout=10
+        lambda: webhook.get("/readyz").status,
+        lambda status: status == 200,
+        what="/readyz to be 200",
+        timeout=limits.SUBJECT_ACTS,
     )
 
     said = "account" in before.text.lower()
@@ -238,9 +244,11 @@ def test_shutdown_finishes_running_reviews(
         with ThreadPoolExecutor(1) as thread:
             review = thread.submit(webhook.admit, pod(service_account=account))
             # The read of the account shows that the review was accepted and waits.
-            wait.until(lambda: kube_api.gets_of("demo", account), what=f"a read of demo/{account}", timeout=5)
+            wait.until(
+                lambda: kube_api.gets_of("demo", account), what=f"a read of demo/{account}", timeout=limits.SUBJECT_ACTS
+            )
             webhook.signal(number)
-            refused = wait.until(lambda: is_refused(webhook), what="connections to be refused", timeout=1.5)
+            refused = wait.until(lambda: is_refused(webhook), what="connections to be refused", timeout=REFUSING)
             answered_before = review.done()
             response = review.result().response
         exit_code = webhook.wait_for_end()

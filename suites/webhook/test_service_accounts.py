@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.kube_api import KubeApi, serve_kube_api
@@ -163,7 +163,11 @@ def test_account_that_is_not_found_may_still_come(patient: Webhook, kube_api: Ku
     """A 404 does not end the wait: the watch may bring the account."""
     with ThreadPoolExecutor(1) as thread:
         review = thread.submit(timed, patient, "comes-late")
-        wait.until(lambda: kube_api.gets_of("demo", "comes-late"), what="a read of demo/comes-late", timeout=5)
+        wait.until(
+            lambda: kube_api.gets_of("demo", "comes-late"),
+            what="a read of demo/comes-late",
+            timeout=limits.SUBJECT_ACTS,
+        )
         kube_api.put_service_account("demo", "comes-late", ROLE)
         mechanism, seconds = review.result()
 
@@ -206,7 +210,7 @@ def wait_for(webhook: Webhook, account: str, mechanism: str) -> None:
         lambda: webhook.mechanism(account),
         lambda observed: observed == mechanism,
         what=f"a pod of demo/{account} to get {mechanism}",
-        timeout=10,
+        timeout=limits.SUBJECT_ACTS,
     )
 
 
@@ -266,7 +270,12 @@ def test_cache_answers_while_the_api_server_is_away(own_api: tuple[KubeApi, Webh
 
     api.unavailable = True
     api.end_watches()
-    wait.until(lambda: len(api.requests) - before, lambda n: n >= 4, what="four attempts to resume", timeout=20)
+    wait.until(
+        lambda: len(api.requests) - before,
+        lambda n: n >= 4,
+        what="four attempts to resume",
+        timeout=limits.SUBJECT_ACTS,
+    )
     times = [request.at for request in api.requests[before : before + 4]]
     during = [webhook.mechanism(f"kept-{number}") for number in range(5)]
     api.unavailable = False

@@ -24,7 +24,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.localstack import environment
 from harness.lab.paths import cache_directory
 from harness.progress import Progress
@@ -85,7 +85,7 @@ def is_alive(aws: Aws, stopped: Callable[[], str | None]) -> None:
         with urllib.request.urlopen(f"{aws.endpoint}/_localstack/health", timeout=5) as answer:
             return str(answer.status)
 
-    wait.until(health, what="LocalStack", timeout=60, transient=(OSError,))
+    wait.until(health, what="LocalStack", timeout=limits.EMULATOR_READY, transient=(OSError,))
 
 
 def milliseconds(times: list[float]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import binaries, wait
+from harness import binaries, limits, wait
 from harness.binaries import Group
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError
 from harness.progress import Progress
@@ -254,10 +254,10 @@ def test_a_build_ends_with_the_podid_that_started_it(cache: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", program, cache.parent], cwd=TOOLS.parent, stderr=subprocess.DEVNULL
     ) as podid:
-        build = wait.until(lambda: read_pid(cache.parent / "pid"), what="the build", timeout=20)
+        build = wait.until(lambda: read_pid(cache.parent / "pid"), what="the build", timeout=limits.PROCESS_START)
         podid.kill()
 
-    wait.until(lambda: not is_running(build), what="the build to end", timeout=10)
+    wait.until(lambda: not is_running(build), what="the build to end", timeout=limits.PROCESS_END)
 
 
 def read_pid(file: Path) -> int:

@@ -12,6 +12,7 @@ import yaml
 
 from harness import wait
 from harness.kube import Kube
+from harness.limits import Limit
 
 
 @pytest.fixture
@@ -66,4 +67,4 @@ def test_rollout_that_stops_half_way_is_not_over(kube: Kube) -> None:
     kube.apps = SimpleNamespace(read_namespaced_deployment=lambda *_: half_way)
 
     with pytest.raises(wait.Timeout, match="Deployment demo/app to be rolled out"):
-        kube.wait_until_deployed("Deployment", "app", "demo", timeout=0.2)
+        kube.wait_until_deployed("Deployment", "app", "demo", timeout=Limit("SHORT", 0.2))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import mutants, wait
+from harness import limits, mutants, wait
 from harness.conformance.ledger import read_ledger
 from harness.errors import UsageError
 from harness.kill_matrix import Matrix, judge_control, judge_mutant, unguarded
@@ -207,7 +207,7 @@ def test_a_run_that_does_not_end_leaves_no_subject(monkeypatch: pytest.MonkeyPat
     mutants._stop(process)
 
     assert not process.is_alive()
-    wait.until(lambda: _is_gone(subject), what="the subject to be gone", timeout=5)
+    wait.until(lambda: _is_gone(subject), what="the subject to be gone", timeout=limits.PROCESS_END)
 
 
 def _is_gone(pid: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.conformance.diagnostics import Folder
 from harness.conformance.redaction import Redactor
 from harness.pod_watch import PodWatch, full_name
@@ -95,7 +95,9 @@ def test_a_deleted_pod_keeps_its_words_for_the_test_that_deleted_it(
     api.tell("MODIFIED", pod("short", "amazon/aws-cli"))
     api.tell("DELETED", pod("short", "amazon/aws-cli"))
 
-    logs = wait.until(lambda: collected(watch, tmp_path, began), what="the log of the deleted pod", timeout=5)
+    logs = wait.until(
+        lambda: collected(watch, tmp_path, began), what="the log of the deleted pod", timeout=limits.SUBJECT_ACTS
+    )
 
     assert logs == {"lab/logs/demo/short.app.deleted-uid-shor.log": "first words of short\nlast words\n"}
     later = began + timedelta(minutes=1)
@@ -110,7 +112,7 @@ def test_images_of_the_lock_and_of_the_lab_may_run(api: ScriptedApi, watch: PodW
     api.tell("ADDED", pod("fine", image))
     api.tell("ADDED", pod("next", "busybox"))
 
-    found = wait.until(watch.foreign_image, what="the image that may not run", timeout=5)
+    found = wait.until(watch.foreign_image, what="the image that may not run", timeout=limits.SUBJECT_ACTS)
 
     assert found == "pod demo/next runs docker.io/library/busybox:latest, which is not in images.lock"
 
@@ -119,7 +121,7 @@ def test_an_image_that_never_ran_is_none_that_a_run_uses(api: ScriptedApi, watch
     api.tell("ADDED", pod("pending", "busybox", running=False))
     api.tell("ADDED", pod("foreign", "example.org/other@sha256:" + "0" * 64))
 
-    found = wait.until(watch.foreign_image, what="the image that may not run", timeout=5)
+    found = wait.until(watch.foreign_image, what="the image that may not run", timeout=limits.SUBJECT_ACTS)
 
     assert found == "pod demo/foreign runs example.org/other:latest, which is not in images.lock"
 

@@ -128,7 +128,7 @@ def test_a_test_of_two_features_is_not_collected(features: pytest.Pytester) -> N
     result = run(features, '@requirement("AGT-1", "AGT-2")\ndef test_a(): pass\n')
 
     assert result.ret == 3
-    result.stdout.fnmatch_lines(["*test_a: decides requirements of core and irsa; give each a test of its own*"])
+    result.stdout.fnmatch_lines(["*test_a: decides requirements of core and irsa; give each its own test*"])
 
 
 def test_without_a_feature_its_requirements_could_not_run(features: pytest.Pytester) -> None:

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.errors import HarnessFault, UsageError
+from harness.limits import Limit
+
+FIVE, SHORT = Limit("FIVE", 5), Limit("SHORT", 0.1)
 
 
 def test_the_first_good_reading_is_returned() -> None:
-    assert wait.until(iter([0, 0, 7]).__next__, what="seven", timeout=5) == 7
+    assert wait.until(iter([0, 0, 7]).__next__, what="seven", timeout=FIVE) == 7
 
 
 def test_several_good_readings_in_a_row_can_be_asked_for() -> None:
     values = iter([1, 0, 1, 1, 5])
 
-    wait.until(values.__next__, what="two in a row", timeout=5, successes=2)
+    wait.until(values.__next__, what="two in a row", timeout=FIVE, successes=2)
 
     assert next(values) == 5
 
 
 def test_the_end_says_what_was_wanted_and_what_was_seen() -> None:
-    with pytest.raises(wait.Timeout, match=r"waited 0 s for the moon; last seen: 'cheese'\nlook up"):
-        wait.until(lambda: "cheese", lambda _: False, what="the moon", timeout=0.1, hint="look up")
+    with pytest.raises(
+        wait.Timeout, match=r"waited 0 s for the moon \(limit SHORT, 0.1 s\); last seen: 'cheese'\nlook up"
+    ):
+        wait.until(lambda: "cheese", lambda _: False, what="the moon", timeout=SHORT, hint="look up")
 
 
 def test_a_terminal_reading_ends_the_wait_at_once() -> None:
     with pytest.raises(wait.Timeout, match="gave up waiting for a pod: it crashed"):
-        wait.until(lambda: "x", lambda _: False, what="a pod", timeout=60, stop=lambda _: "it crashed")
+        wait.until(lambda: "x", lambda _: False, what="a pod", timeout=limits.POD_READY, stop=lambda _: "it crashed")
 
 
 def test_only_the_named_exceptions_count_as_not_yet() -> None:
@@ -35,9 +40,9 @@ def test_only_the_named_exceptions_count_as_not_yet() -> None:
         raise ConnectionError("refused")
 
     with pytest.raises(wait.Timeout, match="last seen: ConnectionError: refused"):
-        wait.until(refuse, what="a server", timeout=0.1, transient=(ConnectionError,))
+        wait.until(refuse, what="a server", timeout=SHORT, transient=(ConnectionError,))
     with pytest.raises(ConnectionError):
-        wait.until(refuse, what="a server", timeout=0.1)
+        wait.until(refuse, what="a server", timeout=SHORT)
 
 
 # --- Time that passes by itself -------------------------------------------------------------------------------------
@@ -70,12 +75,18 @@ def test_the_end_says_what_changed_and_what_went_wrong() -> None:
 
     with pytest.raises(wait.Timeout) as error:
         wait.until(
-            read, "ready".__eq__, what="a pod", timeout=3, successes=2, transient=(OSError,), clock=FakeClock().clock
+            read,
+            "ready".__eq__,
+            what="a pod",
+            timeout=Limit("THREE", 3),
+            successes=2,
+            transient=(OSError,),
+            clock=FakeClock().clock,
         )
 
     lines = str(error.value).splitlines()
     assert lines[:3] == [
-        "waited 3 s for a pod; last seen: 'pending'",
+        "waited 3 s for a pod (limit THREE, 3 s); last seen: 'pending'",
         "good readings in a row: 1 of 2",
         "last trouble: OSError: refused",
     ]
@@ -95,7 +106,7 @@ def test_readings_become_rarer_and_the_last_is_taken_at_the_end() -> None:
         return False
 
     with pytest.raises(wait.Timeout):
-        wait.until(read, what="nothing", timeout=5, clock=fake.clock)
+        wait.until(read, what="nothing", timeout=FIVE, clock=fake.clock)
 
     assert fake.slept[0] == pytest.approx(0.05, rel=0.21)
     assert max(fake.slept) <= 0.6
@@ -107,7 +118,7 @@ def test_time_limits_can_be_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODID_TIMEOUT_SCALE", "3")
 
     with pytest.raises(wait.Timeout, match="waited 15 s"):
-        wait.until(lambda: False, what="nothing", timeout=5, clock=FakeClock().clock)
+        wait.until(lambda: False, what="nothing", timeout=FIVE, clock=FakeClock().clock)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "inf", "nan"])
@@ -115,22 +126,22 @@ def test_a_scale_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: 
     monkeypatch.setenv("PODID_TIMEOUT_SCALE", text)
 
     with pytest.raises(UsageError, match="no number above 0"):
-        wait.until(lambda: True, what="nothing", timeout=5)
+        wait.until(lambda: True, what="nothing", timeout=FIVE)
 
 
 def test_what_never_happens_is_looked_for_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODID_TIMEOUT_SCALE", "3")
     fake = FakeClock()
 
-    assert wait.never(lambda: 0, what="a restart", during=5, clock=fake.clock) == 0
+    assert wait.never(lambda: 0, what="a restart", during=FIVE, clock=fake.clock) == 0
     assert fake.time == pytest.approx(5)
 
 
 def test_what_happens_all_the_same_is_a_failure() -> None:
     with pytest.raises(AssertionError, match=r"saw a restart after 0\.5 s: 1"):
-        wait.never(iter([0, 1]).__next__, what="a restart", during=5, clock=FakeClock().clock)
+        wait.never(iter([0, 1]).__next__, what="a restart", during=FIVE, clock=FakeClock().clock)
 
 
 def test_too_short_a_look_says_nothing() -> None:
     with pytest.raises(HarnessFault, match="only 2 readings"):
-        wait.never(lambda: 0, what="a restart", during=0.3, clock=FakeClock().clock)
+        wait.never(lambda: 0, what="a restart", during=Limit("BRIEF", 0.3), clock=FakeClock().clock)

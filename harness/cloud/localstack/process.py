@@ -14,11 +14,12 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.localstack.bootstrap import AccessKey, Bootstrap
 from harness.cloud.localstack.control import Control
 from harness.cloud.localstack.environment import Environment
 from harness.errors import HarnessFault
+from harness.limits import Limit
 
 __all__ = ["LOCAL_LISTEN", "start_command", "variables", "wait_until_ready"]
 
@@ -146,7 +147,7 @@ def wait_until_ready(
     bootstrap: Bootstrap,
     *,
     region: str = "eu-west-1",
-    timeout: float = 60,
+    timeout: Limit = limits.EMULATOR_READY,
     stopped: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Wait until every service answers a signed call and refuses an unsigned one (EMU-BASE-READY).
@@ -155,7 +156,7 @@ def wait_until_ready(
         endpoint: URL of the emulator.
         bootstrap: The secrets it was started with.
         region: Region to call in.
-        timeout: Seconds.
+        timeout: How long.
         stopped: Returns a reason when the process is gone, else None.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Access, ClusterSpec, Completed, Node
 from harness.cluster.kind import configuration
 from harness.cluster.kind.configuration import NodeTraits
@@ -326,7 +326,7 @@ class KindCluster:
         wait.until(
             self._answers_for_images,
             what=f"containerd of {self.container}",
-            timeout=120,
+            timeout=limits.NODE_READY,
             stop=lambda _: "kind ended" if self._creation and self._creation.poll() else None,
             transient=(HarnessFault,),
         )
@@ -363,7 +363,11 @@ class KindCluster:
             self._end_creation()
             network = self._engine.network_name
             for name in self.containers:
-                wait.until(lambda name=name: self._is_removed(name), what=f"node {name} to leave {network}", timeout=60)
+                wait.until(
+                    lambda name=name: self._is_removed(name),
+                    what=f"node {name} to leave {network}",
+                    timeout=limits.CLEANUP_STEP,
+                )
         if self.directory.exists():
             shutil.rmtree(self.directory)
 

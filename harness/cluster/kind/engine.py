@@ -24,7 +24,7 @@ import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 
@@ -351,7 +351,7 @@ class LabEngine:
         with explained("removing the lab from the Docker engine"):
             found = self.exists()
             if found:
-                wait.until(self._removed, what="the lab's containers and networks to go", timeout=90)
+                wait.until(self._removed, what="the lab's containers and networks to go", timeout=limits.CLEANUP_STEP)
         return found
 
     def _removed(self) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from harness import wait
+from harness import limits, wait
 
 __all__ = ["create", "names_with_prefix", "remove"]
 
@@ -45,7 +45,9 @@ def remove(name: str) -> None:
     for hierarchy in _hierarchies():
         group = hierarchy / name
         # A dying process keeps its group busy for a moment.
-        wait.until(lambda group=group: _remove_tree(group), what=f"cgroup {group} to become empty", timeout=10)
+        wait.until(
+            lambda group=group: _remove_tree(group), what=f"cgroup {group} to become empty", timeout=limits.PROCESS_END
+        )
 
 
 def _remove_tree(group: Path) -> bool:

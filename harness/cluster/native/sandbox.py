@@ -18,7 +18,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.native import init
 from harness.errors import HarnessFault
 
@@ -121,7 +121,9 @@ class Sandbox:
         _STARTED_HERE.append(process)
         assert process.stdin is not None  # noqa: S101 - follows from stdin=PIPE
         try:
-            pid = wait.until(lambda: self._first_process(process), what="new kernel namespaces", timeout=10)
+            pid = wait.until(
+                lambda: self._first_process(process), what="new kernel namespaces", timeout=limits.PROCESS_START
+            )
             self._pid_file.write_text(str(pid))
             yield pid
             process.stdin.write(b"start\n")
@@ -129,7 +131,7 @@ class Sandbox:
             wait.until(
                 self._status_file.exists,
                 what=f"the programs of {self.directory.name} to start",
-                timeout=20,
+                timeout=limits.PROCESS_START,
                 stop=lambda _: self._failure() if process.poll() is not None else None,
             )
         except BaseException:
@@ -180,7 +182,12 @@ class Sandbox:
         for pid in marked_processes(self.directory):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait.until(lambda: marked_processes(self.directory), lambda left: not left, what="processes to end", timeout=20)
+        wait.until(
+            lambda: marked_processes(self.directory),
+            lambda left: not left,
+            what="processes to end",
+            timeout=limits.PROCESS_END,
+        )
         _STARTED_HERE[:] = [process for process in _STARTED_HERE if process.poll() is None]
 
     def remove(self) -> None:

@@ -1,0 +1,110 @@
+"""How long waits may take: every one names one of these (HRN-WAIT-01). ``PODID_TIMEOUT_SCALE`` multiplies them all.
+
+They are ten times and more what a quiet laptop needs: a wait ends when it sees what it waits for, so a limit costs time
+only where something is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AGENT_READY",
+    "ASSOCIATION_VISIBLE",
+    "CLEANUP_STEP",
+    "CLEANUP_TOTAL",
+    "CLUSTER_CREATE",
+    "CONTROLLER",
+    "EKS_AUTH_CALL",
+    "EMULATOR_READY",
+    "INGRESS_ADDRESS",
+    "KEYS_REREAD",
+    "LOG_LINE",
+    "NAMESPACE_GONE",
+    "NETWORK_POLICY",
+    "NODE_READY",
+    "OBJECT_READY",
+    "POD_GONE",
+    "POD_READY",
+    "PROCESS_END",
+    "PROCESS_START",
+    "READS",
+    "RENEWAL",
+    "RETENTION",
+    "ROLLOUT",
+    "SECRET_SYNCED",
+    "SUBJECT_ACTS",
+    "TARGET_HEALTHY",
+    "TRAFFIC",
+    "UNAFFECTED",
+    "WEBHOOK_READY",
+    "Limit",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A named time, in seconds."""
+
+    name: str
+    seconds: float
+
+    def after(self, seconds: float) -> Limit:
+        """Return this limit for a wait that can begin only so many seconds later, such as an agent's sweep."""
+        return Limit(f"{self.name} after {seconds:g} s", self.seconds + seconds)
+
+    def __str__(self) -> str:
+        """Return it as messages have it: ``POD_READY, 120 s``."""
+        return f"{self.name}, {self.seconds:g} s"
+
+
+# --- A cluster and what runs in it ----------------------------------------------------------------------------------
+
+CLUSTER_CREATE = Limit("CLUSTER_CREATE", 300)
+NODE_READY = Limit("NODE_READY", 120)
+EMULATOR_READY = Limit("EMULATOR_READY", 60)
+OBJECT_READY = Limit("OBJECT_READY", 30)
+"""The API server makes an object usable: a namespace, a CRD, a certificate."""
+POD_READY = Limit("POD_READY", 120)
+POD_GONE = Limit("POD_GONE", 60)
+NAMESPACE_GONE = Limit("NAMESPACE_GONE", 120)
+ROLLOUT = Limit("ROLLOUT", 180)
+AGENT_READY = Limit("AGENT_READY", 120)
+WEBHOOK_READY = Limit("WEBHOOK_READY", 60)
+"""An admission webhook answers, ours or a controller's."""
+ASSOCIATION_VISIBLE = Limit("ASSOCIATION_VISIBLE", 30)
+CONTROLLER = Limit("CONTROLLER", 60)
+"""A controller acts on what has changed."""
+SECRET_SYNCED = Limit("SECRET_SYNCED", 120)
+INGRESS_ADDRESS = Limit("INGRESS_ADDRESS", 180)
+TARGET_HEALTHY = Limit("TARGET_HEALTHY", 90)
+"""A target of a load balancer takes or loses its place."""
+TRAFFIC = Limit("TRAFFIC", 60)
+"""The data plane does what the load balancer's state says."""
+NETWORK_POLICY = Limit("NETWORK_POLICY", 60)
+READS = Limit("READS", 120)
+"""A pod that reads in a loop has read so many times more."""
+
+# --- Subjects on loopback -------------------------------------------------------------------------------------------
+
+PROCESS_START = Limit("PROCESS_START", 20)
+PROCESS_END = Limit("PROCESS_END", 20)
+LOG_LINE = Limit("LOG_LINE", 1)
+"""A line in a log; short, since a subject need not write one."""
+EKS_AUTH_CALL = Limit("EKS_AUTH_CALL", 5)
+SUBJECT_ACTS = Limit("SUBJECT_ACTS", 12)
+"""A subject does what it was asked for, or sees what has changed."""
+RENEWAL = Limit("RENEWAL", 16)
+"""An agent renews credentials of the short lives that suites give them."""
+
+RETENTION = Limit("RETENTION", 30)
+"""The same, of the credentials that live longest in the suites."""
+KEYS_REREAD = Limit("KEYS_REREAD", 75)
+"""An agent reads its own keys anew from a file, which it may do once a minute."""
+
+# --- Windows and clean-up -------------------------------------------------------------------------------------------
+
+UNAFFECTED = Limit("UNAFFECTED", 20)
+"""For how long nothing may happen where nothing is to happen; never scaled."""
+CLEANUP_STEP = Limit("CLEANUP_STEP", 60)
+CLEANUP_TOTAL = Limit("CLEANUP_TOTAL", 600)
