@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import pytest
 
+from harness.conformance.ceilings import Ceilings
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.ground import Ground
 from harness.conformance.issued import Issued
 
-__all__ = ["DIAGNOSTICS", "ENVIRONMENT", "GROUND", "ISSUED", "diagnostics", "ground", "issued", "run_environment"]
+__all__ = [
+    "CEILINGS",
+    "DIAGNOSTICS",
+    "ENVIRONMENT",
+    "GROUND",
+    "ISSUED",
+    "ceilings",
+    "diagnostics",
+    "ground",
+    "issued",
+    "run_environment",
+]
 
+CEILINGS = pytest.StashKey[Ceilings]()
 DIAGNOSTICS = pytest.StashKey[Diagnostics]()
 GROUND = pytest.StashKey[Ground]()
 ISSUED = pytest.StashKey[Issued]()
 ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.fixture(scope="session")
+def ceilings(pytestconfig: pytest.Config) -> Ceilings:
+    """What a subject may use at most, by requirement."""
+    return pytestconfig.stash[CEILINGS]
 
 
 @pytest.fixture(scope="session")

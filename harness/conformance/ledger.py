@@ -15,7 +15,7 @@ import yaml
 
 from harness.errors import UsageError
 
-__all__ = ["Kind", "Ledger", "Level", "Requirement", "kind_of", "ledger_schema", "read_ledger"]
+__all__ = ["Ceiling", "Kind", "Ledger", "Level", "Requirement", "kind_of", "ledger_schema", "read_ledger"]
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 Kind = Literal["ours", "upstream"]
@@ -26,11 +26,23 @@ _IDENTIFIER = re.compile(r"[A-Z][A-Z0-9]{1,9}(-[A-Z0-9]{1,16}){1,5}")
 _TEXTS = ("id", "level", "sentence", "source", "profile", "observe")
 _FIELDS = {*_TEXTS, "applies_to"}
 _OPTIONAL = {"untestable", "subject", "since", "evidence", "provisional"}
+_NO_TEXTS = {"withdrawn", "ceiling"}
 _SUBJECTS = {"AGT": "agent", "WHK": "webhook", "API": "eks", "IAM": "iam", "HRN": "harness"}
 """Area → what its requirements are about; the others are about the system as a whole."""
 _EVIDENCE = ("documented", "source", "observed", "inferred")
 _FIRST_RELEASE = "0.1.0"
+_A_CEILING = {"metric": "", "unit": "", "most": 1}
 _WITHDRAWAL = {"in", "reason", "superseded_by"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that a subject may use of something."""
+
+    metric: str
+    """What is measured, such as ``resident memory, idle``."""
+    unit: str
+    most: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,8 @@ class Requirement:
     """What it is about, where that does not follow from its area."""
     provisional: str = ""
     """Day since which it is on trial, outside of the verdict (HRN-FLK-04); empty when it counts."""
+    ceiling: Ceiling | None = None
+    """The number that it is about, if it is about one."""
     withdrawn: str = ""
     """Release and reason; empty while it counts. What is withdrawn stays in the file, so that no ID is used twice."""
 
@@ -157,6 +171,8 @@ def _name(entry: Any) -> str:
 def _requirement(entry: dict[str, Any]) -> Requirement:
     members: dict[str, Any] = entry | {"applies_to": tuple(entry["applies_to"])}
     members["about"] = members.pop("subject", "")
+    if "ceiling" in entry:
+        members["ceiling"] = Ceiling(**entry["ceiling"])
     if told := entry.get("withdrawn"):
         successor = f"; superseded by {told['superseded_by']}" if "superseded_by" in told else ""
         members["withdrawn"] = f"{told['in']}: {told['reason']}{successor}"
@@ -168,7 +184,7 @@ def _faults(entry: Any) -> list[str]:
         return ["not a mapping of fields"]
     fields: dict[str, Any] = entry  # pyright: ignore[reportUnknownVariableType]
     faults = [f"missing {name}" for name in sorted(_FIELDS - set(fields))]
-    faults += [f"unknown field {name}" for name in sorted(set(fields) - _FIELDS - _OPTIONAL - {"withdrawn"})]
+    faults += [f"unknown field {name}" for name in sorted(set(fields) - _FIELDS - _OPTIONAL - _NO_TEXTS)]
     for name in (*_TEXTS, *_OPTIONAL):
         if name in fields and not (isinstance(fields[name], str) and fields[name].strip()):
             faults.append(f"{name} must be a text, not {fields[name]!r}")
@@ -177,6 +193,8 @@ def _faults(entry: Any) -> list[str]:
     if "level" in fields and fields["level"] not in get_args(Level):
         faults.append(f"level {fields['level']!r} is none of {', '.join(get_args(Level))}")
     faults += _evidence_faults(fields)
+    if not _is_ceiling(fields.get("ceiling", _A_CEILING)):
+        faults.append(f"ceiling must have a metric, a unit and a number as most, not {fields['ceiling']!r}")
     if not _is_day(fields.get("provisional", "2026-01-01")):
         faults.append(f"provisional must be a day in quotes, such as '2026-11-26', not {fields['provisional']!r}")
     told: Any = fields.get("withdrawn", {"in": "", "reason": ""})
@@ -194,6 +212,13 @@ def _evidence_faults(fields: dict[str, Any]) -> list[str]:
     if evidence == "inferred" and fields.get("level") == "MUST":
         faults.append("what is only inferred cannot be a MUST")
     return faults
+
+
+def _is_ceiling(told: Any) -> bool:
+    if not isinstance(told, dict) or set(told) != set(_A_CEILING):  # pyright: ignore[reportUnknownArgumentType]
+        return False
+    most: Any = told["most"]  # pyright: ignore[reportUnknownVariableType]
+    return isinstance(told["metric"], str) and isinstance(told["unit"], str) and type(most) in {int, float} and most > 0
 
 
 def _is_day(text: Any) -> bool:

@@ -26,6 +26,7 @@ from harness.conformance import fixtures, hooks, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
 from harness.conformance.binding import bind, case_name, choose, share
+from harness.conformance.ceilings import Ceilings
 from harness.conformance.cleanup import CleanUp
 from harness.conformance.compare import since
 from harness.conformance.diagnostics import Diagnostics
@@ -111,6 +112,8 @@ class Plugin:
             self._options = Options.of(config)
             self._ledger = read_ledger(self._suites / "requirements")
             self._read(config.rootpath)
+            history = config.rootpath / self._options.history
+            config.stash[fixtures.CEILINGS] = Ceilings(self._ledger, history, self._options.leg)
         except PodidError as error:
             _leave(str(error))
         if self._options.retries or self._options.repeat > 1:

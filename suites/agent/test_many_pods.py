@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.conformance.ceilings import Ceilings
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import HOST, Agent
@@ -19,6 +20,7 @@ LISTENERS = tuple(f"127.0.0.{number}" for number in range(1, TURNS + 1))
 TOKEN_BYTES = 1200
 """About what a projected token has."""
 ENTRIES = 2000
+MIB = 1024**2
 
 
 def _requests(tokens: Iterable[str]) -> bytes:
@@ -62,8 +64,20 @@ def _sum(agent: Agent, name: str) -> float:
     return sum(value for (series, _), value in agent.metrics().items() if series == name)
 
 
-@requirement("AGT-1104")
-def test_an_entry_takes_little_memory(start_agent: StartAgent, patient: Sequence[str]) -> None:
+@requirement("RES-AGENT-IDLE")
+def test_an_idle_agent_is_small(start_agent: StartAgent, patient: Sequence[str], ceilings: Ceilings) -> None:
+    """As it is once it has answered its first pod."""
+    fake = FakeEKSAuth(otherwise=grant())
+    try:
+        agent = start_agent(fake.url, *patient)
+        assert agent.get(make_token()).status == 200
+        ceilings.hold("RES-AGENT-IDLE", _resident_bytes(agent) / MIB)
+    finally:
+        fake.close()
+
+
+@requirement("AGT-1104", "RES-AGENT-FULL")
+def test_an_entry_takes_little_memory(start_agent: StartAgent, patient: Sequence[str], ceilings: Ceilings) -> None:
     """At most 8 KiB each, and the second thousand takes no more than the first."""
     fake = FakeEKSAuth(otherwise=grant("x" * 100))
     try:
@@ -88,6 +102,7 @@ def test_an_entry_takes_little_memory(start_agent: StartAgent, patient: Sequence
     per_entry = (full - empty) / ENTRIES / 1024
     check("AGT-1104", expected="8 KiB or less", observed=round(per_entry, 2), holds=per_entry <= 8, what="an entry")
     grown = {"first thousand": (half - empty) // 1024, "second thousand": (full - half) // 1024}
+    ceilings.hold("RES-AGENT-FULL", full / MIB)
     check("AGT-1104", expected="in line", observed=grown, holds=full - half <= 1.2 * (half - empty), what="KiB")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import limits, wait
+from harness.conformance.ceilings import Ceilings
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.limits import Limit
@@ -294,3 +295,11 @@ def test_replicas_agree(eks: Webhook, surroundings: Surroundings) -> None:
         answers = [replica.review(one).answer for one in pods]
 
     assert answers == [eks.review(one).answer for one in pods]
+
+
+@requirement("RES-WEBHOOK-IDLE")
+def test_idle_webhook_is_small(surroundings: Surroundings, ceilings: Ceilings) -> None:
+    """As it is once it has answered its first review."""
+    with surroundings.webhook() as webhook:
+        surroundings.settle(webhook)
+        ceilings.hold("RES-WEBHOOK-IDLE", webhook.resident_mib)

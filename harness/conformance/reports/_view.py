@@ -15,6 +15,7 @@ AREAS = {
     "IAM": "IAM decisions",
     "LBC": "Load Balancer Controller",
     "ESO": "External Secrets Operator",
+    "RES": "Ceilings of what subjects use",
 }
 """Areas in the order in which a credential passes them."""
 
