@@ -14,6 +14,7 @@ A failed check does not end the test; the plugin fails it when its body is over.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,7 @@ EvidenceKind = Literal[
     "http", "admission", "token", "iam", "cloudtrail", "aws-calls", "command", "graph", "object", "plot", "text"
 ]
 _LIMIT_CHARACTERS = 20_000
+_MOST_CHANGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Recorder:
         """Return a text for every check that failed."""
         return [
             f"{entry.requirement}{f' ({entry.what})' if entry.what else ''}\n"
-            f"  expected: {_line(entry.expected)}\n  observed: {_line(entry.observed)}"
+            f"  expected: {_line(entry.expected)}\n{_difference(entry)}  observed: {_line(entry.observed)}"
             for entry in self.checks
             if not entry.holds
         ]
@@ -160,6 +162,19 @@ def _plain(value: Any) -> Any:
         entries = [_plain(entry) for entry in value]  # pyright: ignore[reportUnknownVariableType]
         return [*entries[:500], f"… ({len(entries)} entries)"] if len(entries) > 500 else entries
     return _plain(repr(value))
+
+
+def _difference(entry: Check) -> str:
+    """Return the lines in which two lists, mappings or longer texts differ; nothing for what one sees by itself."""
+    sides: list[list[str]] = []
+    for value in (entry.expected, entry.observed):
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+        sides.append(text.splitlines())
+    if min(map(len, sides)) <= 1:
+        return ""
+    changes = [line for line in difflib.ndiff(*sides) if line[:2] in {"- ", "+ "}]
+    shown = [*changes[:_MOST_CHANGES], *([f"… {len(changes)} lines differ"] if len(changes) > _MOST_CHANGES else [])]
+    return "".join(f"    {line[:200]}\n" for line in shown)
 
 
 def _line(value: Any) -> str:
