@@ -5,6 +5,7 @@ The article's section of that name in its order, then what must not get around t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import limits, wait
-from harness.cluster.base import Cluster
+from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.kube import Kube, Pod, load_manifests
@@ -34,6 +35,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "abac"
 TRUST = FIXTURES / "s3" / "pod-identity-trust.json"
 BUCKET = "abac-demo-bucket"
+TABLE = "abac-notes"
 ROLE = "pod-identity-lab-abac-role"
 IMAGE = "amazon/aws-cli:latest"
 SLEEP = ("sleep", "3600")
@@ -367,6 +369,44 @@ def test_secrets_are_shared_out_by_their_own_tags(
         other.stderr.strip(),
     )
     assert (other.stdout, elsewhere.stdout) == ("", "")
+
+
+@requirement("IAM-ABAC-06")
+@EACH_TEAM
+def test_items_are_shared_out_by_their_partition_key(
+    pods: dict[str, Pod], aws: AwsAccount, role_arn: str, team: str, other: str
+) -> None:
+    """A policy that compares a table's leading keys with the session's tag opens the items of one namespace."""
+    notes = [{"team": name, "text": f"of {name}"} for name in TEAMS]
+    with (
+        aws.policy("pod-identity-lab-abac-table", (FILES / "table-policy.json").read_text()) as policy_arn,
+        aws.attached(role_arn, policy_arn),
+        aws.table(TABLE, "team", notes),
+    ):
+        read = {name: in_table(pods[team], "get-item", f'--key={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
+        written = {name: in_table(pods[team], "put-item", f'--item={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
+        everything = in_table(pods[team], "scan")
+
+    assert json.loads(read[team].stdout)["Item"] == {"team": {"S": team}, "text": {"S": f"of {team}"}}
+    exit_codes = {
+        "own": [read[team].returncode, written[team].returncode],
+        "other": [read[other].returncode, written[other].returncode],
+        "all": everything.returncode,
+    }
+    check("IAM-ABAC-06", expected={"own": [0, 0], "other": [254, 254], "all": 254}, observed=exit_codes)
+    denial = (
+        r"An error occurred \(AccessDeniedException\) when calling the GetItem operation: "
+        rf"User: {SESSION_ARN} is not authorized to perform: dynamodb:GetItem "
+        rf"on resource: arn:aws:dynamodb:eu-west-1:123456789012:table/{TABLE} "
+        r"because no identity-based policy allows the dynamodb:GetItem action"
+    )
+    text = read[other].stderr.strip()
+    check("IAM-ABAC-06", what="text", expected=denial, observed=text, holds=bool(re.fullmatch(denial, text)))
+
+
+def in_table(pod: Pod, operation: str, *options: str) -> Completed:
+    """``aws dynamodb …`` on the table, in a pod."""
+    return pod.exec("aws", "dynamodb", operation, f"--table-name={TABLE}", "--output=json", *options)
 
 
 @requirement("API-504", "IAM-ABAC-01", "IAM-ABAC-07")

@@ -167,6 +167,25 @@ class AwsAccount:
             manager.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
     @contextlib.contextmanager
+    def table(self, name: str, partition_key: str, items: Sequence[Mapping[str, str]]) -> Generator[str]:
+        """Create a table of DynamoDB with items of texts, yield its name, delete it at the end."""
+        dynamodb = self.client("dynamodb")
+        with _ignoring("ResourceNotFoundException"):
+            dynamodb.delete_table(TableName=name)
+        dynamodb.create_table(
+            TableName=name,
+            AttributeDefinitions=[{"AttributeName": partition_key, "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": partition_key, "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        try:
+            for item in items:
+                dynamodb.put_item(TableName=name, Item={key: {"S": value} for key, value in item.items()})
+            yield name
+        finally:
+            dynamodb.delete_table(TableName=name)
+
+    @contextlib.contextmanager
     def association(
         self, cluster: str, namespace: str, service_account: str, role_arn: str, **options: Any
     ) -> Generator[dict[str, Any]]:
