@@ -86,3 +86,9 @@ def remembers_each_request() -> None:
         return noting
 
     override(CredentialsEndpoint, "_answer", answer)
+
+
+@mutant("agent-is-big", "RES-AGENT-IDLE", "RES-AGENT-FULL")
+def is_big() -> None:
+    """It takes forty megabytes for nothing."""
+    _kept.append(b"x" * (40 << 20))

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from podid_webhook import main, server
 from podid_webhook.metrics import Metrics
 from podid_webhook.tls import ServingCertificate
 
 from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
+
+_kept: list[Any] = []
 
 
 @mutant(
@@ -66,3 +70,9 @@ def pod_in_log() -> None:
 def reviews_unlogged() -> None:
     """The log has no line for reviews."""
     override(server, "_log_outcome", lambda _: lambda *_outcome, timed_out: None)
+
+
+@mutant("webhook-is-big", "RES-WEBHOOK-IDLE")
+def is_big() -> None:
+    """It takes sixty megabytes for nothing."""
+    _kept.append(b"x" * (60 << 20))
