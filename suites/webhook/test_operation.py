@@ -298,8 +298,10 @@ def test_replicas_agree(eks: Webhook, surroundings: Surroundings) -> None:
 
 
 @requirement("RES-WEBHOOK-IDLE")
-def test_idle_webhook_is_small(surroundings: Surroundings, ceilings: Ceilings) -> None:
-    """As it is once it has answered its first review."""
+def test_idle_webhook_is_small(surroundings: Surroundings, kube_api: KubeApi, ceilings: Ceilings) -> None:
+    """As it is once it has mutated its first pod."""
+    kube_api.put_service_account("demo", "small", ROLE)
     with surroundings.webhook() as webhook:
         surroundings.settle(webhook)
+        assert webhook.mechanism("small") == "IRSA"
         ceilings.hold("RES-WEBHOOK-IDLE", webhook.resident_mib)
