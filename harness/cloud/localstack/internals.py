@@ -76,7 +76,9 @@ def listen_on_given_addresses() -> None:
     server.register = _register
     serving: Any = importlib.import_module("rolo.serving.twisted")
     serving.update_wsgi_environment = _keeping_transport(serving.update_wsgi_environment)
-    serving.HeaderPreservingHTTPChannel._send100Continue = _decide_before_the_body  # noqa: SLF001 - the one place
+    channel = serving.HeaderPreservingHTTPChannel
+    channel._send100Continue = _decide_before_the_body  # noqa: SLF001 - the one place
+    channel.lineLengthExceeded = _refuse_long_line
 
 
 def _keeping_transport(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -85,6 +87,11 @@ def _keeping_transport(original: Callable[[Any, Any], None]) -> Callable[[Any, A
         environ[_TRANSPORT] = request.transport
 
     return update
+
+
+def _refuse_long_line(channel: Any, _: bytes) -> None:
+    """Answer a line that is longer than the server takes; as shipped the connection is dropped without a word."""
+    channel._respondToBadRequestAndDisconnect()  # noqa: SLF001
 
 
 def _decide_before_the_body(channel: Any) -> None:
@@ -179,7 +186,13 @@ def _register(gateway: Any, listen: Sequence[Any], ssl_creds: tuple[str, str] | 
 
 
 def install_handlers(
-    guard: Handler, pin_service: Handler, gate: Handler, recorder: Handler, finish_refusal: Callable[..., None]
+    *,
+    guard: Handler,
+    pin_service: Handler,
+    gate: Handler,
+    recorder: Handler,
+    refusal_of: Callable[[Context, BaseException], Refusal],
+    finish_refusal: Callable[..., None],
 ) -> None:
     """Put our handlers into the gateway's chain and take out what would answer without them.
 
@@ -188,6 +201,7 @@ def install_handlers(
         pin_service: Runs right before LocalStack would guess the service.
         gate: Runs when the call is parsed, before any provider.
         recorder: Runs after the answer is known.
+        refusal_of: Tells a client what LocalStack's own exceptions would tell about LocalStack.
         finish_refusal: Exception handler that runs after LocalStack's own.
     """
     gateway = _runtime().components.gateway
@@ -209,9 +223,31 @@ def install_handlers(
     chain.insert(chain.index(handlers.parse_service_name), pin_service)
     _run_only(chain, handlers.serve_localstack_resources, lambda context: not getattr(context, CALL).is_aws)
     gateway.request_handlers[:] = chain
-    gateway.exception_handlers.append(finish_refusal)
+    failing = gateway.exception_handlers
+    failing[failing.index(handlers.handle_service_exception)] = _in_aws_words(
+        handlers.handle_service_exception, refusal_of
+    )
+    failing.append(finish_refusal)
     handlers.serve_custom_service_request_handlers.append(gate)
     handlers.run_custom_response_handlers.append(recorder)
+
+
+def _in_aws_words(
+    serialize: Callable[..., None], refusal_of: Callable[[Context, BaseException], Refusal]
+) -> Callable[..., None]:
+    """Put another exception in the place of one that is no answer of AWS's."""
+    answers = (
+        _from("localstack.aws.api", "ServiceException"),
+        _from("moto.core.exceptions", "ServiceException"),
+        _from("moto.core.exceptions", "RESTError"),
+    )
+
+    def handle(chain: Any, exception: BaseException, context: Context, response: Any) -> None:
+        if context.get(CALL) is not None and not isinstance(exception, answers):
+            exception = refused(context, refusal_of(context, exception))
+        serialize(chain, exception, context, response)
+
+    return handle
 
 
 def _run_only(chain: list[Any], handler: Handler, is_wanted: Callable[[Context], bool]) -> None:
@@ -354,6 +390,34 @@ def set_service(context: Context, service: str) -> None:
 def regions() -> frozenset[str]:
     """Return the regions of partition ``aws``."""
     return frozenset(_from("boto3.session", "Session")().get_available_regions("s3", "aws"))
+
+
+def is_unknown_operation(failure: BaseException) -> bool:
+    """Tell whether the parser found no operation that a request is for."""
+    unknown = _from("localstack.aws.protocol.parser", "OperationNotFoundParserError")
+    # What the parser of JSON raises in the first place.
+    absent = _from("botocore.model", "OperationNotFoundError")
+    return isinstance(failure, unknown) or isinstance(failure.__cause__, absent)
+
+
+def is_unreadable(failure: BaseException) -> bool:
+    """Tell whether the parser could not read a request."""
+    return isinstance(failure, _from("localstack.aws.protocol.parser", "RequestParserError"))
+
+
+def named_operation(request: Any) -> str:
+    """Return the operation that a request names, or what it asks for where its protocol has no names."""
+    target = str(request.headers.get("X-Amz-Target", "")).rpartition(".")[2]
+    return target or str(request.values.get("Action", "")) or f"{request.method} {request.path}"
+
+
+def has_wrong_types(context: Context) -> bool:
+    """Tell whether members of a parsed request have other types than the service's model says."""
+    if context.operation is None or context.operation.input_shape is None:
+        return False
+    validate = _from("botocore.validate", "ParamValidator")().validate
+    report = validate(context.service_request or {}, context.operation.input_shape)
+    return any(reason == "invalid type" for reason, _, _ in report._errors)  # noqa: SLF001 - it has no other way to ask
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
