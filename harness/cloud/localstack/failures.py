@@ -20,9 +20,9 @@ def refusal_of(context: Any, failure: BaseException) -> Refusal:
     call: Call = getattr(context, internals.CALL)
     if internals.is_unknown_operation(failure):
         return unknown_operation(call.service, internals.named_operation(context.request))
+    if internals.is_unimplemented(failure):
+        return unknown_operation(call.service, str(context.operation.name))
     if internals.is_unreadable(failure) or internals.has_wrong_types(context):
         return unreadable(call.service, has_body=bool(call.raw.body))
-    if isinstance(failure, NotImplementedError):
-        return unknown_operation(call.service, str(context.operation.name))
     LOG.error("%s %s failed", call.service, call.entry.operation, exc_info=failure)
     return Refusal("InternalFailure", "The lab failed over the call. The log of its AWS says why.", 500)

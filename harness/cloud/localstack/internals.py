@@ -243,7 +243,8 @@ def _in_aws_words(
     )
 
     def handle(chain: Any, exception: BaseException, context: Context, response: Any) -> None:
-        if context.get(CALL) is not None and not isinstance(exception, answers):
+        is_answer = isinstance(exception, answers) and not is_unimplemented(exception)
+        if context.get(CALL) is not None and not is_answer:
             exception = refused(context, refusal_of(context, exception))
         serialize(chain, exception, context, response)
 
@@ -434,6 +435,20 @@ def refused(context: Context, refusal: Refusal) -> Exception:
     error.podid_fields = refusal.fields
     context.request.environ[_REFUSED] = True
     return error
+
+
+def is_unimplemented(failure: BaseException) -> bool:
+    """Tell whether LocalStack or moto has no code for an operation; both say so in words of their own."""
+    if isinstance(failure, NotImplementedError):
+        return True
+    return getattr(failure, "status_code", 0) == 501 and getattr(failure, "code", "") == "InternalFailure"
+
+
+def answer(chain: Any, context: Context, response: Any, result: Mapping[str, Any]) -> None:
+    """Answer a call before it gets to a provider."""
+    context.service_response = result
+    response.update_from(serialized(context, result))
+    chain.stop()
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -645,6 +660,7 @@ def create_vpc(backend: Any, vpc_id: str, cidr: str) -> Any:
 
 def call_moto(context: Context, _: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let moto answer a call."""
+    getattr(context, CALL).entry.layer = "moto"
     return _from("localstack.services.moto", "call_moto")(context)
 
 

@@ -139,6 +139,7 @@ def test_every_request_is_written_down_with_who_decided_it(aws: Aws) -> None:
     aws.client("s3").put_object(Bucket="kept", Key="k", Body=b"x")
     aws.client("iam").list_roles()
     aws.client("eks").list_clusters()
+    aws.client("dynamodb").list_tables()
     refused(lambda: aws.client("s3", nobody).put_object(Bucket="kept", Key="denied", Body=b"x"))
     refused(lambda: aws.client("sqs").list_queues())
     refused(lambda: aws.client("s3", type(forged)(forged.access_key_id, "x" * 40)).list_buckets())
@@ -150,16 +151,17 @@ def test_every_request_is_written_down_with_who_decided_it(aws: Aws) -> None:
         ("PutObject", "localstack", 200),
         ("ListRoles", "localstack", 200),
         ("ListClusters", "ours", 200),
+        ("ListTables", "moto", 200),
         ("PutObject", "gate", 403),
         ("", "guard", 501),
         ("", "guard", 403),
         ("ListObjects", "gate", 403),
     ]
     assert [[decision["allowed"] for decision in entry["decisions"]] for entry in entries] == [
-        [True], [True], [True], [False], [], [], [False]
+        [True], [True], [True], [True], [False], [], [], [False]
     ]  # fmt: skip
     whose = [entry["principal"].rpartition("/")[2] for entry in entries]
-    assert whose == ["administrator"] * 3 + ["nobody", "administrator", "", ""]
+    assert whose == ["administrator"] * 4 + ["nobody", "administrator", "", ""]
     assert [key["Key"] for key in aws.client("s3").list_objects_v2(Bucket="kept")["Contents"]] == ["k"]
 
 
@@ -214,6 +216,7 @@ def test_what_load_balancer_controllers_ask_besides_is_answered(aws: Aws) -> Non
     assert aws.client("shield").get_subscription_state()["SubscriptionState"] == "INACTIVE"
     assert ec2.describe_coip_pools()["CoipPools"] == []
     assert ec2.describe_ipam_pools()["IpamPools"] == []
+    assert ec2.get_coip_pool_usage(PoolId="ipv4pool-coip-0a1b2c3d4e5f67890")["CoipAddressUsages"] == []
     assert "WebACLSummary" not in aws.client("waf-regional").get_web_acl_for_resource(ResourceArn="arn:aws:x:::lb")
 
 
