@@ -179,6 +179,21 @@ def test_the_account_never_stands_in_the_place_of_a_key(aws: Aws) -> None:
     assert "Credential=" not in log + json.dumps(journal) + "".join(map(str, shown))
 
 
+def test_a_role_that_is_not_there_says_what_one_that_refuses_says(aws: Aws) -> None:
+    """EMU-STS-NOROLE."""
+    nobody = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}]}
+    aws.client("iam").create_role(RoleName="closed", AssumeRolePolicyDocument=json.dumps(nobody))
+    sts = aws.client("sts")
+
+    def assume(name: str) -> tuple[int, str, str]:
+        arn = f"arn:aws:iam::{ACCOUNT}:role/{name}"
+        status, code, text = refused(lambda: sts.assume_role(RoleArn=arn, RoleSessionName="me"))
+        return status, code, text.replace(arn, "ROLE")
+
+    assert assume("closed") == assume("absent")
+    assert assume("absent")[:2] == (403, "AccessDenied")
+
+
 def opened(url: str) -> tuple[int, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
