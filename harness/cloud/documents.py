@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-__all__ = ["entries", "is_mapping", "members", "one_or_more"]
+__all__ = ["entries", "is_mapping", "is_too_deep", "members", "one_or_more"]
+
+_DEEPEST = 32
 
 
 def is_mapping(value: Any) -> bool:
@@ -28,3 +30,11 @@ def one_or_more(value: Any) -> list[Any]:
     if isinstance(value, list):
         return entries(cast("Any", value))
     return [] if value is None else [value]
+
+
+def is_too_deep(value: Any) -> bool:
+    """Tell whether objects and arrays are nested more deeply than JSON from outside may be (IAM-SEC-08)."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        level = [item for outer in level for item in [*members(outer).values(), *entries(outer)]]
+    return any(isinstance(item, dict | list) for item in cast("list[object]", level))

@@ -141,5 +141,5 @@ def _claims(token: Any) -> Mapping[str, Any]:
     payload = token.split(".")[1] if isinstance(token, str) and token.count(".") == 2 else ""
     try:
         return members(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, RecursionError, ValueError):
         return {}

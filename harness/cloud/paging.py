@@ -67,7 +67,7 @@ class Pager:
         try:
             after, signature = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
             is_ours = hmac.compare_digest(self._signature(str(after), query), str(signature))
-        except (binascii.Error, ValueError, TypeError) as error:
+        except (binascii.Error, RecursionError, TypeError, ValueError) as error:
             raise InvalidTokenError(token) from error
         if not is_ours:
             raise InvalidTokenError(token)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.cloud.iam.validation import WrittenKind, check_bucket_policy, check_document, check_size, policy_size
+from harness.cloud.iam.resource_policies import check_bucket_policy, check_resource_policy
+from harness.cloud.iam.validation import WrittenKind, check_document, check_size, policy_size
 from harness.cloud.ports import Refusal
 
 __all__ = ["StoredPolicies", "check_policy_write"]
@@ -65,6 +66,12 @@ _IAM: Mapping[str, _Write] = {
     "PutUserPolicy": _Write("PolicyDocument", "identity", _inline("user", 2048)),
     "UpdateAssumeRolePolicy": _Write("PolicyDocument", "trust", _trust),
 }
+_OF_RESOURCES: Mapping[tuple[str, str], tuple[str, int]] = {
+    ("kms", "CreateKey"): ("Policy", 32_768),
+    ("kms", "PutKeyPolicy"): ("Policy", 32_768),
+    ("secretsmanager", "PutResourcePolicy"): ("ResourcePolicy", 20_480),
+}
+"""Member that holds the policy, and the characters that it may have."""
 
 
 def check_policy_write(
@@ -81,11 +88,14 @@ def check_policy_write(
 
     Raises:
         Refusal: What the service answers: ``ValidationError``, ``MalformedPolicyDocument``, ``LimitExceeded`` of IAM,
-            ``MalformedPolicy``, ``PolicyTooLarge`` of S3.
+            ``MalformedPolicy``, ``PolicyTooLarge`` of S3, ``MalformedPolicyDocumentException`` of Secrets Manager, KMS.
     """
     if (service, operation) == ("s3", "PutBucketPolicy"):
         bucket, document = (str(parameters.get(member) or "") for member in ("Bucket", "Policy"))
         check_bucket_policy(document, bucket, stored.has_principal)
+    member, longest = _OF_RESOURCES.get((service, operation), ("", 0))
+    if text := parameters.get(member):
+        check_resource_policy(str(text), longest, stored.has_principal)
     write = _IAM.get(operation) if service == "iam" else None
     if write is None:
         return

@@ -112,11 +112,19 @@ class Aws:
             connection.close()
 
     def send_signed(
-        self, service: str, method: str, url: str, *, body: bytes = b"", signing_name: str = "", key: Any = None
+        self,
+        service: str,
+        method: str,
+        url: str,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        signing_name: str = "",
+        key: Any = None,
     ) -> Answer:
         """Send a request of the administrator as no SDK would make it, under the real host name of the URL."""
         key = key or self.bootstrap.account(ACCOUNT).administrator
-        request = AWSRequest(method, url, {"Content-Type": "application/json"}, body)
+        request = AWSRequest(method, url, {"Content-Type": "application/json", **(headers or {})}, body)
         credentials = Credentials(key.access_key_id, key.secret_access_key)
         SigV4Auth(credentials, signing_name or service, REGION).add_auth(request)
         address = urlsplit(url)

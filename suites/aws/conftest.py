@@ -33,9 +33,11 @@ def aws(
     localstack_environment: Environment,
     tmp_path_factory: pytest.TempPathFactory,
     issued: Issued,
+    run_environment: dict[str, str],
 ) -> Iterator[Aws]:
     """The process, once a session; what it mints carries the run's marker."""
     with running_aws(localstack_environment, tmp_path_factory.mktemp("aws")) as running:
+        run_environment["aws"] = f"LocalStack {running.control.ready()['version']}"
         running.control.set_marker(issued.marker)
         pytestconfig.stash[_RUNNING] = running
         yield running

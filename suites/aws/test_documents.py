@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.cloud.iam.validation import WrittenKind, check_bucket_policy, check_document
+from harness.cloud.iam.resource_policies import check_bucket_policy
+from harness.cloud.iam.validation import WrittenKind, check_document
 from harness.cloud.ports import Refusal
 from harness.conformance.marks import requirement
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cloud.iam.policy import compile_policy
-from harness.cloud.iam.validation import check_bucket_policy, check_document, policy_size
+from harness.cloud.iam.resource_policies import check_bucket_policy
+from harness.cloud.iam.validation import check_document, policy_size
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
 

@@ -29,7 +29,8 @@ from reference import ACCOUNT, ROLE, SESSION, decide
 from harness.cloud.credentials import CredentialRegistry
 from harness.cloud.iam import Check, EvaluationRequest, PolicySet, authorize
 from harness.cloud.iam.json_lines import evaluate_lines
-from harness.cloud.iam.validation import check_bucket_policy, check_document
+from harness.cloud.iam.resource_policies import check_bucket_policy
+from harness.cloud.iam.validation import check_document
 from harness.cloud.ports import Credential, NamedPolicy, Principal, Refusal
 from harness.cloud.sigv4 import RawRequest, is_anonymous, verify
 from harness.subject.cloud_ports import SettableClock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def test_clusters_know_neither_the_cloud_nor_the_suites(file: Path) -> None:
 )
 def test_only_the_adapter_knows_localstack(file: Path) -> None:
     assert not {name for name in imports(file) if name.partition(".")[0] in {"localstack", "moto"}}
+
+
+def test_only_one_package_names_localstack() -> None:
+    """EMU-PORT-ONEMODULE: nor do texts that are imported later name it, but for the groups of entry points."""
+    named = {
+        f"{file.name}: {node.value}"
+        for file in modules("harness/cloud/localstack", without="/internals/")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"(localstack|moto|rolo|twisted)(\.\w+)+", node.value)
+    }
+
+    assert named == {
+        "serve.py: localstack.aws.provider",
+        "serve.py: localstack.hooks.on_infra_start",
+    }
 
 
 @pytest.mark.parametrize("file", modules("harness/conformance"), ids=lambda file: str(file.relative_to(ROOT)))

@@ -7,8 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cloud.documents import members, one_or_more
+from harness.cloud.documents import is_too_deep, members, one_or_more
 from harness.cloud.eks.model import Scope
+from harness.cloud.iam.policy import strict_json
+from harness.cloud.iam.variables import literal_tokens
+from harness.cloud.iam.wildcard import Pattern
 from harness.cloud.ports import Refusal, Role
 
 CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9\-_]{0,99}")
@@ -141,8 +144,7 @@ def _names_pod_identity(statement: Mapping[str, Any]) -> bool:
 
 
 def _covers_assume_role(pattern: str) -> bool:
-    expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
-    return re.fullmatch(expression, "sts:assumerole") is not None
+    return Pattern(literal_tokens(pattern, has_wildcards=True)).matches("sts:assumerole", {})
 
 
 def check_policy(policy: str, *, disable_session_tags: bool) -> None:
@@ -152,8 +154,8 @@ def check_policy(policy: str, *, disable_session_tags: bool) -> None:
     if len(policy) > _MAX_POLICY:
         raise invalid_parameter(f"The policy must have at most {_MAX_POLICY} characters.")
     try:
-        document = json.loads(policy)
+        document = strict_json(policy)
     except ValueError as error:
         raise invalid_parameter("The policy is not valid JSON.") from error
-    if "Statement" not in members(document):
+    if "Statement" not in members(document) or is_too_deep(document):
         raise invalid_parameter("The policy is not a valid IAM policy document.")

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from harness.cloud.documents import is_too_deep
 from harness.cloud.iam.evaluate import authorize
 from harness.cloud.iam.model import Check, ContextValue, Decision, EvaluationRequest, PolicySet
+from harness.cloud.iam.values import LONGEST_VALUE, is_too_long
 from harness.cloud.ports import NamedPolicy, Principal
 
 __all__ = ["Answer", "evaluate_lines"]
@@ -22,7 +24,6 @@ _ARN = re.compile(r"arn:[^:]*:(?P<service>iam|sts)::(?P<account>[0-9]{12}):(?P<k
 _SERVICE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 _ACTION = re.compile(r"[a-zA-Z0-9-]+:[a-zA-Z0-9]+")
 _ACCOUNT = re.compile(r"[0-9]{12}")
-_LONGEST_VALUE = 8192
 _TAG = "aws:principaltag/"
 _LIST_BUCKETS = "s3:listallmybuckets"
 
@@ -80,6 +81,8 @@ def _parsed(line: bytes) -> Mapping[str, Any]:
         raise _LineFault("nested too deeply") from None
     except ValueError as error:
         raise _LineFault(f"not JSON: {error}") from error
+    if is_too_deep(value):
+        raise _LineFault("nested too deeply")
     if not isinstance(value, dict):
         raise _LineFault("not a JSON object")
     body = cast("dict[str, Any]", value)
@@ -137,8 +140,8 @@ def _context(value: Any) -> dict[str, ContextValue]:
     context: dict[str, ContextValue] = {}
     for key, sent in _object(value, "context").items():
         values = cast("list[Any]", sent) if isinstance(sent, list) else [sent]
-        if not all(isinstance(item, str) and len(item) <= _LONGEST_VALUE for item in values):
-            raise _LineFault(f"context key {key} is neither a text nor a list of texts of at most {_LONGEST_VALUE}")
+        if not all(isinstance(item, str) for item in values) or is_too_long(tuple(values)):
+            raise _LineFault(f"context key {key} is neither a text nor a list of texts of at most {LONGEST_VALUE}")
         if key.lower() in context:
             raise _LineFault(f"context key {key} occurs twice; keys compare without case")
         context[key.lower()] = tuple(values) if isinstance(sent, list) else values[0]

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 Grade = Literal["none", "account", "role", "federated", "service", "direct"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 """Best last."""
+LONGEST_VALUE = 8192
+"""Characters that a text of a context key may have (IAM-SEC-08)."""
 ContextValue = str | tuple[str, ...]
 """One text, or a tuple for a key that is declared multivalued (also with one or no value)."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,6 +25,11 @@ _INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::(\d{2})(?:[.,](\d{1,18}))?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def is_too_long(value: ContextValue) -> bool:
+    """Tell whether a text, or one of several, is longer than a context key's may be."""
+    return len(value) > LONGEST_VALUE if isinstance(value, str) else any(len(text) > LONGEST_VALUE for text in value)
 
 
 def parse_number(text: str) -> Decimal | None:

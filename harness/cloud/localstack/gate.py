@@ -14,11 +14,14 @@ from harness.cloud.denials import access_denied
 from harness.cloud.documents import members
 from harness.cloud.faults import Target
 from harness.cloud.iam import CallContext, ContextValue, PolicySet
+from harness.cloud.iam_quotas import check_quotas
 from harness.cloud.judging import Judged, judge
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
+from harness.cloud.localstack.network import NOTHING_THERE
 from harness.cloud.localstack.partial_denials import leave_out
+from harness.cloud.malformed import check_values
 from harness.cloud.organizations import share_an_organization
 from harness.cloud.policy_writes import check_policy_write
 from harness.cloud.ports import Refusal
@@ -80,6 +83,9 @@ class Gate:
         self._prepare(parsed)
         if call.denied_keys:
             leave_out(chain, context, call, response)
+        elif call.service == "ec2" and (nothing := NOTHING_THERE.get(operation)):
+            call.entry.layer = "ours"
+            internals.answer(chain, context, response, nothing)
 
     def _prepare(self, call: ParsedCall) -> None:
         """Check what else AWS checks of a call that is allowed, and make ready for what it will do."""
@@ -89,6 +95,7 @@ class Gate:
                 raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
             self._emulator.network.before(call)
         if call.service == "iam" and not is_read_only(call.operation):
+            check_quotas(call.operation, call.parameters, call.account, self._emulator.iam)
             self._emulator.iam.before_change(call.account)
 
     def _have_fault(self, context: Any, call: Call, parsed: ParsedCall) -> None:
@@ -110,9 +117,12 @@ class Gate:
 
     def _check_all(self, call: Call, wanted: Plan) -> None:
         policies = caller_policies(call.credential, self._emulator.iam)
-        context = CallContext(call.principal, caller_context(call))
+        keys = caller_context(call)
+        check_values(call.service, keys)
+        context = CallContext(call.principal, keys)
         call.batch = [planned.key for planned in wanted.checks if planned.key is not None]
         for planned in wanted.checks:
+            check_values(call.service, planned.check.context)
             judged = self._ask(call, planned, policies, context)
             if judged.decision.allowed:
                 continue

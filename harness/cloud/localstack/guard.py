@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,6 +13,7 @@ from harness.cloud.localstack.control_route import ControlRoute
 from harness.cloud.localstack.emulator import Emulator
 from harness.cloud.localstack.issuer import serve_issuer
 from harness.cloud.localstack.journal import Entry
+from harness.cloud.malformed import check_body
 from harness.cloud.ports import Refusal
 from harness.cloud.sigv4 import Authenticated, RawRequest, family_of, is_anonymous, verify
 from harness.cloud.sigv4.failures import unsigned, wrong_region
@@ -146,7 +146,8 @@ class Guard:
         call.entry.access_key_id = authenticated.credential.access_key_id
         if api_name(signing_name) is None:
             raise Refusal("NotImplemented", f'The lab does not emulate service "{signing_name}".', 501)
-        _refuse_other_than_objects(call.service, authenticated.body)
+        if context.protocol in {"json", "rest-json"}:
+            check_body(call.service, authenticated.body)
         if not call.body_follows:
             self._forward_body(context.request, call, authenticated)
         query, headers = unsigned_query(call.raw) if call.form == "presigned" else (None, ())
@@ -207,18 +208,6 @@ def _is_web_identity(raw: RawRequest) -> bool:
     """Tell whether a request is the one call of STS that needs no signature, and nothing else besides."""
     parameters = [*parse_qsl(raw.query), *parse_qsl(raw.body.decode("latin-1"))]
     return [value for name, value in parameters if name == "Action"] == ["AssumeRoleWithWebIdentity"]
-
-
-def _refuse_other_than_objects(service: str, body: bytes) -> None:
-    """Refuse a body of EKS or EKS Auth that is no JSON object: LocalStack's parser fails over it (API-426)."""
-    if service not in {"eks", "eks-auth"} or not body:
-        return
-    try:
-        is_object = isinstance(json.loads(body), dict)
-    except ValueError:
-        is_object = False
-    if not is_object:
-        raise Refusal("InvalidRequestException", "The body of the request is not a JSON object.", 400)
 
 
 def pin_service(_chain: Any, context: Any, _response: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -132,14 +132,19 @@ class StoredIam:
 
     def inline_policies(self, account: str, kind: str, name: str) -> Mapping[str, str]:
         """Return the inline policies of a role, user or group by name; empty when it is not there."""
-        backend = internals.iam_backend(account)
-        entities: Mapping[str, Iterable[Any]] = {
-            "role": backend.roles.values(),
-            "user": backend.users.values(),
-            "group": backend.groups.values(),
-        }
-        found = next((entity for entity in list(entities[kind]) if entity.name == name), None)
+        found = _entity(account, kind, name)
         return {str(key): _text(document) for key, document in dict(found.policies).items()} if found else {}
+
+    def attached_policies(self, account: str, kind: str, name: str) -> Collection[str]:
+        """Return the ARNs of the managed policies of a role, user or group; none when it is not there."""
+        found = _entity(account, kind, name)
+        return [str(policy.arn) for policy in list(found.managed_policies.values())] if found else []
+
+    def tag_keys(self, account: str, kind: str, name: str) -> Collection[str]:
+        """Return the keys of an entity's tags, of a policy by its ARN; none when it is not there."""
+        policies = internals.iam_backend(account).managed_policies
+        found = policies.get(name) if kind == "policy" else _entity(account, kind, name)
+        return _tags(found.tags) if found else ()
 
     def managed_policy(self, arn: str) -> str | None:
         """Return the document of a managed policy, AWS's own or an account's."""
@@ -156,14 +161,8 @@ class StoredIam:
 
     def path(self, account: str, kind: str, name: str) -> str:
         """Return the path of an entity, ``/`` when it is not there."""
-        backend = internals.iam_backend(account)
-        entities: Mapping[str, Iterable[Any]] = {
-            "role": backend.roles.values(),
-            "user": backend.users.values(),
-            "group": backend.groups.values(),
-            "instance-profile": backend.instance_profiles.values(),
-        }
-        return next((str(entity.path) for entity in list(entities[kind]) if entity.name == name), "/")
+        found = _entity(account, kind, name)
+        return str(found.path) if found else "/"
 
     def create_administrator(self, account: str) -> None:
         """Make the account's administrator: a user with AdministratorAccess."""
@@ -203,6 +202,18 @@ class AccessKeys:
     def add(self, credential: Credential) -> None:
         """Register a new credential."""
         self._registry.add(credential)
+
+
+def _entity(account: str, kind: str, name: str) -> Any | None:
+    """Return moto's entity of a kind and name, or None."""
+    backend = internals.iam_backend(account)
+    entities: Mapping[str, Iterable[Any]] = {
+        "role": backend.roles.values(),
+        "user": backend.users.values(),
+        "group": backend.groups.values(),
+        "instance-profile": backend.instance_profiles.values(),
+    }
+    return next((entity for entity in list(entities[kind]) if entity.name == name), None)
 
 
 def _user(user: Any, account: str) -> Principal:

@@ -20,7 +20,7 @@ from harness.cloud.localstack import internals
 from harness.cloud.localstack.kubernetes import BoundClusters
 from harness.cloud.ports import Refusal
 
-__all__ = ["Network", "ingress_rules"]
+__all__ = ["NOTHING_THERE", "Network", "ingress_rules"]
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +29,14 @@ _VPC_ID = "vpc-0a1b2c3d4e5f67890"
 _POD_NETWORK = "10.244.0.0/16"
 _ZONES = ("a", "b")
 _SHOWS_ADDRESSES = {"DescribeInstances", "DescribeNetworkInterfaces"}
+
+
+NOTHING_THERE: Mapping[str, Mapping[str, Any]] = {
+    "DescribeCoipPools": {"CoipPools": []},
+    "DescribeIpamPools": {"IpamPools": []},
+    "GetCoipPoolUsage": {"CoipAddressUsages": []},
+}
+"""Answers to what load balancer controllers ask and moto does not know."""
 
 
 class Network:

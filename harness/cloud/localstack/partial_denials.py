@@ -19,9 +19,7 @@ def leave_out(chain: Any, context: Any, call: Call, response: Any) -> None:
     """Take what is denied out of a call; answer one of which nothing is left."""
     keep = _keep_objects if call.service == "s3" else _keep_secrets
     if not keep(context, call):
-        context.service_response = {}
-        response.update_from(internals.serialized(context, {}))
-        chain.stop()
+        internals.answer(chain, context, response, {})
 
 
 def add_errors(context: Any, call: Call, response: Any) -> None:

@@ -11,6 +11,7 @@ from harness.cloud.credentials import new_secret
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.composition import IMDS_LISTEN, emulator
 from harness.cloud.localstack.control_route import ControlRoute
+from harness.cloud.localstack.failures import refusal_of
 from harness.cloud.localstack.gate import Gate
 from harness.cloud.localstack.guard import Guard, pin_service
 from harness.cloud.localstack.imds_server import ImdsServer
@@ -31,6 +32,7 @@ def install() -> None:
         pin_service=pin_service,
         gate=Gate(lab),
         recorder=Recorder(lab),
+        refusal_of=refusal_of,
         finish_refusal=finish_refusal,
     )
     internals.mint_access_keys(lambda: new_secret(lab.ids))

@@ -17,7 +17,8 @@ from harness.cloud.localstack.partial_denials import add_errors
 
 __all__ = ["Recorder", "finish_refusal"]
 
-_OURS = {"eks", "eks-auth", "cloudtrail", "sts"}
+_OURS = {"cloudtrail", "eks", "eks-auth", "elbv2", "shield", "sts", "waf-regional", "wafv2"}
+"""Services whose answers are ours unless moto was asked."""
 _SIGNING_NAMES = {api: signing for signing, api in SERVICES.items()}
 _TRAIL_CODES = {"AccessDeniedException": "AccessDenied", "UnauthorizedOperation": "Client.UnauthorizedOperation"}
 _CLUSTER_MEMBERS = {"clusterName", "name"}
