@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,11 +59,11 @@ class Probes:
                 return NOT_FOUND
 
     async def _scrape(self, metrics: Metrics) -> Response:
-        if self._exposition is None:
+        exposition = self._exposition
+        if exposition is None:
             # In a thread, since no pod is to wait for it, and only for those who scrape (AGT-628, AGT-1105).
-            module = await asyncio.to_thread(importlib.import_module, "podid_agent.exposition")
-            self._exposition = module.Exposition(metrics)
-        return Response(200, self._exposition.text(), "text/plain; version=0.0.4; charset=utf-8")
+            exposition = self._exposition = (await asyncio.to_thread(_load_exposition))(metrics)
+        return Response(200, exposition.text(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _check_listeners(self) -> Response:
         try:
@@ -94,3 +93,9 @@ class Probes:
                 return False
             finally:
                 self._checks.discard(own)
+
+
+def _load_exposition() -> type[Exposition]:
+    from podid_agent.exposition import Exposition  # noqa: PLC0415 - as said where it is called
+
+    return Exposition
