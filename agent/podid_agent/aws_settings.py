@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from podid_agent.config import DEFAULT_BIND_HOSTS
@@ -32,8 +32,7 @@ class SettingsError(Exception):
     """Settings that cannot be used; the text says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class AWSSettings:
+class AWSSettings(NamedTuple):
     """How EKS Auth is reached and calls are signed."""
 
     region: str
@@ -84,8 +83,7 @@ def has_shared_files(environment: Mapping[str, str]) -> bool:
     return any(os.path.exists(os.path.expanduser(path)) for path in _SHARED_FILES)  # noqa: PTH110, PTH111 - no home is no error
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
+class _Shared(NamedTuple):
     """What a profile may say, and variables say with precedence."""
 
     region: str

@@ -22,7 +22,7 @@ LEAST_LIFE = 15.0
 """Credentials with so many seconds left, or fewer, are not served (AGT-404)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """Credentials of one token, or of one pod."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["Clock"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Clock:
     """A wall clock for instants that others set, and a monotonic one for intervals that we measure."""
 

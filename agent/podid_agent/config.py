@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from podid_agent.flags import Flag, parse_bool, parse_duration, parse_int
 
@@ -87,8 +86,7 @@ SERVER_FLAGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
+class ServerConfig(NamedTuple):
     """Checked options of `server`."""
 
     cluster_name: str

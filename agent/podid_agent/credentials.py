@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 __all__ = ["PodCredentials"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PodCredentials:
     """What EKS Auth granted for a token."""
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from prometheus_client import Counter, Histogram
-
 from podid_agent.cache import log_fields
 from podid_agent.clock import Clock
 from podid_agent.config import DEFAULT_BIND_HOSTS
@@ -19,6 +17,7 @@ from podid_agent.http1_response import NOT_FOUND, Response, text_error
 from podid_agent.journal import Journal, encode_members, encode_text
 from podid_agent.metrics import Metrics
 from podid_agent.rate_limit import TokenBucket
+from podid_agent.series import Distribution, Series
 from podid_agent.tokens import InvalidTokenError, TokenClaims, check_times, parse_token
 from podid_agent.verified_token import pod_uid
 
@@ -58,7 +57,7 @@ class CredentialsEndpoint:
         self._failures = failures
         self._limiter = TokenBucket(_REQUESTS_PER_SECOND, _BURST, clock.monotonic)
         self._rate_limited = metrics.rate_limited.labels(listener)
-        self._series: dict[tuple[int, Source], tuple[Counter, Histogram]] = {}
+        self._series: dict[tuple[int, Source], tuple[Series, Distribution]] = {}
         self._listener = encode_text(listener)
         self._is_logged = journal.is_enabled("info")
         self._keyed_by_pod = keyed_by_pod
@@ -138,8 +137,7 @@ class CredentialsEndpoint:
             self._journal.write("info", message, self._members(exchange, response, source, seconds))
         return response
 
-    def _series_of(self, status: int, source: Source) -> tuple[Counter, Histogram]:
-        # prometheus_client looks a series up by its labels in twice the time it counts in.
+    def _series_of(self, status: int, source: Source) -> tuple[Series, Distribution]:
         found = self._series.get((status, source))
         if found is None:
             code = str(status)

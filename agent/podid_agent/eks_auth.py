@@ -7,12 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-
-from podid_agent import __version__
 from podid_agent.aws_settings import AWSSettings
 from podid_agent.call_slots import CallSlots, Trigger
 from podid_agent.credentials import PodCredentials
@@ -25,10 +20,10 @@ from podid_agent.node_credentials import NodeCredentials
 from podid_agent.node_keys import AccessKeys, NodeCredentialsError
 from podid_agent.retry import RetryBudget, retry_delay
 
-if TYPE_CHECKING:
-    from botocore.credentials import ReadOnlyCredentials
-
 __all__ = ["EKSAuthClient"]
+
+Sign = Callable[[str, bytes, AccessKeys, str], dict[str, str]]
+"""Returns the headers of a signed POST to a URL, with a body, keys and a region."""
 
 _ATTEMPT_TIMEOUT = 1.0
 _CONNECT_TIMEOUT = 0.5
@@ -49,7 +44,7 @@ _REASONS: Mapping[Kind, str] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Progress:
     """What the log line of a call tells beside its outcome."""
 
@@ -82,6 +77,7 @@ class EKSAuthClient:
         self._on_outcome = on_outcome
         self._budget = RetryBudget()
         self._slots = CallSlots(_MAX_CALLS)
+        self._signing: asyncio.Future[Sign] | None = None
         self._client = HTTPClient(
             tls=settings.tls,
             proxy=settings.proxy,
@@ -89,6 +85,13 @@ class EKSAuthClient:
             connect_timeout=_CONNECT_TIMEOUT,
             max_body_bytes=MAX_BODY_BYTES,
         )
+
+    async def prepare(self) -> Sign:
+        """Load what signs calls, in a thread: meanwhile probes are answered, and the node's credentials come in."""
+        if self._signing is None:
+            self._signing = asyncio.get_running_loop().run_in_executor(None, _load_signing)
+        # Shielded: it belongs to all calls, not to the one that waits first.
+        return await asyncio.shield(self._signing)
 
     def close(self) -> None:
         """Close the connection pool."""
@@ -140,7 +143,7 @@ class EKSAuthClient:
         self._metrics.upstream_calls.labels(trigger, self._metrics.code_label(outcome)).inc()
         self._metrics.upstream_duration.labels(trigger).observe(seconds)
         if outcome == "success":
-            self._metrics.last_upstream_success.set_to_current_time()
+            self._metrics.last_upstream_success.set(time.time())
         self._journal.info(
             "Calling EKS Auth to fetch credentials",
             {
@@ -196,7 +199,8 @@ class EKSAuthClient:
         url = f"{self._settings.endpoint}/clusters/{self._cluster_name}/assume-role-for-pod-identity"
         text = token.decode("utf-8", "replace")
         body = json.dumps({"token": text}, separators=(",", ":")).encode()
-        headers = _sign(url, body, keys, self._settings.region)
+        sign = await self.prepare()
+        headers = sign(url, body, keys, self._settings.region)
         try:
             answer = await self._client.call("POST", url, headers, body)
             progress.request_id = answer.headers.get("x-amzn-requestid", "").replace(text, "***")
@@ -208,12 +212,10 @@ class EKSAuthClient:
             raise UnreachableError(error.kind, _REASONS[error.kind], retryable=not error.is_final) from error
 
 
-def _sign(url: str, body: bytes, keys: AccessKeys, region: str) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "User-Agent": f"podid-agent/{__version__}"}
-    request = AWSRequest(method="POST", url=url, data=body, headers=headers)
-    # It reads three attributes, which keys have; its own class for them would cost a start 30 ms.
-    SigV4Auth(cast("ReadOnlyCredentials", keys), "eks-auth", region).add_auth(request)
-    return dict(request.headers.items())
+def _load_signing() -> Sign:
+    from podid_agent.signing import sign  # noqa: PLC0415 - see prepare
+
+    return sign
 
 
 def _cannot_call(reason: str) -> CannotCallError:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from podid_agent.cache import LEAST_LIFE, CredentialCache, Entry
 from podid_agent.call_slots import Trigger
 from podid_agent.credentials import PodCredentials
 from podid_agent.errors import CredentialsError, ExpiringError, UnreachableError
 from podid_agent.journal import Journal
-from podid_agent.local_validation import Validate
 from podid_agent.metrics import Metrics
 from podid_agent.tokens import TokenClaims
+
+if TYPE_CHECKING:
+    from podid_agent.local_validation import Validate
 
 __all__ = ["Fetch", "Fetcher", "Granted", "RenewalEnd", "Source"]
 
@@ -28,8 +29,7 @@ Source = Literal["cache", "upstream", "coalesced", "local"]
 """Where an answer came from; ``local`` is a refusal without a look at the cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """Credentials, and where they came from."""
 
     credentials: PodCredentials

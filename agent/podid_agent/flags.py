@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Flag", "FlagError", "HelpRequested", "Parsed", "parse_bool", "parse_duration", "parse_flags", "parse_int"]
 
@@ -25,8 +25,7 @@ class HelpRequested(Exception):  # noqa: N818 - a request, not an error
     """``-h`` or ``--help`` was met; flags after it were not looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag of a command."""
 
     name: str
@@ -50,8 +49,7 @@ class Flag:
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """What a command line said."""
 
     values: Mapping[str, list[object]]

@@ -15,7 +15,7 @@ __all__ = ["NOT_FOUND", "Response", "encode_response", "text_error"]
 _MAX_ERROR_BYTES = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Response:
     """An answer that is complete in memory."""
 

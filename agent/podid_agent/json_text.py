@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from math import isinf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = ["JSONTextError", "Kind", "Value", "scan"]
 
@@ -36,8 +36,7 @@ class JSONTextError(ValueError):
     """Not JSON; the text is Go's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A JSON value of which only the kind and the place are known."""
 
     kind: Kind
@@ -59,7 +58,7 @@ class Value:
         return re.sub("[\ud800-\udfff]", "\ufffd", str(decoded))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Open:
     """An array or object that is being read."""
 

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from podid_agent.config import ServerConfig
 
@@ -47,8 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-@dataclass(frozen=True, slots=True)
-class Sockets:
+class Sockets(NamedTuple):
     """Everything a server listens on; whoever connects now is answered as soon as somebody accepts."""
 
     credentials: Mapping[str, socket.socket]

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.gc_collector import GCCollector
-
 from podid_agent import __version__
+from podid_agent.series import Distribution, Family, Series
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-# prometheus_client appends _total to every counter; these are known without it (AGT-620).
-_PLAIN = re.compile(
-    rb"^((?:# (?:HELP|TYPE) )?pod_identity_(?:http_response|cache_state|cache_errors|local_validation))"
-    rb"_total(?=[ {])",
-    re.MULTILINE,
-)
+__all__ = ["Metrics"]
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -55,78 +36,51 @@ OUTCOMES = (
 
 
 class Metrics:
-    """All metrics of one agent, in a registry of their own; no label comes from a client (AGT-627)."""
+    """All metrics of one agent; no label comes from a client (AGT-627)."""
 
     def __init__(self, profile: Literal["G1", "G2"] = "G1") -> None:
         """Create every series whose label values are known, at zero (AGT-625)."""
-        disable_created_metrics()
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        self.numbers: list[Family[Series]] = []
+        """All counters and gauges."""
 
-        self.http_response = Counter("pod_identity_http_response", "Answers by status", ["code"], registry=registry)
-        self.cache_state = Counter(
-            "pod_identity_cache_state",
-            "miss: went upstream, hit: renewed, evicted: removed",
-            ["state"],
-            registry=registry,
+        self.histograms: list[Family[Distribution]] = []
+
+        self.http_response = self._counter("pod_identity_http_response", "Answers by status", "code")
+        self.cache_state = self._counter(
+            "pod_identity_cache_state", "miss: went upstream, hit: renewed, evicted: removed", "state"
         )
-        self.cache_errors = Counter("pod_identity_cache_errors", "Failed renewals", ["type", "code"], registry=registry)
-        self.local_validation = Counter(
-            "pod_identity_local_validation", "Tokens of cached pods verified here", ["result"], registry=registry
+        self.cache_errors = self._counter("pod_identity_cache_errors", "Failed renewals", "type", "code")
+        self.local_validation = self._counter(
+            "pod_identity_local_validation", "Tokens of cached pods verified here", "result"
         )
-        self.request_duration = Histogram(
-            "pod_identity_request_duration_seconds",
-            "Time to answer",
-            ["code", "source"],
-            buckets=_BUCKETS,
-            registry=registry,
+        self.request_duration = self._histogram(
+            "pod_identity_request_duration_seconds", "Time to answer", "code", "source"
         )
-        self.requests_in_flight = Gauge("pod_identity_requests_in_flight", "Requests being answered", registry=registry)
-        self.rate_limited = Counter(
-            "pod_identity_rate_limited", "Requests over the rate limit", ["listener"], registry=registry
+        self.requests_in_flight = self._gauge("pod_identity_requests_in_flight", "Requests being answered").labels()
+        self.rate_limited = self._counter("pod_identity_rate_limited", "Requests over the rate limit", "listener")
+        self.cache_requests = self._counter("pod_identity_cache_requests", "Requests past the token checks", "result")
+        self.cache_entries = self._gauge("pod_identity_cache_entries", "Cached credentials").labels()
+        self.cache_capacity = self._gauge("pod_identity_cache_capacity", "Most cached credentials").labels()
+        self.cache_evictions = self._counter("pod_identity_cache_evictions", "Cached credentials removed", "reason")
+        self.upstream_calls = self._counter("pod_identity_upstream_calls", "Calls to EKS Auth", "trigger", "outcome")
+        self.upstream_attempts = self._counter(
+            "pod_identity_upstream_attempts", "Attempts of calls to EKS Auth", "outcome"
         )
-        self.cache_requests = Counter(
-            "pod_identity_cache_requests", "Requests past the token checks", ["result"], registry=registry
+        self.upstream_duration = self._histogram(
+            "pod_identity_upstream_duration_seconds", "Time of a call to EKS Auth, attempts included", "trigger"
         )
-        self.cache_entries = Gauge("pod_identity_cache_entries", "Cached credentials", registry=registry)
-        self.cache_capacity = Gauge("pod_identity_cache_capacity", "Most cached credentials", registry=registry)
-        self.cache_evictions = Counter(
-            "pod_identity_cache_evictions", "Cached credentials removed", ["reason"], registry=registry
-        )
-        self.upstream_calls = Counter(
-            "pod_identity_upstream_calls", "Calls to EKS Auth", ["trigger", "outcome"], registry=registry
-        )
-        self.upstream_attempts = Counter(
-            "pod_identity_upstream_attempts", "Attempts of calls to EKS Auth", ["outcome"], registry=registry
-        )
-        self.upstream_duration = Histogram(
-            "pod_identity_upstream_duration_seconds",
-            "Time of a call to EKS Auth, attempts included",
-            ["trigger"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
-        self.upstream_in_flight = Gauge(
-            "pod_identity_upstream_in_flight", "Calls to EKS Auth under way", registry=registry
-        )
-        self.renewals_due = Gauge("pod_identity_renewals_due", "Overdue renewals", registry=registry)
-        self.renewal_lag = Gauge(
-            "pod_identity_renewal_lag_seconds", "Age of the oldest overdue renewal", registry=registry
-        )
-        self.last_upstream_success = Gauge(
-            "pod_identity_last_upstream_success_timestamp_seconds", "When EKS Auth last granted", registry=registry
-        )
-        self.node_credentials_expiry = Gauge(
+        self.upstream_in_flight = self._gauge("pod_identity_upstream_in_flight", "Calls to EKS Auth under way").labels()
+        self.renewals_due = self._gauge("pod_identity_renewals_due", "Overdue renewals").labels()
+        self.renewal_lag = self._gauge("pod_identity_renewal_lag_seconds", "Age of the oldest overdue renewal").labels()
+        self.last_upstream_success = self._gauge(
+            "pod_identity_last_upstream_success_timestamp_seconds", "When EKS Auth last granted"
+        ).labels()
+        self.node_credentials_expiry = self._gauge(
             "pod_identity_node_credentials_expiry_timestamp_seconds",
             "When the agent's own credentials expire; 0 if never or unknown",
-            registry=registry,
-        )
-        self.listener_up = Gauge(
-            "pod_identity_listener_up", "Whether a listener is bound", ["listener"], registry=registry
-        )
-        self.build_info = Gauge("pod_identity_build_info", "Always 1", ["version", "profile"], registry=registry)
+        ).labels()
+        self.listener_up = self._gauge("pod_identity_listener_up", "Whether a listener is bound", "listener")
+        self.build_info = self._gauge("pod_identity_build_info", "Always 1", "version", "profile")
 
         self._codes: set[str] = set(OUTCOMES)
         self.build_info.labels(__version__, profile).set(1)
@@ -157,6 +111,20 @@ class Metrics:
             self._codes.add(code)
         return code
 
-    def exposition(self) -> bytes:
-        """Return Prometheus text, with the counters of upstream's table under their plain names."""
-        return _PLAIN.sub(rb"\1", generate_latest(self.registry))
+    def _counter(self, name: str, meaning: str, *label_names: str) -> Family[Series]:
+        return self._numbers("counter", name, meaning, label_names)
+
+    def _gauge(self, name: str, meaning: str, *label_names: str) -> Family[Series]:
+        return self._numbers("gauge", name, meaning, label_names)
+
+    def _numbers(
+        self, kind: Literal["counter", "gauge"], name: str, meaning: str, label_names: Sequence[str]
+    ) -> Family[Series]:
+        family = Family(kind, name, meaning, label_names, Series)
+        self.numbers.append(family)
+        return family
+
+    def _histogram(self, name: str, meaning: str, *label_names: str) -> Family[Distribution]:
+        family = Family("histogram", name, meaning, label_names, partial(Distribution, _BUCKETS))
+        self.histograms.append(family)
+        return family

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import configparser
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -199,6 +198,8 @@ class SharedFileCredentials:
         self._keys = None
 
     def _read(self) -> AccessKeys:
+        import configparser  # noqa: PLC0415 - only hybrid nodes read the file so
+
         parser = configparser.RawConfigParser()
         try:
             parser.read_string(self._path.read_text(encoding="utf-8"))

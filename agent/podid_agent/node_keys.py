@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 __all__ = ["AccessKeys", "LoadedKeys", "NodeCredentialsError"]
 
@@ -11,7 +12,7 @@ class NodeCredentialsError(Exception):
     """There are none; the text says why, without a secret."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AccessKeys:
     """One set of keys."""
 
@@ -20,8 +21,7 @@ class AccessKeys:
     token: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedKeys:
+class LoadedKeys(NamedTuple):
     """Keys, and when they end."""
 
     keys: AccessKeys

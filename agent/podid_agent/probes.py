@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podid_agent.http1_request import Request
 from podid_agent.http1_response import NOT_FOUND, Response
 from podid_agent.http1_server import Peer
-from podid_agent.metrics import CONTENT_TYPE, Metrics
+from podid_agent.metrics import Metrics
+
+if TYPE_CHECKING:
+    from podid_agent.exposition import Exposition
 
 __all__ = ["Probes"]
 
@@ -40,6 +43,7 @@ class Probes:
         self._listeners = listeners
         self._checks = checks
         self._metrics = metrics
+        self._exposition: Exposition | None = None
 
     def handle(self, request: Request, client: str) -> Response | Coroutine[Any, Any, Response]:  # noqa: ARG002 - a Handler
         """Answer a probe or a scrape; neither is rate limited (AGT-601)."""
@@ -50,9 +54,16 @@ class Probes:
             case "/readyz":
                 return self._check_listeners()
             case "/metrics" if self._metrics is not None:
-                return Response(200, self._metrics.exposition(), CONTENT_TYPE)
+                return self._scrape(self._metrics)
             case _:
                 return NOT_FOUND
+
+    async def _scrape(self, metrics: Metrics) -> Response:
+        exposition = self._exposition
+        if exposition is None:
+            # In a thread, since no pod is to wait for it, and only for those who scrape (AGT-628, AGT-1105).
+            exposition = self._exposition = (await asyncio.to_thread(_load_exposition))(metrics)
+        return Response(200, exposition.text(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _check_listeners(self) -> Response:
         try:
@@ -82,3 +93,9 @@ class Probes:
                 return False
             finally:
                 self._checks.discard(own)
+
+
+def _load_exposition() -> type[Exposition]:
+    from podid_agent.exposition import Exposition  # noqa: PLC0415 - as said where it is called
+
+    return Exposition

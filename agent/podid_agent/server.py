@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -22,11 +24,13 @@ from podid_agent.imds import InstanceMetadata
 from podid_agent.journal import Journal
 from podid_agent.library_logs import forward_library_logs
 from podid_agent.listeners import BindError, Sockets, format_address, listen
-from podid_agent.local_validation import LocalValidator
 from podid_agent.metrics import Metrics
 from podid_agent.node_credentials import ChainCredentials, NodeCredentials, SharedFileCredentials
 from podid_agent.probes import Probes
 from podid_agent.renewal import Renewals, ThrottlePause
+
+if TYPE_CHECKING:
+    from podid_agent.local_validation import LocalValidator
 
 __all__ = ["run_server"]
 
@@ -46,6 +50,15 @@ def run_server(config: ServerConfig, sockets: Sockets, journal: Journal) -> int:
         journal.info(f"Overriding EKS Auth default endpoint with {config.endpoint}")
     uvloop.run(_Agent(config, settings, journal).run(sockets))
     return 0
+
+
+async def _finish_start(client: EKSAuthClient) -> None:
+    """Load the rest; what is there then stays for good, and the collector need not look at it again and again."""
+    try:
+        await client.prepare()
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class _Agent:
@@ -94,6 +107,7 @@ class _Agent:
         background: list[asyncio.Task[None]] = []
         try:
             await self._start_listeners(sockets, fetcher)
+            background.append(asyncio.create_task(_finish_start(client)))
             background.append(asyncio.create_task(self._bind_missing_hosts(fetcher)))
             if cache is not None:
                 renewals = Renewals(
@@ -121,7 +135,9 @@ class _Agent:
     def _validator(self) -> LocalValidator | None:
         if not (self._config.keyed_by_pod and self._config.caching):
             return None
-        from podid_agent.cluster_keys import ClusterKeys  # noqa: PLC0415 - the default has no use for cryptography
+        # The default has no use for either, nor for cryptography.
+        from podid_agent.cluster_keys import ClusterKeys  # noqa: PLC0415
+        from podid_agent.local_validation import LocalValidator  # noqa: PLC0415
 
         keys = ClusterKeys(os.environ, self._config.jwks_cache, self._clock, self._journal)
         keys.start()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from podid_agent.base64_text import Base64Error, decode_base64url
 from podid_agent.tokens import InvalidTokenError
@@ -15,8 +14,7 @@ __all__ = ["PodToken", "pod_uid", "read_token"]
 _Members = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class PodToken:
+class PodToken(NamedTuple):
     """The parts of a token that local validation looks at."""
 
     algorithm: str

@@ -265,5 +265,6 @@ def test_a_day_of_work_adds_nothing_to_memory(start_inside: StartInside, eks_aut
         inside.pass_(1.5 * HOUR)
         sizes.append(inside.blocks())
 
-    settled, end = max(sizes[4:8]), max(sizes[-4:])
+    # The least of the last ones, since one may have been taken amid renewals; what is kept is in all of them.
+    settled, end = max(sizes[4:8]), min(sizes[-4:])
     check("AGT-1104", expected="no growth after the first hours", observed=sizes, holds=end < settled * 1.01)

@@ -124,7 +124,7 @@ def test_renewal_replaces_the_entry_without_a_request(time: Time) -> None:
         served = bench.fetcher.cached(b"A", b"A")
         assert served
         assert served.credentials.access_key_id == "A-renewal"
-        assert bench.sample("pod_identity_cache_state_total", state="hit") == 1
+        assert bench.metrics.cache_state.labels("hit").value == 1
 
     run(scenario)
 
@@ -156,7 +156,7 @@ def test_failed_renewal_keeps_or_drops_the_entry(
         await bench.pass_(101)
 
         assert (bench.fetcher.cached(b"A", b"A") is not None) == kept
-        assert bench.sample("pod_identity_cache_errors_total", type=kind, code=code) == 1
+        assert bench.metrics.cache_errors.labels(kind, code).value == 1
         assert len(bench.forbidden) == (error.status == 403)
         assert bench.evicted == ([] if kept else ["refused"])
 
