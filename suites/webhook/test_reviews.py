@@ -338,8 +338,9 @@ def test_large_body_without_a_length_is_refused(eks: Webhook) -> None:
         b"\x00" * 100_000,
         b'{"request":{"uid":"u","namespace":"demo","object":{"spec":{"serviceAccountName":"s3-reader","x":'
         + b"[" * 5_000 + b"]" * 5_000 + b"}}}}",
+        b'{"request":null,"request":{"uid":1,"uid":"u","object":{"spec":{"containers":1,"containers":[{"env":[],"env":9}]}}}}',
     ],
-    ids=["lists", "objects", "digits", "exponent", "utf-8", "surrogate", "zeros", "nested pod"],
+    ids=["lists", "objects", "digits", "exponent", "utf-8", "surrogate", "zeros", "nested pod", "duplicate keys"],
 )  # fmt: skip
 def test_no_body_stops_it(eks: Webhook, body: bytes) -> None:
     """After a body that is deep, huge or no text at all it serves on."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from podid_webhook import jsontext, pod_schema
+from podid_webhook.review import decode_review
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
@@ -129,3 +130,12 @@ def test_text_is_refused_as_by_the_exact_decoder(text: bytes) -> None:
             jsontext.decode(text)
     else:
         assert jsontext.decode(text) == expected
+
+
+@pytest.mark.parametrize("unknown", ["", '"unknown": 1,'], ids=["by the schema", "as it came"])
+def test_of_duplicate_keys_the_last_counts(unknown: str) -> None:
+    """However the pod is decoded."""
+    spec = f'{{{unknown} "serviceAccountName": "plain", "serviceAccountName": "s3-reader", "containers": []}}'
+    pod = decode_review(f'{{"request": {{"object": {{"spec": {{}}, "spec": {spec}}}}}}}'.encode()).pod
+
+    assert (pod.service_account, pod.containers.items) == ("s3-reader", ())
