@@ -104,7 +104,10 @@ def mechanism(pod: Manifest) -> str:
 
 @pytest.fixture(scope="module")
 def admission(kube: Kube) -> Iterator[Admission]:
-    """The webhook with two replicas, which wait up to a second for a ServiceAccount that they do not know yet."""
+    """The webhook with two replicas, which wait up to a second for a ServiceAccount that they do not know yet.
+
+    Their debugging handlers are on: one of them answers as a defect would be answered.
+    """
     patient = "--service-account-lookup-grace-period=1s"
     deployment = kube.read("apps/v1", "Deployment", WEBHOOK, SYSTEM)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -115,7 +118,7 @@ def admission(kube: Kube) -> Iterator[Admission]:
         kube.apps.patch_namespaced_deployment(WEBHOOK, SYSTEM, {"spec": spec})
         kube.wait_until_deployed("Deployment", WEBHOOK, SYSTEM)
 
-    run(2, [*container["args"], patient])
+    run(2, [*container["args"], patient, "--enable-debugging-handlers"])
     yield Admission(kube)
     run(deployment["spec"]["replicas"], container["args"])
 
@@ -162,20 +165,19 @@ def test_burst_loses_no_pod_while_a_replica_dies(admission: Admission, teams: li
         if number == PODS // 2:
             admission.kube.core.delete_namespaced_pod(victim.name, SYSTEM, grace_period_seconds=0)
         try:
-            return mechanism(admission.admit(teams[number % NAMESPACES]))
+            admission.create(f"burst-{number}", teams[number % NAMESPACES])
         except ApiException as error:
             return f"refused: {error.body}"
+        return "created"
 
     started = time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
-        outcomes = list(pool.map(create, range(PODS)))
-    attach(
-        Evidence(
-            "object", f"{PODS} pods in {time.monotonic() - started:.1f} s", {o: outcomes.count(o) for o in outcomes}
-        )
-    )
+        answers = list(pool.map(create, range(PODS)))
+    seconds = time.monotonic() - started
+    outcomes = [mechanism(pod) for team in teams for pod in admission.kube.items(f"/api/v1/namespaces/{team}/pods")]
+    attach(Evidence("object", f"{PODS} pods in {seconds:.1f} s", {o: outcomes.count(o) for o in outcomes}))
 
-    check("WHK-113", expected=[], observed=[text for text in outcomes if text.startswith("refused")])
+    check("WHK-113", expected=[], observed=[text for text in answers if text != "created"])
     check(
         "WHK-802",
         what="pods without variables, of which each is counted",
@@ -406,6 +408,32 @@ def test_doctor_finds_what_keeps_the_webhook_from_its_work(
 
     check("WHK-811", what="before", expected={"ok"}, observed=set(well.values()))
     check("WHK-811", what="after", expected=failing, observed=[name for name in found if name in failing])
+
+
+@requirement("WHK-114", "WHK-802")
+def test_internal_error_leaves_the_pod_to_the_failure_policy(
+    admission: Admission, kubectl: Callable[..., object], demo: str
+) -> None:
+    """What a defect is answered with does not cost a pod: it is admitted as it came, and counted."""
+    registration = admission.kube.read("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", WEBHOOK)
+    before = passed_over(admission.kube)
+
+    patch = '[{"op": "replace", "path": "/webhooks/0/clientConfig/service/path", "value": "/debug/alpha/500"}]'
+    kubectl("patch", "mutatingwebhookconfiguration", WEBHOOK, "--type=json", f"--patch={patch}")
+    try:
+        pod = wait.until(
+            lambda: admission.admit(demo),
+            lambda admitted: mechanism(admitted) == "none",
+            what="the API server to ask where the answer is 500",
+            timeout=20,
+        )
+        counted = passed_over(admission.kube) - before
+    finally:
+        kubectl("patch", "mutatingwebhookconfiguration", WEBHOOK, "--type=json", f"--patch={whole(registration)}")
+    wait_until_admission_injects(admission.kube, demo, "app")
+
+    check("WHK-114", what="variables", expected=[], observed=environment(pod))
+    check("WHK-802", what="admitted without an answer", expected="at least 1", observed=counted, holds=counted >= 1)
 
 
 def whole(registration: Manifest) -> str:

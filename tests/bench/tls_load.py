@@ -42,6 +42,7 @@ class _Connection(asyncio.Protocol):
         self._request = load.request
         self._answered = answered
         self._data = b""
+        self._closed = False
         self._transport = cast("asyncio.Transport", None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,11 +67,12 @@ class _Connection(asyncio.Protocol):
         self._answered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._data or exc is not None:
+        if not self._closed and (self._data or exc is not None):
             raise AssertionError(f"the connection broke: {exc}")
 
     def close(self) -> None:
-        """Close it."""
+        """Close it, also in the middle of an answer."""
+        self._closed = True
         self._transport.close()
 
 

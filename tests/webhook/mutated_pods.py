@@ -5,7 +5,9 @@ import json
 from typing import Any
 
 from podid_webhook.configuration import Account, NamespacedName, Settings, account_from_annotations, mutate_pod
+from podid_webhook.jsontext import encode
 from podid_webhook.pod import decode_pod
+from podid_webhook.review import decode_review
 
 Pod = dict[str, Any]
 
@@ -91,10 +93,17 @@ def pod(*containers: Pod, annotations: Any = None, **spec: Any) -> Pod:
 
 
 def patch_of(sent: Pod, world: World, settings: Settings | None = None) -> Any:
+    """Return the patch, which is the same however the pod was decoded."""
     before = copy.deepcopy(sent)
-    mutation = mutate_pod(decode_pod(sent), "demo", world, settings or Settings(), lambda low, _high: low)
+    decoded = decode_review(json.dumps({"request": {"object": sent}}).encode()).pod
+    mutations = [
+        mutate_pod(pod, "demo", world, settings or Settings(), lambda low, _high: low)
+        for pod in (decoded, decode_pod(sent))
+    ]
     assert sent == before, "the pod as sent was changed"
-    return None if mutation is None else json.loads(json.dumps(mutation.patch))
+    patch, again = [None if mutation is None else json.loads(encode([*mutation.patch])) for mutation in mutations]
+    assert patch == again
+    return patch
 
 
 def applied(sent: Pod, world: World, settings: Settings | None = None) -> Pod:

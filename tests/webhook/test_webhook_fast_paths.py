@@ -1,12 +1,15 @@
 """What runs at the speed of C judges as what it stands in for."""
 
 import json
+from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from podid_webhook import jsontext, pod_schema
+from podid_webhook.review import decode_review
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
@@ -61,24 +64,42 @@ def test_types_are_judged_as_by_the_table(kind_and_value: tuple[str, Any]) -> No
         assert refused(pod_schema.check_pod, pod) == by_table
 
 
+@cache
+def decoder(kind: str) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(pod_schema.compiled(kind))
+
+
 def compiled_refuses(kind: str, value: Any) -> bool:
     try:
-        pod_schema.msgspec.convert(value, pod_schema._compiled(kind))
-    except pod_schema.msgspec.ValidationError:
+        decoder(kind).decode(json.dumps(value))
+    except msgspec.MsgspecError:
         return True
     return False
 
 
-def test_a_usual_pod_is_judged_by_the_compiled_types() -> None:
-    """Or all of this would be of no use."""
-    container = {
-        "name": "app",
-        "env": [{"name": "A", "value": None}],
-        "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
-    }
+USUAL = {
+    "metadata": {"labels": None, "creationTimestamp": None},
+    "spec": {
+        "containers": [
+            {
+                "name": "app",
+                "env": [{"name": "A", "value": None}],
+                "resources": {"limits": {"cpu": 1, "memory": "1Gi", "x": 1.50}},
+                "args": [],
+            }
+        ],
+        "priority": 0,
+    },
+}
 
-    assert pod_schema.check_pod({"metadata": {"labels": None}, "spec": {"containers": [container], "priority": 0}})
-    assert not pod_schema.check_pod({"Spec": {}})
+
+def test_usual_pod_is_decoded_by_the_schema_and_comes_back() -> None:
+    """Or all of this would be of no use; what is null or empty stays so (WHK-514)."""
+    pod = decoder("Pod").decode(json.dumps(USUAL))
+
+    assert isinstance(pod, msgspec.Struct)
+    assert json.loads(jsontext.encode(pod)) == USUAL
+    assert compiled_refuses("Pod", {"Spec": {}})
 
 
 @given(json_values)
@@ -109,3 +130,12 @@ def test_text_is_refused_as_by_the_exact_decoder(text: bytes) -> None:
             jsontext.decode(text)
     else:
         assert jsontext.decode(text) == expected
+
+
+@pytest.mark.parametrize("unknown", ["", '"unknown": 1,'], ids=["by the schema", "as it came"])
+def test_of_duplicate_keys_the_last_counts(unknown: str) -> None:
+    """However the pod is decoded."""
+    spec = f'{{{unknown} "serviceAccountName": "plain", "serviceAccountName": "s3-reader", "containers": []}}'
+    pod = decode_review(f'{{"request": {{"object": {{"spec": {{}}, "spec": {spec}}}}}}}'.encode()).pod
+
+    assert (pod.service_account, pod.containers.items) == ("s3-reader", ())

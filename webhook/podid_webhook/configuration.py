@@ -7,8 +7,9 @@ function.
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from podid_webhook.goparse import first_csv_record, parse_bool, parse_int64
 from podid_webhook.mutation import Injection, Mutation, mutate
@@ -30,8 +31,7 @@ Draw = Callable[[int, int], int]
 """A uniformly random integer between two bounds, both included; ``random.randint`` in production."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the flags say, the same for every pod."""
 
     annotation_prefix: str = "eks.amazonaws.com"
@@ -47,8 +47,7 @@ class Settings:
     container_credentials_full_uri: str = "http://169.254.170.23/v1/credentials"
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True, gc=False):
     """What is configured for one service account, by its annotations or by an entry of the ConfigMap."""
 
     role_arn: str = ""

@@ -9,11 +9,12 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
+from msgspec import Struct
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_WAITING = 16
@@ -30,8 +31,7 @@ _LINGER = 2.0
 it, and the client might never read the answer."""
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct, gc=False):
     """A whole request."""
 
     method: str = ""
@@ -44,8 +44,7 @@ class Request:
     """Status with which to refuse it unread; 0 for a good one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True, gc=False):
     """An answer."""
 
     status: int = 200
@@ -292,10 +291,12 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def _encode(request: Request, response: Response, *, last: bool) -> bytes:
-    head = (
-        f"HTTP/1.1 {response.status} {_REASONS[response.status]}\r\n"
-        f"Content-Type: {response.content_type}\r\n"
-        f"Content-Length: {len(response.body)}\r\n"
-    )
-    end = "Connection: close\r\n\r\n" if last else "\r\n"
-    return (head + end).encode() + (b"" if request.method == "HEAD" else response.body)
+    head = _head(response.status, response.content_type)
+    end = b"Connection: close\r\n\r\n" if last else b"\r\n"
+    body = b"" if request.method == "HEAD" else response.body
+    return b"%bContent-Length: %d\r\n%b%b" % (head, len(response.body), end, body)
+
+
+@cache
+def _head(status: int, content_type: str) -> bytes:
+    return f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {content_type}\r\n".encode()

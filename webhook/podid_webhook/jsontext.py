@@ -5,7 +5,8 @@ from typing import NoReturn, TypeAlias, cast
 
 import msgspec
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Json: TypeAlias = "bool | int | float | str | bytes | list[Json] | dict[str, Json] | msgspec.Struct | None"
+"""A Struct is an object whose members were checked while it was decoded; bytes are sent as a string, in base64."""
 JsonObject: TypeAlias = dict[str, Json]
 
 
@@ -62,7 +63,7 @@ def encode(value: Json) -> bytes:
 def _encode_in_ascii(value: Json) -> bytes:
     """Encode so that a lone surrogate survives as it came."""
     try:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":"), default=msgspec.to_builtins).encode()
     except RecursionError:
         raise JsonError("the JSON is nested too deeply") from None
 

@@ -1,14 +1,18 @@
 """What ``/metrics`` shows (WHK-843 to WHK-849)."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, Summary, disable_created_metrics, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics, generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-_LATENCY_BUCKETS_US = tuple(125000 * 2**power for power in range(7))
+_LATENCY_BUCKETS_US = tuple(125000.0 * 2**power for power in range(7))
+_BUCKET_NAMES = ("125000.0", "250000.0", "500000.0", "1e+06", "2e+06", "4e+06", "8e+06", "+Inf")
+"""The same as Prometheus' libraries write them."""
 
 
 class UpstreamCounter(Collector):
@@ -37,6 +41,44 @@ class UpstreamCounter(Collector):
         yield metric
 
 
+class _Latencies(Collector):
+    """How long requests took, as a histogram and as a summary.
+
+    The library's own take a lock for each, which one thread does not need and which would cost as much as a decision.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], list[int]] = {}
+        self._sums: dict[tuple[str, str], float] = {}
+
+    def observe(self, verb: str, path: str, latency_us: float) -> None:
+        """Record one request."""
+        series = (verb, path)
+        counts = self._counts.get(series)
+        if counts is None:
+            counts = self._counts[series] = [0] * len(_BUCKET_NAMES)
+            self._sums[series] = 0.0
+        counts[bisect_left(_LATENCY_BUCKETS_US, latency_us)] += 1
+        self._sums[series] += latency_us
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the samples, as the registry wants."""
+        histogram = HistogramMetricFamily(
+            "http_request_latencies", "Latency of requests to /mutate, microseconds.", labels=("verb", "path")
+        )
+        summary = SummaryMetricFamily(
+            "http_request_duration_microseconds",
+            "Duration of requests to /mutate, microseconds.",
+            labels=("verb", "path"),
+        )
+        for series, counts in self._counts.items():
+            buckets = [*zip(_BUCKET_NAMES, accumulate(counts), strict=True)]
+            histogram.add_metric(series, buckets, self._sums[series])
+            summary.add_metric(series, sum(counts), self._sums[series])
+        yield histogram
+        yield summary
+
+
 class Metrics:
     """All metrics of one process, in a registry of their own."""
 
@@ -45,20 +87,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._counter("http_request_count", "Requests to /mutate.", ("verb", "path", "code"))
-        self._latencies = Histogram(
-            "http_request_latencies",
-            "Latency of requests to /mutate, microseconds.",
-            ("verb", "path"),
-            buckets=_LATENCY_BUCKETS_US,
-            registry=self._registry,
-        )
-        self._durations = Summary(
-            "http_request_duration_microseconds",
-            "Duration of requests to /mutate, microseconds.",
-            ("verb", "path"),
-            registry=self._registry,
-        )
-        self._series: dict[tuple[str, str], tuple[Histogram, Summary]] = {}
+        self._latencies = _Latencies()
+        self._registry.register(self._latencies)
         self.pods = self._counter("pod_identity_webhook_pod_count", "Reviews with a configuration.", ("method",))
         self.missing_accounts = self._counter(
             "pod_identity_webhook_missing_sa_count", "Lookups that ended with the service account in no cache."
@@ -70,15 +100,7 @@ class Metrics:
     def observe_request(self, verb: str, path: str, code: int, latency_us: float) -> None:
         """Record one request to ``/mutate``."""
         self._requests.add(verb, path, str(code))
-        for metric in self._timings(verb, path):
-            metric.observe(latency_us)
-
-    def _timings(self, verb: str, path: str) -> tuple[Histogram, Summary]:
-        # To look a series up by its labels takes longer than to observe.
-        found = self._series.get((verb, path))
-        if found is None:
-            found = self._series[verb, path] = (self._latencies.labels(verb, path), self._durations.labels(verb, path))
-        return found
+        self._latencies.observe(verb, path, latency_us)
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Export the value that ``read`` has at the time of a scrape."""

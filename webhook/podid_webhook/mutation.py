@@ -3,13 +3,15 @@
 Pod Identity and IRSA differ in values only, so both are an `Injection` and share one `mutate`.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
+from msgspec import Struct
+
 from podid_webhook.goparse import clean_join
 from podid_webhook.jsontext import Json, JsonObject
-from podid_webhook.pod import Container, Containers, Pod
+from podid_webhook.pod import Container, Object, Pod
 
 Method = Literal["container_credentials", "sts_web_identity"]
 """The mechanism, named as in upstream's metric ``pod_identity_webhook_pod_count``."""
@@ -22,8 +24,7 @@ _REGIONS = ("AWS_DEFAULT_REGION", "AWS_REGION")
 _OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+class Injection(Struct, frozen=True, gc=False):
     """What a mechanism adds to a pod."""
 
     method: Method
@@ -45,8 +46,7 @@ class Injection:
     """Whether the pod gets the Pod Identity label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation:
+class Mutation(Struct, frozen=True, gc=False):
     """What to answer for a pod that has a configuration."""
 
     method: Method
@@ -73,11 +73,14 @@ def mutate(pod: Pod, injection: Injection, skipped: frozenset[str]) -> Mutation:
     variables = _variables(pod, injection)
     completed = False
     for containers in (pod.containers, pod.init_containers):
-        items = _completed(containers, injection, variables, skipped)
-        if items is not None:
-            patch.append(_add([*items], pod.spec_key, containers.key))
-            # Untouched containers come back as the very same objects.
-            completed |= any(new is not old.json for new, old in zip(items, containers.items or (), strict=True))
+        if containers.items is None:
+            continue
+        items: list[Json] = []
+        for container in containers.items:
+            item = container.json if container.name in skipped else _complete(container, injection, variables)
+            completed = completed or item is not container.json
+            items.append(item)
+        patch.append(_add(items, pod.spec_key, containers.key))
     return Mutation(injection.method, patch, changes_spec=volume_missing or completed)
 
 
@@ -112,8 +115,7 @@ def _volume_operation(pod: Pod, injection: Injection) -> JsonObject:
     return _add(volume, pod.spec_key, pod.volumes_key, "0")
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(Struct, frozen=True, gc=False):
     """Variables that a container gets together, and only if it has none of their names."""
 
     names: frozenset[str]
@@ -140,7 +142,7 @@ def _region_group(region: str) -> _Group:
 
 def _variables(pod: Pod, injection: Injection) -> tuple[_Group, ...]:
     token_file = clean_join(injection.mount_path, injection.token_path)
-    if any(pod.node_selector.get(label) == "windows" for label in _OS_LABELS):
+    if "windows" in map(pod.node_selector.get, _OS_LABELS):
         token_file = "C:" + token_file.replace("/", "\\")
     regional_sts = _STS_GROUP if injection.regional_sts else _NO_STS_GROUP
     return (
@@ -150,18 +152,7 @@ def _variables(pod: Pod, injection: Injection) -> tuple[_Group, ...]:
     )
 
 
-def _completed(
-    containers: Containers, injection: Injection, groups: tuple[_Group, ...], skipped: frozenset[str]
-) -> list[JsonObject] | None:
-    if containers.items is None:
-        return None
-    return [
-        container.json if container.name in skipped else _complete(container, injection, groups)
-        for container in containers.items
-    ]
-
-
-def _complete(container: Container, injection: Injection, groups: tuple[_Group, ...]) -> JsonObject:
+def _complete(container: Container, injection: Injection, groups: tuple[_Group, ...]) -> Object:
     # Presence is by name only: an empty value, or one from elsewhere, is the user's choice (WHK-504).
     missing = [group for group in groups if group.names.isdisjoint(container.env_names)]
     if not missing:
@@ -170,10 +161,12 @@ def _complete(container: Container, injection: Injection, groups: tuple[_Group, 
     mounted = injection.volume_name in container.mounted_volumes  # at whatever path (WHK-507)
     if mounted and not additions:
         return container.json
-    complete = dict(container.json)
+    changed: JsonObject = {}
     if additions:
-        complete[container.env_key] = [*container.env, *additions]
+        changed[container.env_key] = [*container.env, *additions]
     if not mounted:
         mount: JsonObject = {"name": injection.volume_name, "readOnly": True, "mountPath": injection.mount_path}
-        complete[container.mounts_key] = [*container.mounts, mount]
-    return complete
+        changed[container.mounts_key] = [*container.mounts, mount]
+    if isinstance(container.json, Struct):
+        return msgspec.structs.replace(container.json, **changed)
+    return {**container.json, **changed}

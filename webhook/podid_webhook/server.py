@@ -4,9 +4,10 @@ import json
 import logging
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
+
+from msgspec.structs import asdict
 
 from podid_webhook.accounts import AccountLookup
 from podid_webhook.cluster import ClusterView, Readiness
@@ -81,23 +82,23 @@ class ReviewServer:
             review = decode_review(request.body)
             account = NamespacedName(review.namespace, review.pod.service_account)
             found = self._is_known(account)
+            if not found and self._lookup.grace_period > 0:
+                return self._answer_after_wait(review, account)
+            return self._answer(review, found=found)
         except Exception as error:  # noqa: BLE001 - see _failed
             return self._failed(error)
-        if not found and self._lookup.grace_period > 0:
-            return self._answer_after_wait(review, account)
-        return self._answer(review, found=found)
 
     async def _answer_after_wait(self, review: Review, account: NamespacedName) -> Response:
         """Wait for an account that nothing is known of (WHK-727)."""
-        await self._lookup.wait_for(account)
-        return self._answer(review, found=self._is_known(account))
-
-    def _answer(self, review: Review, *, found: bool) -> Response:
         try:
-            mutation = mutate_pod(review.pod, review.namespace, self._view, self._settings, self._draw)
-            answer = review.answer(mutation)
+            await self._lookup.wait_for(account)
+            return self._answer(review, found=self._is_known(account))
         except Exception as error:  # noqa: BLE001 - see _failed
             return self._failed(error)
+
+    def _answer(self, review: Review, *, found: bool) -> Response:
+        mutation = mutate_pod(review.pod, review.namespace, self._view, self._settings, self._draw)
+        answer = review.answer(mutation)
         if mutation is not None:
             self._metrics.pods.add(mutation.method)
         elif not found:

@@ -1,1 +1,1 @@
-"""Loaded by an agent's interpreter, not by the harness."""
+"""Loaded by a subject's interpreter, not by the harness."""

@@ -1,7 +1,7 @@
-"""Runs in the interpreter of an agent in Python, before the agent: moves its clocks, and looks at what it holds.
+"""Runs in the interpreter of a subject in Python, before it: moves its clocks, breaks it, looks at what it holds.
 
 Python imports this because its directory is in ``PYTHONPATH``; :mod:`harness.subject.interpreter` is its other end. It
-knows nothing of the agent.
+knows nothing of the subject.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 _real_wall, _real_monotonic = time.time, time.monotonic
 _ahead = {"wall": 0.0, "monotonic": 0.0}
 _calls: Counter[str] = Counter()
+_whole: dict[tuple[str, str], Any] = {}
 
 
 def _advance(wall: float, monotonic: float) -> None:
@@ -68,7 +69,26 @@ def _called(names: list[str]) -> dict[str, int]:
     return {name: _calls[name] for name in names}
 
 
-_COMMANDS = {"advance": _advance, "find": _find, "blocks": _blocks, "called": _called}
+def _break(module: str, name: str, text: str) -> None:
+    def broken(*_arguments: object, **_more: object) -> None:
+        raise RuntimeError(text)
+
+    _whole[module, name] = getattr(sys.modules[module], name)
+    setattr(sys.modules[module], name, broken)
+
+
+def _mend(module: str, name: str) -> None:
+    setattr(sys.modules[module], name, _whole.pop((module, name)))
+
+
+_COMMANDS = {
+    "advance": _advance,
+    "find": _find,
+    "blocks": _blocks,
+    "called": _called,
+    "break": _break,
+    "mend": _mend,
+}
 
 
 def _serve(listener: socket.socket) -> None:

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec import to_builtins
+from msgspec.structs import replace
 from podid_webhook import configuration, mutation, review
 from podid_webhook.pod import Containers
 
@@ -59,7 +59,7 @@ def drops_unknown_fields() -> None:
 
     def complete(original):
         def decoded(*parts):
-            return {key: value for key, value in original(*parts).items() if key in known}
+            return {key: value for key, value in to_builtins(original(*parts)).items() if key in known}
 
         return decoded
 

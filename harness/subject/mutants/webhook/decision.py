@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec import to_builtins
+from msgspec.structs import replace
 from podid_webhook import configuration, mutation, review, server
 from podid_webhook.cluster import ClusterView
 from podid_webhook.configuration import NamespacedName
@@ -64,7 +64,7 @@ def overwrites_env() -> None:
     def complete(original):
         def anew(container, injection, groups):
             names = {name for group in groups for name in group.names}
-            others = [variable for variable in container.env if variable["name"] not in names]
+            others = [variable for variable in container.env if to_builtins(variable)["name"] not in names]
             return original(replace(container, env=others, env_names=frozenset()), injection, groups)
 
         return anew
@@ -110,7 +110,7 @@ def host_network_spared() -> None:
     def decode_pod(original):
         def sparing(value):
             pod = original(value)
-            spared = (value.get("spec") or {}).get("hostNetwork")
+            spared = (to_builtins(value).get("spec") or {}).get("hostNetwork")
             return replace(pod, service_account="") if spared else pod
 
         return sparing

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from podid_webhook import configuration, mutation
 
 from harness.subject.mutants.catalogue import SHARED_TEST, WHOLE_POD, mutant, override

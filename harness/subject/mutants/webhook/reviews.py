@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 
-from podid_webhook import review
+from msgspec.structs import replace
+from podid_webhook import review, server
+from podid_webhook.http1 import Response
 from podid_webhook.review import RefusedReviewError, Review
 from podid_webhook.server import ReviewServer
 
@@ -71,16 +73,15 @@ def denies_unknown() -> None:
 def namespace_of_object() -> None:
     """Look-ups use the namespace in the pod's metadata."""
 
-    def decode_request(original):
-        def of_object(request, type_meta):
-            pod = request.get("object")
-            metadata = pod.get("metadata") if isinstance(pod, dict) else None
-            own = metadata.get("namespace") if isinstance(metadata, dict) else None
-            return original({**request, "namespace": own or request.get("namespace")}, type_meta)
+    def decode_review(original):
+        def of_object(body):
+            the_review = original(body)
+            metadata = json.loads(body)["request"]["object"].get("metadata") or {}
+            return replace(the_review, namespace=metadata.get("namespace") or the_review.namespace)
 
         return of_object
 
-    override(review, "_decode_request", decode_request)
+    override(server, "decode_review", decode_review)
 
 
 @mutant("webhook-default-account", "WHK-116", may_kill={"WHK-709": "a pod without an account has one"})
@@ -95,3 +96,18 @@ def default_account() -> None:
         return named
 
     override(review, "decode_pod", decode_pod)
+
+
+@mutant("webhook-fault-denied", "WHK-114")
+def fault_denied() -> None:
+    """A fault inside denies the pod, whatever the failure policy."""
+
+    def failed(original):
+        def denied(self, error):
+            if isinstance(error, RefusedReviewError):
+                return original(self, error)
+            return Response(200, RefusedReviewError("internal error", "", {}).answer(), "application/json")
+
+        return denied
+
+    override(ReviewServer, "_failed", failed)
