@@ -425,7 +425,7 @@ def test_internal_error_leaves_the_pod_to_the_failure_policy(
             lambda: admission.admit(demo),
             lambda admitted: mechanism(admitted) == "none",
             what="the API server to ask where the answer is 500",
-            timeout=20,
+            timeout=limits.CONTROLLER,
         )
         counted = passed_over(admission.kube) - before
     finally:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from podid_webhook.http1 import HttpServer, Request, Response
 
-from harness import wait
+from harness import limits, wait
 from harness.kube import Kube, Manifest, pod_manifest
 from harness.pki import Authority
 from harness.subject.kube_api import serve_kube_api
@@ -86,7 +86,7 @@ def _measure(admissions: Mapping[str, Callable[[], Manifest]], rounds: int) -> d
         wait.until(
             lambda admit=admit, mutated=mutated: _is_mutated(admit()) == mutated,
             what=f"pods to be admitted as by: {name}",
-            timeout=20,
+            timeout=limits.CONTROLLER,
         )
     for turn in range(rounds + _WARM_UP):
         for name, admit in admissions.items():
