@@ -166,15 +166,17 @@ def _plain(value: Any) -> Any:
 
 def _difference(entry: Check) -> str:
     """Return the lines in which two lists, mappings or longer texts differ; nothing for what one sees by itself."""
-    sides: list[list[str]] = []
-    for value in (entry.expected, entry.observed):
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
-        sides.append(text.splitlines())
-    if min(map(len, sides)) <= 1:
+    expected, observed = _lines(entry.expected), _lines(entry.observed)
+    if min(len(expected), len(observed)) <= 1:
         return ""
-    changes = [line for line in difflib.ndiff(*sides) if line[:2] in {"- ", "+ "}]
+    changes = [line for line in difflib.ndiff(expected, observed) if line[:2] in {"- ", "+ "}]
     shown = [*changes[:_MOST_CHANGES], *([f"… {len(changes)} lines differ"] if len(changes) > _MOST_CHANGES else [])]
     return "".join(f"    {line[:200]}\n" for line in shown)
+
+
+def _lines(value: Any) -> list[str]:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    return text.splitlines()
 
 
 def _line(value: Any) -> str:
