@@ -47,14 +47,16 @@ class AwsAccount:
         """
         self.endpoint = endpoint
         self.session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str | None], Any] = {}
 
-    def client(self, service: str) -> Any:
-        """Return the boto3 client of a service."""
-        if service not in self._clients:
+    def client(self, service: str, region: str | None = None) -> Any:
+        """Return the boto3 client of a service, in another region than ours if one is named."""
+        if (service, region) not in self._clients:
             configuration = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
-            self._clients[service] = self.session.client(service, endpoint_url=self.endpoint, config=configuration)
-        return self._clients[service]
+            self._clients[service, region] = self.session.client(
+                service, region, endpoint_url=self.endpoint, config=configuration
+            )
+        return self._clients[service, region]
 
     @contextlib.contextmanager
     def bucket(self, name: str) -> Generator[str]:
@@ -254,14 +256,15 @@ class AwsAccount:
         """Account number of the administrator."""
         return str(self.client("sts").get_caller_identity()["Account"])
 
-    def lookup_events(self, **attribute: str) -> list[Event]:
+    def lookup_events(self, region: str | None = None, **attribute: str) -> list[Event]:
         """Return CloudTrail's events, newest first.
 
         Args:
+            region: Where the calls were made; those of services without regions are in us-east-1.
             attribute: At most one lookup attribute, such as ``EventName="AssumeRole"``.
         """
         attributes = [{"AttributeKey": key, "AttributeValue": value} for key, value in attribute.items()]
-        pages = self.client("cloudtrail").get_paginator("lookup_events").paginate(LookupAttributes=attributes)
+        pages = self.client("cloudtrail", region).get_paginator("lookup_events").paginate(LookupAttributes=attributes)
         return [
             Event(
                 name=event["EventName"],
