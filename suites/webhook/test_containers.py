@@ -182,7 +182,10 @@ def test_volume_of_the_name_is_kept(eks: Webhook, expected: Expected, source: Ob
     """A volume of the token volume's name stays as and where it is, and no other is added."""
     volumes = [{"name": "first", "emptyDir": {}}, {"name": expected.volume, **source}]
 
-    assert eks.review(expected.pod(volumes=volumes)).volumes == volumes
+    admission = eks.review(expected.pod(volumes=volumes))
+
+    assert admission.names() == expected.all_names
+    assert admission.volumes == volumes
 
 
 @requirement("WHK-510")

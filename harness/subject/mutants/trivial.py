@@ -52,7 +52,7 @@ _ALSO_MEETS: dict[str, dict[str, str]] = {
         "AGT-328": "it writes nothing",
         "AGT-609": "it answers probes, and at once",
         "AGT-611": "it closes every connection",
-        "RES-AGENT-*": "it keeps nothing",
+        "RES-AGENT-IDLE": "it keeps nothing",
     },
     "agent-crash": {
         "AGT-522": "a start that must end with 1 does; what it must say is asked elsewhere",
