@@ -263,6 +263,35 @@ def test_a_tenant_reads_its_own_partition_only(fresh: Aws) -> None:
 
 
 @requirement("IAM-EVAL-05")
+def test_a_secret_needs_its_key_too(fresh: Aws) -> None:
+    """Secrets Manager asks KMS in the caller's name; key policies can say that it is the only way."""
+    kms, owner = fresh.client("kms"), fresh.client("secretsmanager")
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    owner.create_secret(Name="sealed", SecretString="s", KmsKeyId=key)
+    owner.create_secret(Name="plain", SecretString="p")
+    reading = {**ALLOW_ALL, "Action": ["secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"]}
+    by_way_of = {"StringEquals": {"kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com"}}
+    opening = {**ALLOW_ALL, "Action": "kms:Decrypt", "Condition": by_way_of}
+    ana = fresh.client("secretsmanager", user_key(fresh, "ana", reading))
+    bob_key = user_key(fresh, "bob", reading, opening)
+    bob = fresh.client("secretsmanager", bob_key)
+
+    without = refused(lambda: ana.get_secret_value(SecretId="sealed"))
+    batch = ana.batch_get_secret_value(SecretIdList=["plain", "sealed"])
+    with_it = bob.get_secret_value(SecretId="sealed")["SecretString"]
+    ciphertext = kms.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"]
+    directly = refused(lambda: fresh.client("kms", bob_key).decrypt(CiphertextBlob=ciphertext))
+
+    text = "Access to KMS is not allowed"
+    check("IAM-EVAL-05", what="without", expected=(400, "AccessDeniedException", text), observed=without)
+    told = [(entry["SecretId"], entry["ErrorCode"], entry["Message"]) for entry in batch["Errors"]]
+    check("IAM-EVAL-05", what="batch", expected=[("sealed", "AccessDeniedException", text)], observed=told)
+    check("IAM-EVAL-05", what="others", expected=["p"], observed=[one["SecretString"] for one in batch["SecretValues"]])
+    check("IAM-EVAL-05", what="with it", expected="s", observed=with_it)
+    check("IAM-EVAL-05", what="directly", expected=(400, "AccessDeniedException"), observed=directly[:2])
+
+
+@requirement("IAM-EVAL-05")
 def test_a_key_needs_its_policy_s_consent(fresh: Aws) -> None:
     """By id, alias and ciphertext; conditions look at the encryption context."""
     kms = fresh.client("kms")

@@ -81,6 +81,10 @@ class Resources(Protocol):
         """Return the resource policy of the secret with this full ARN."""
         ...
 
+    def secret_key(self, arn: str) -> str:
+        """Return the key that the secret with this full ARN names; empty for Secrets Manager's own."""
+        ...
+
     def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         """Return the names of the secrets that all filters of ListSecrets match."""
         ...
@@ -124,6 +128,8 @@ class PlannedCheck:
     resource_policy: NamedPolicy | None = None
     shown: str | None = None
     """Name of the resource in a denial, where it is not the ARN (``iam.md`` 14.2)."""
+    denial: str = ""
+    """Text of a denial where a service has its own for what it asks another one in the caller's name."""
     stored_tags: StoredTags | None = None
     key: str | None = None
     """Object key of S3's DeleteObjects, name of a secret of BatchGetSecretValue: refused one by one."""

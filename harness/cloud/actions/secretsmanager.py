@@ -26,6 +26,14 @@ _ON_SECRET = {
     "UpdateSecretVersionStage",
 }
 _ON_ANYTHING = {"GetRandomPassword", "ListSecrets"}
+_OF_KEY = {
+    "CreateSecret": ("GenerateDataKey", "Decrypt"),
+    "PutSecretValue": ("GenerateDataKey", "Decrypt"),
+    "GetSecretValue": ("Decrypt",),
+    "BatchGetSecretValue": ("Decrypt",),
+}
+"""What the caller must be allowed with a key of its own, which Secrets Manager uses in the caller's name."""
+_NO_KEY = "Access to KMS is not allowed"
 
 
 def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
@@ -33,13 +41,29 @@ def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
     if call.operation in _ON_ANYTHING:
         return Plan((planned(call, "*"),))
     if call.operation == "CreateSecret":
-        return Plan(tuple(_create(call)))
+        return Plan((*_create(call), *_key(call, resources, call.text("KmsKeyId"))))
     if call.operation == "BatchGetSecretValue":
         listing = (planned(call, "*", action="secretsmanager:ListSecrets"),) if _filters(call) else ()
         return Plan((planned(call, "*"), *listing, *_each(call, resources)))
     if call.operation not in _ON_SECRET:
         return None
-    return Plan((_on_secret(call, resources, call.text("SecretId")),))
+    check = _on_secret(call, resources, call.text("SecretId"))
+    return Plan((check, *_key(call, resources, resources.secret_key(check.check.resource))))
+
+
+def _key(call: ParsedCall, resources: Resources, named: str) -> Iterator[PlannedCheck]:
+    """Yield the checks of the key that protects a secret, as kms:ViaService lets key policies tell them from others."""
+    key = resources.kms_key(call.account, call.region, named, b"") if named else None
+    if key is None:
+        return
+    context: dict[str, ContextValue] = {
+        "kms:CallerAccount": call.account,
+        "kms:ViaService": f"secretsmanager.{call.region}.amazonaws.com",
+        "kms:EncryptionContextKeys": ("SecretARN", "SecretVersionId"),
+    }
+    for operation in _OF_KEY.get(call.operation, ()):
+        check = planned(call, key.arn, action=f"kms:{operation}", context=context, tags=())
+        yield replace(check, resource_policy=key.policy, denial=_NO_KEY)
 
 
 def _on_secret(call: ParsedCall, resources: Resources, secret_id: str, action: str = "") -> PlannedCheck:
@@ -60,13 +84,16 @@ def _on_secret(call: ParsedCall, resources: Resources, secret_id: str, action: s
 
 
 def _each(call: ParsedCall, resources: Resources) -> Sequence[PlannedCheck]:
-    """Return the check of every secret of a batch: who may not read one gets the others, and an error in its place."""
+    """Return the checks of every secret of a batch: who may not read one gets the others, and an error in its place."""
     named = [str(secret) for secret in entries(call.parameters.get("SecretIdList"))]
     if not named:
         named = list(resources.find_secrets(call.account, call.region, _filters(call)))
-    return [
-        replace(_on_secret(call, resources, secret, "secretsmanager:GetSecretValue"), key=secret) for secret in named
-    ]
+    checks: list[PlannedCheck] = []
+    for secret in named:
+        reading = _on_secret(call, resources, secret, "secretsmanager:GetSecretValue")
+        opening = _key(call, resources, resources.secret_key(reading.check.resource))
+        checks += [replace(check, key=secret) for check in (reading, *opening)]
+    return checks
 
 
 def _filters(call: ParsedCall) -> Sequence[dict[str, Any]]:

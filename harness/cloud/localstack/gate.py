@@ -151,6 +151,8 @@ class Gate:
 
     def _refusal(self, call: Call, judged: Judged, planned: PlannedCheck, context: CallContext) -> Refusal:
         lab, (request, decision) = self._emulator, judged
+        if planned.denial:
+            return Refusal("AccessDeniedException", planned.denial, 400)
         encoded = ""
         if call.service == "ec2" and request.check.resource != "*":
             keys = context.with_check(request.check.context, request.check.resource_account)

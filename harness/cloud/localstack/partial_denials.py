@@ -6,9 +6,10 @@ S3's DeleteObjects (``iam.md`` 10.1) and Secrets Manager's BatchGetSecretValue; 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.cloud.actions import PlannedCheck
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 
@@ -31,10 +32,19 @@ def add_errors(context: Any, call: Call, response: Any) -> None:
     else:
         names = ("SecretId", "ErrorCode")
         code = "AccessDeniedException"
-    errors = [{names[0]: planned.key, names[1]: code, "Message": text} for planned, text in call.denied_keys]
+    denied = call.denied_keys if call.service == "s3" else _first_of_each(call.denied_keys)
+    errors = [{names[0]: planned.key, names[1]: code, "Message": text} for planned, text in denied]
     result["Errors"] = [*(result.get("Errors") or []), *errors]
     context.service_response = result
     response.update_from(internals.serialized(context, result))
+
+
+def _first_of_each(denied: Sequence[tuple[PlannedCheck, str]]) -> list[tuple[PlannedCheck, str]]:
+    """Return one denial a secret: whoever may not read it is not told about its key."""
+    found: dict[str | None, tuple[PlannedCheck, str]] = {}
+    for planned, text in denied:
+        found.setdefault(planned.key, (planned, text))
+    return list(found.values())
 
 
 def _keep_objects(context: Any, call: Call) -> bool:
@@ -54,6 +64,6 @@ def _keep_objects(context: Any, call: Call) -> bool:
 def _keep_secrets(context: Any, call: Call) -> bool:
     """Name the secrets that may be read, also where filters had chosen them; then all come in one page."""
     denied = {planned.key for planned, _ in call.denied_keys}
-    kept = [key for key in call.batch if key not in denied]
+    kept = [key for key in dict.fromkeys(call.batch) if key not in denied]
     internals.replace_json(context, {"SecretIdList": kept})
     return bool(kept)
