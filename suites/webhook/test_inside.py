@@ -41,7 +41,7 @@ def inside(surroundings: Surroundings, tmp_path: Path) -> Iterator[tuple[Webhook
     [
         ("server.decode_review", "s3-reader"),
         ("server.mutate_pod", "s3-reader"),
-        ("server.mutate_pod", "never-seen"),
+        ("server.mutate_pod", "unheard-of"),
         ("review.encode", "s3-reader"),
         ("server.log_decision", "s3-reader"),
     ],
