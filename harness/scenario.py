@@ -20,7 +20,7 @@ import pytest
 from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
-from harness.errors import HarnessFault, SubjectFault
+from harness.errors import HarnessFault, NotReady, SubjectFault
 from harness.kube import Kube, Manifest, Pod
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 from harness.progress import Progress
@@ -43,6 +43,7 @@ __all__ = [
     "session_of",
     "show_agent_link",
     "shown_progress",
+    "stage_of",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
     "without_agent",
@@ -72,6 +73,19 @@ def hide_agent_link(cluster: Cluster, node: Node) -> None:
 def show_agent_link(cluster: Cluster, node: Node) -> None:
     """Put back what :func:`hide_agent_link` took away; the next agent gives it its addresses."""
     cluster.run_on_node(node.name, ["ip", "link", "set", "pod-id-away", "name", "pod-id-link0"])
+
+
+@contextlib.contextmanager
+def stage_of(requirement: str) -> Generator[None]:
+    """A stage of a walkthrough, in a fixture: what it waits for in vain is what this requirement promises.
+
+    Raises:
+        NotReady: A wait ran out: the requirement fails, and what builds on the stage could not run.
+    """
+    try:
+        yield
+    except wait.Timeout as timeout:
+        raise NotReady(timeout.message, requirement=requirement, hint=timeout.hint) from timeout
 
 
 @contextlib.contextmanager

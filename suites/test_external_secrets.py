@@ -37,6 +37,7 @@ from harness.lab import Lab
 from harness.scenario import (
     UUID4,
     AwsAccount,
+    stage_of,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
     without_agent,
@@ -147,9 +148,10 @@ def stuck(kubectl: Callable[..., Completed], operator: Operator, demo: str, secr
         what="the operator's webhook to admit the guide's manifests",
         timeout=limits.WEBHOOK_READY,
     )
-    valid = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager").wait_until("Valid")
-    event = secret.wait_for_message("UpdateFailed", "AccessDeniedException")
-    condition = secret.wait_until("SecretSyncedError")
+    with stage_of("ESO-GOTCHA-NODE-ROLE"):
+        valid = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager").wait_until("Valid")
+        event = secret.wait_for_message("UpdateFailed", "AccessDeniedException")
+        condition = secret.wait_until("SecretSyncedError")
     data = secret_data(operator.kube, "app-config", demo)
     return Stuck(applied, operator.pod.read(), valid, condition, event, operator.log(), data)
 
@@ -204,7 +206,8 @@ def mended(operator: Operator, late: Late, secret: Resource, control: Control, b
     assert late
     others, calls, deleted_at = operator.other_pods(), Calls(control), time.monotonic()
     operator.restart()
-    condition = secret.wait_until("SecretSynced")
+    with stage_of("ESO-GOTCHA-RESTART"):
+        condition = secret.wait_until("SecretSynced")
     now = time.monotonic()
     pod = operator.pod.read()
     return Mended(
