@@ -109,6 +109,54 @@ def test_refused_objects_show_as_failed_creation(cloud: Lab) -> None:
 
 
 @requirement("API-303")
+def test_update_is_told_and_ends_with_the_rollout(cloud: Lab) -> None:
+    """An update is a record of what changes; the add-on is updating until its workload is ready again."""
+    cloud.eks.addons.create(SCOPE, AGENT | {"configurationValues": "{}"})
+    cloud.clusters.state = AddonHealth("ready")
+    assert status(cloud) == "ACTIVE"
+    cloud.clusters.state = TOO_FEW
+    cloud.clock.advance(600)
+
+    change = {"addonVersion": "v1.3.9-eksbuild.5", "resolveConflicts": "OVERWRITE", "podIdentityAssociations": []}
+    update = cloud.eks.addons.update(SCOPE, AGENT | change)["update"]
+
+    assert (update["status"], update["type"], update["errors"]) == ("InProgress", "AddonUpdate", [])
+    assert update["createdAt"] == cloud.clock.now()
+    assert {one["type"]: one["value"] for one in update["params"]} == {
+        "AddonVersion": "v1.3.9-eksbuild.5",
+        "PodIdentityAssociations": "[]",
+        "ResolveConflicts": "OVERWRITE",
+    }
+    assert status(cloud) == "UPDATING"
+    cloud.clusters.state = AddonHealth("ready")
+    addon = cloud.eks.addons.describe(SCOPE, AGENT)["addon"]
+    assert (addon["status"], addon["addonVersion"]) == ("ACTIVE", "v1.3.9-eksbuild.5")
+    assert addon["configurationValues"] == "{}"
+    assert addon["modifiedAt"] > addon["createdAt"]
+    cloud.clusters.state = TOO_FEW
+    assert status(cloud) == "DEGRADED"
+
+
+@requirement("API-303")
+def test_a_failed_update_says_why_and_can_be_made_again(cloud: Lab) -> None:
+    """What the cluster does not take; a version that is none changes nothing."""
+    cloud.eks.addons.create(SCOPE, AGENT)
+    cloud.clusters.refuses = True
+    update = cloud.eks.addons.update(SCOPE, AGENT | {"addonVersion": "v1.3.9-eksbuild.5"})["update"]
+    failed = status(cloud)
+    cloud.clusters.refuses = False
+    cloud.clusters.state = AddonHealth("ready")
+
+    assert (update["status"], len(update["errors"]), failed) == ("Failed", 1, "UPDATE_FAILED")
+    unknown = refused(lambda: cloud.eks.addons.update(SCOPE, AGENT | {"addonVersion": "v9"}))
+    assert unknown[:2] == (400, "InvalidParameterException")
+    cloud.eks.addons.update(SCOPE, AGENT)
+    assert status(cloud) == "ACTIVE"
+    absent = AGENT | {"addonName": "vpc-cni"}
+    assert refused(lambda: cloud.eks.addons.update(SCOPE, absent))[:2] == (404, "ResourceNotFoundException")
+
+
+@requirement("API-303")
 def test_deletion_ends_when_the_workload_is_gone(cloud: Lab) -> None:
     """API-304: the waiter of deletion ends on ResourceNotFoundException."""
     cloud.eks.addons.create(SCOPE, AGENT)
