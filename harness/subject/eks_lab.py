@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from harness.cloud.eks import Addon, AddonHealth, AddonIssue, Cluster, ClusterError, Eks, EksSettings, Scope
-from harness.cloud.ports import Role
+from harness.cloud.ports import Refusal, Role
 from harness.subject.cloud_ports import SeededIds, SettableClock, StoredIam
 
 ACCOUNT = "123456789012"
 SCOPE = Scope(ACCOUNT, "eu-west-1")
+NAME = {"clusterName": "pod-identity-lab"}
 ISSUER = "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B716D3041E"
 READER = f"arn:aws:iam::{ACCOUNT}:role/pod-identity-lab-s3-reader-role"
 UNIVERSAL_TRUST = (
@@ -110,3 +113,15 @@ def cluster(name: str, clock: SettableClock) -> Cluster:
         created_at=clock.now(),
         role_arn=f"arn:aws:iam::{ACCOUNT}:role/cluster",
     )
+
+
+def refused(call: Callable[[], object]) -> tuple[int, str, str]:
+    """Return status, code and text with which EKS refuses a call; fails when it does not."""
+    with pytest.raises(Refusal) as refusal:
+        call()
+    return refusal.value.status, refusal.value.code, refusal.value.message
+
+
+def by_id(record: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return the parameters of a call about an association."""
+    return {**NAME, "associationId": record["associationId"], **changes}

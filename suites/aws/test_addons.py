@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from harness.cloud.eks import AddonHealth, AddonIssue
-from harness.cloud.ports import Refusal
 from harness.conformance.marks import requirement
-from harness.subject.eks_lab import ACCOUNT, ISSUER, SCOPE, Lab
+from harness.conformance.recording import check
+from harness.subject.eks_lab import ACCOUNT, ISSUER, SCOPE, Lab, refused
 
 AGENT = {"clusterName": "pod-identity-lab", "addonName": "eks-pod-identity-agent"}
 TOO_FEW = AddonHealth("progressing", (AddonIssue("InsufficientNumberOfReplicas", "0 of 1 ready"),))
@@ -20,12 +21,6 @@ TOO_FEW = AddonHealth("progressing", (AddonIssue("InsufficientNumberOfReplicas",
 @pytest.fixture
 def cloud() -> Lab:
     return Lab.new()
-
-
-def refused(call: Callable[[], object]) -> tuple[int, str]:
-    with pytest.raises(Refusal) as refusal:
-        call()
-    return refusal.value.status, refusal.value.code
 
 
 def status(cloud: Lab) -> str:
@@ -114,15 +109,63 @@ def test_refused_objects_show_as_failed_creation(cloud: Lab) -> None:
 
 
 @requirement("API-303")
+def test_update_is_told_and_ends_with_the_rollout(cloud: Lab) -> None:
+    """An update is a record of what changes; the add-on is updating until its workload is ready again."""
+    cloud.eks.addons.create(SCOPE, AGENT | {"configurationValues": "{}"})
+    cloud.clusters.state = AddonHealth("ready")
+    assert status(cloud) == "ACTIVE"
+    cloud.clusters.state = TOO_FEW
+    cloud.clock.advance(600)
+
+    change = {"addonVersion": "v1.3.9-eksbuild.5", "resolveConflicts": "OVERWRITE", "podIdentityAssociations": []}
+    update = cloud.eks.addons.update(SCOPE, AGENT | change)["update"]
+
+    assert (update["status"], update["type"], update["errors"]) == ("InProgress", "AddonUpdate", [])
+    assert update["createdAt"] == cloud.clock.now()
+    assert {one["type"]: one["value"] for one in update["params"]} == {
+        "AddonVersion": "v1.3.9-eksbuild.5",
+        "PodIdentityAssociations": "[]",
+        "ResolveConflicts": "OVERWRITE",
+    }
+    assert status(cloud) == "UPDATING"
+    cloud.clusters.state = AddonHealth("ready")
+    addon = cloud.eks.addons.describe(SCOPE, AGENT)["addon"]
+    assert (addon["status"], addon["addonVersion"]) == ("ACTIVE", "v1.3.9-eksbuild.5")
+    assert addon["configurationValues"] == "{}"
+    assert addon["modifiedAt"] > addon["createdAt"]
+    cloud.clusters.state = TOO_FEW
+    assert status(cloud) == "DEGRADED"
+
+
+@requirement("API-303")
+def test_a_failed_update_says_why_and_can_be_made_again(cloud: Lab) -> None:
+    """What the cluster does not take; a version that is none changes nothing."""
+    cloud.eks.addons.create(SCOPE, AGENT)
+    cloud.clusters.refuses = True
+    update = cloud.eks.addons.update(SCOPE, AGENT | {"addonVersion": "v1.3.9-eksbuild.5"})["update"]
+    failed = status(cloud)
+    cloud.clusters.refuses = False
+    cloud.clusters.state = AddonHealth("ready")
+
+    assert (update["status"], len(update["errors"]), failed) == ("Failed", 1, "UPDATE_FAILED")
+    unknown = refused(lambda: cloud.eks.addons.update(SCOPE, AGENT | {"addonVersion": "v9"}))
+    assert unknown[:2] == (400, "InvalidParameterException")
+    cloud.eks.addons.update(SCOPE, AGENT)
+    assert status(cloud) == "ACTIVE"
+    absent = AGENT | {"addonName": "vpc-cni"}
+    assert refused(lambda: cloud.eks.addons.update(SCOPE, absent))[:2] == (404, "ResourceNotFoundException")
+
+
+@requirement("API-303")
 def test_deletion_ends_when_the_workload_is_gone(cloud: Lab) -> None:
     """API-304: the waiter of deletion ends on ResourceNotFoundException."""
     cloud.eks.addons.create(SCOPE, AGENT)
 
     assert cloud.eks.addons.delete(SCOPE, AGENT)["addon"]["status"] == "DELETING"
     assert status(cloud) == "DELETING"
-    assert refused(lambda: cloud.eks.addons.create(SCOPE, AGENT)) == (409, "ResourceInUseException")
+    assert refused(lambda: cloud.eks.addons.create(SCOPE, AGENT))[:2] == (409, "ResourceInUseException")
     cloud.clusters.state = AddonHealth("absent")
-    assert refused(lambda: status(cloud)) == (404, "ResourceNotFoundException")
+    assert refused(lambda: status(cloud))[:2] == (404, "ResourceNotFoundException")
     assert cloud.eks.addons.list(SCOPE, {"clusterName": "pod-identity-lab"}) == {"addons": []}
     assert cloud.eks.addons.create(SCOPE, AGENT)["addon"]["status"] == "CREATING"
 
@@ -135,7 +178,7 @@ def test_preserving_deletion_leaves_the_objects(cloud: Lab) -> None:
     cloud.eks.addons.delete(SCOPE, AGENT | {"preserve": True})
 
     assert cloud.clusters.deployed == ["eks-pod-identity-agent"]
-    assert refused(lambda: status(cloud)) == (404, "ResourceNotFoundException")
+    assert refused(lambda: status(cloud))[:2] == (404, "ResourceNotFoundException")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +197,7 @@ def test_preserving_deletion_leaves_the_objects(cloud: Lab) -> None:
 )
 def test_faults(cloud: Lab, changes: dict[str, Any], expected: tuple[int, str]) -> None:
     """API-307, API-308, API-312."""
-    assert refused(lambda: cloud.eks.addons.create(SCOPE, AGENT | changes)) == expected
+    assert refused(lambda: cloud.eks.addons.create(SCOPE, AGENT | changes))[:2] == expected
 
 
 @requirement("API-308")
@@ -162,7 +205,7 @@ def test_second_create_is_refused(cloud: Lab) -> None:
     """API-308."""
     cloud.eks.addons.create(SCOPE, AGENT)
 
-    assert refused(lambda: cloud.eks.addons.create(SCOPE, AGENT)) == (409, "ResourceInUseException")
+    assert refused(lambda: cloud.eks.addons.create(SCOPE, AGENT))[:2] == (409, "ResourceInUseException")
 
 
 @requirement("API-322")
@@ -189,3 +232,28 @@ def test_cluster_is_described_and_listed(cloud: Lab) -> None:
     assert cluster["identity"] == {"oidc": {"issuer": ISSUER}}
     assert base64.b64decode(cluster["certificateAuthority"]["data"]) == b"PEM"
     assert cloud.eks.clusters.list(SCOPE, {}) == {"clusters": ["pod-identity-lab"]}
+
+
+@requirement("API-321")
+@pytest.mark.parametrize(
+    ("name", "is_good"),
+    [
+        ("a", True),
+        ("9-lives_X", True),
+        ("a" * 100, True),
+        ("", False),
+        ("a" * 101, False),
+        ("-a", False),
+        ("_a", False),
+        ("a.b", False),
+        ("ä", False),
+        ("a\n", False),
+    ],
+)
+def test_a_cluster_has_a_name_that_eks_takes(cloud: Lab, name: str, is_good: bool) -> None:
+    cluster = replace(cloud.eks.clusters.get(SCOPE, "pod-identity-lab"), name=name)
+    with suppress(ValueError):
+        cloud.eks.clusters.bind(cluster)
+
+    names = cloud.eks.clusters.list(SCOPE, {})["clusters"]
+    check("API-321", what=repr(name), expected=is_good, observed=name in names)

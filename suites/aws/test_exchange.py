@@ -334,6 +334,13 @@ def test_addon_follows_its_daemon_set(aws: Aws, api: ApiServerDouble) -> None:
     degraded = eks.describe_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent")["addon"]
     assert (degraded["status"], degraded["health"]["issues"][0]["code"]) == ("DEGRADED", "InsufficientNumberOfReplicas")
 
+    update = eks.update_addon(
+        clusterName=CLUSTER, addonName="eks-pod-identity-agent", addonVersion="v1.3.9-eksbuild.5"
+    )["update"]
+    assert (update["type"], status()) == ("AddonUpdate", "UPDATING")
+    api.roll_out(desired=2, ready=2)
+    assert status() == "ACTIVE"
+
     eks.delete_addon(clusterName=CLUSTER, addonName="eks-pod-identity-agent")
 
     assert DAEMON_SET not in api.objects

@@ -102,6 +102,7 @@ OPERATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "ListAddons": ({"clusterName": CLUSTER}, CLUSTER_ARN),
     "DescribeAddon": ({"clusterName": CLUSTER, "addonName": "eks-pod-identity-agent"}, ADDON_ARN),
     "DeleteAddon": ({"clusterName": CLUSTER, "addonName": "eks-pod-identity-agent"}, ADDON_ARN),
+    "UpdateAddon": ({"clusterName": CLUSTER, "addonName": "eks-pod-identity-agent"}, ADDON_ARN),
     "DescribeCluster": ({"name": CLUSTER}, CLUSTER_ARN),
 }
 

@@ -21,7 +21,7 @@ _ON_ASSOCIATION = {
     "DescribePodIdentityAssociation",
     "UpdatePodIdentityAssociation",
 }
-_ON_ADDON = {"DeleteAddon", "DescribeAddon"}
+_ON_ADDON = {"DeleteAddon", "DescribeAddon", "UpdateAddon"}
 _ON_ANYTHING = {"DescribeAddonVersions", "ListClusters"}
 _ON_GIVEN_ARN = {"ListTagsForResource", "TagResource", "UntagResource"}
 
@@ -46,7 +46,8 @@ def plan_eks(call: ParsedCall, resources: Resources) -> Plan | None:
         own = planned(call, call.arn("eks", resource), tags=())
         return Plan((own, *_passed_roles(call, cluster)))
     if name in _ON_ADDON:
-        return Plan((planned(call, resources.addon_arn(cluster, call.text("addonName")), tags=()),))
+        own = planned(call, resources.addon_arn(cluster, call.text("addonName")), tags=())
+        return Plan((own, *_passed_roles(call, cluster)))
     return None
 
 

@@ -86,6 +86,34 @@ class Addons:
         page, token = self._page(names, f"addons of {cluster.arn}", request)
         return {"addons": page} | ({"nextToken": token} if token else {})
 
+    def update(self, scope: Scope, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Change version and values of an add-on: its objects are applied again before the answer (API-310).
+
+        Raises:
+            Refusal: No such add-on, one that is being deleted, or a version that is none.
+        """
+        with self._lock:
+            addon = self._get(scope, request)
+            if addon.is_deleting:
+                raise Refusal("ResourceInUseException", f"Addon is being deleted: {addon.name}", 409)
+            version = validation.optional(request, "addonVersion") or addon.version
+            self._check(addon.name, version, request)
+            given = {member: request[member] for member in _SHOWN_AGAIN if request.get(member)}
+            changed = replace(
+                addon,
+                version=version,
+                members={**addon.members, **given},
+                modified_at=self._clock.now(),
+                is_updating=True,
+                failures=(),
+            )
+            try:
+                self._deployer.apply(changed)
+            except ClusterError as error:
+                changed = replace(changed, failures=(error.issue,))
+            self._addons[_key(addon.cluster, addon.name)] = changed
+        return {"update": _update_record(self._ids.uuid(), changed, request)}
+
     def delete(self, scope: Scope, request: Mapping[str, Any]) -> dict[str, Any]:
         """Start deleting an add-on; with ``preserve`` its objects stay in the cluster.
 
@@ -153,19 +181,11 @@ class Addons:
         cluster_name = validation.required(request, "clusterName")
         name = validation.required(request, "addonName")
         version = validation.optional(request, "addonVersion") or AGENT_VERSIONS[0]
-        if request.get("resolveConflicts") not in _RESOLVE_CONFLICTS:
-            raise validation.invalid_parameter("resolveConflicts must be OVERWRITE, NONE or PRESERVE.")
         tags = validation.check_tags(request.get("tags") or {})
         cluster = self._clusters.get(scope, cluster_name)
         if name != AGENT_ADDON:
             raise validation.invalid_parameter(f"Addon {name} specified is not supported")
-        if version not in AGENT_VERSIONS:
-            raise validation.invalid_parameter(f"Addon version specified is not supported: {version}")
-        for association in map(members, entries(request.get("podIdentityAssociations"))):
-            raise validation.invalid_parameter(
-                f"Service account {association.get('serviceAccount')} in pod identity configuration"
-                f" is not supported for addon {name}"
-            )
+        self._check(name, version, request)
         now = self._clock.now()
         return Addon(
             name=name,
@@ -177,6 +197,18 @@ class Addons:
             members={member: request[member] for member in _SHOWN_AGAIN if request.get(member)},
             tags=tags,
         )
+
+    @staticmethod
+    def _check(name: str, version: str, request: Mapping[str, Any]) -> None:
+        if request.get("resolveConflicts") not in _RESOLVE_CONFLICTS:
+            raise validation.invalid_parameter("resolveConflicts must be OVERWRITE, NONE or PRESERVE.")
+        if version not in AGENT_VERSIONS:
+            raise validation.invalid_parameter(f"Addon version specified is not supported: {version}")
+        for association in map(members, entries(request.get("podIdentityAssociations"))):
+            raise validation.invalid_parameter(
+                f"Service account {association.get('serviceAccount')} in pod identity configuration"
+                f" is not supported for addon {name}"
+            )
 
     def _get(self, scope: Scope, request: Mapping[str, Any]) -> Addon:
         cluster = self._clusters.get(scope, validation.required(request, "clusterName"))
@@ -198,17 +230,18 @@ class Addons:
         if addon.is_deleting:
             return "DELETING", ()
         if addon.failures:
-            return "CREATE_FAILED", addon.failures
+            return "UPDATE_FAILED" if addon.is_updating else "CREATE_FAILED", addon.failures
         health = self._deployer.health(addon)
         if health.state == "ready":
-            if not addon.was_active:
+            if addon.is_updating or not addon.was_active:
                 with self._lock:
-                    self._addons[_key(addon.cluster, addon.name)] = replace(addon, was_active=True)
+                    active = replace(addon, was_active=True, is_updating=False)
+                    self._addons[_key(addon.cluster, addon.name)] = active
             return "ACTIVE", ()
-        is_late = self._clock.now() - addon.created_at > _PATIENCE
-        if addon.was_active or is_late:
+        is_late = self._clock.now() - addon.modified_at > _PATIENCE
+        if is_late or (addon.was_active and not addon.is_updating):
             return "DEGRADED", health.issues
-        return "CREATING", ()
+        return "UPDATING" if addon.is_updating else "CREATING", ()
 
     def _page(
         self, items: Sequence[Any], query: str, request: Mapping[str, Any], key: Any = str
@@ -227,6 +260,32 @@ class Addons:
 
 def _key(cluster: Cluster, name: str) -> tuple[str, str]:
     return cluster.arn, name
+
+
+def _update_record(identifier: str, addon: Addon, request: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = {
+        "addonVersion": "AddonVersion",
+        "configurationValues": "ConfigurationValues",
+        "podIdentityAssociations": "PodIdentityAssociations",
+        "resolveConflicts": "ResolveConflicts",
+        "serviceAccountRoleArn": "ServiceAccountRoleArn",
+    }
+    given = {kind: request[member] for member, kind in kinds.items() if request.get(member) is not None}
+    failures = [
+        {"errorCode": issue.code, "errorMessage": issue.message, "resourceIds": list(issue.resource_ids)}
+        for issue in addon.failures
+    ]
+    return {
+        "id": identifier,
+        "status": "Failed" if failures else "InProgress",
+        "type": "AddonUpdate",
+        "params": [
+            {"type": kind, "value": value if isinstance(value, str) else json.dumps(value)}
+            for kind, value in given.items()
+        ],
+        "createdAt": addon.modified_at,
+        "errors": failures,
+    }
 
 
 def _addon_name(entry: Mapping[str, Any]) -> str:

@@ -158,6 +158,7 @@ class Addon:
     """Members given at creation that are shown again, such as ``configurationValues``."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     was_active: bool = False
+    is_updating: bool = False
     is_deleting: bool = False
     failures: tuple[AddonIssue, ...] = ()
     """Why applying its objects failed."""

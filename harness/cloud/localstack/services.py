@@ -58,6 +58,7 @@ def _eks_operations() -> Mapping[str, internals.Operation]:
         "DescribePodIdentityAssociation": _scoped(service.associations.describe),
         "ListAddons": _scoped(service.addons.list),
         "ListClusters": _scoped(service.clusters.list),
+        "UpdateAddon": _scoped(service.addons.update),
         "ListPodIdentityAssociations": _scoped(service.associations.list),
         "ListTagsForResource": _scoped(service.list_tags),
         "TagResource": _scoped(service.tag),
