@@ -273,6 +273,32 @@ def test_a_request_waits_for_the_renewal_that_is_under_way(
     check("AGT-427", expected={"request": 1.0, "renewal": 1.0}, observed=made, what="calls")
 
 
+@requirement("AGT-467")
+def test_throttling_stops_renewals_for_longer_each_time(start_inside: StartInside, eks_auth: FakeEKSAuth) -> None:
+    """For eight seconds after the fourth time, with a dozen of them due; a request goes on at once."""
+    agent, inside = start_inside(RETENTION, "10m", "--max-cache-size", "100", "--max-service-qps", "1")
+    pods = _pods(12)
+    for token in pods:
+        eks_auth.script(token, grant(), refusal(429, "ThrottlingException"))
+    assert set(_ask_all(agent, pods)) == {200}
+
+    def throttled() -> float:
+        return agent.metric("pod_identity_upstream_calls_total", trigger="renewal", outcome="ThrottlingException")
+
+    inside.pass_(600)
+    for number, pause in ((1, 1), (2, 2), (3, 4), (4, 0)):
+        wait.until(throttled, lambda seen, number=number: seen >= number, what=f"refusal {number}", timeout=15)
+        inside.pass_(pause)
+    after_four = wait.never(throttled, lambda seen: seen > 4, what="a renewal", during=2.5)
+    inside.pass_(8)
+    after_the_pause = wait.until(throttled, lambda seen: seen > 4, what="the next renewal", timeout=15)
+    status = agent.get(_pods(1)[0]).status
+
+    check("AGT-467", expected=4, observed=after_four, what="renewals until the fourth refusal")
+    check("AGT-467", expected=5, observed=after_the_pause, what="eight seconds later")
+    check("AGT-467", expected=200, observed=status, what="a request meanwhile")
+
+
 # --- Long runs ------------------------------------------------------------------------------------------------------
 
 

@@ -123,3 +123,9 @@ def renewal_not_shared() -> None:
         return apart
 
     override(Fetcher, "start_renewal", start_renewal)
+
+
+@mutant("agent-throttled-goes-on", "AGT-467")
+def throttled_goes_on() -> None:
+    """EKS Auth is asked for renewals as fast as ever, whatever it answers."""
+    override(renewal.ThrottlePause, "is_on", lambda _: property(lambda _self: False))
