@@ -230,8 +230,11 @@ def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
 
     So many, because a machine that needs long for them lets more of them pass.
     """
+    silent = len(agent.log_lines())
+    agent.get(host="evil", address="127.0.0.3")
     before = agent.metric("pod_identity_http_response", code="403")
     logged = len(agent.log_lines())
+    most_lines_each = max(1, logged - silent)  # AWS's agent writes four at level trace
     one = "GET /v1/credentials HTTP/1.1\r\nHost: evil\r\n"
     batch = f"{one}\r\n" * 299 + f"{one}Connection: close\r\n\r\n"
     started = time.monotonic()
@@ -254,4 +257,5 @@ def test_the_rate_limit_is_a_bucket_per_listener(agent: Agent) -> None:
     lines = [line for line in agent.log_lines()[logged:] if line.get("bind-addr") != "127.0.0.2"]
     telling = [line for line in lines if line.get("status") == 429 or "Too Many Requests" in str(line.get("msg"))]
     check("AGT-243", expected=[], observed=telling, what="lines about limited ones")
-    check("AGT-243", expected=f"at most {passed}", observed=len(lines), holds=len(lines) <= passed, what="lines")
+    most = passed * most_lines_each + 20  # for the other listener's, which AWS's agent does not name
+    check("AGT-243", expected=f"at most {most}", observed=len(lines), holds=len(lines) <= most, what="lines")

@@ -18,7 +18,7 @@ from harness.conformance.outcomes import could_not_run, not_applicable
 from harness.conformance.recording import check
 from harness.limits import Limit
 from harness.subject.agent import Agent, AgentCommand
-from harness.subject.eks_auth import FakeEKSAuth, grant, refusal
+from harness.subject.eks_auth import FakeEKSAuth, grant, held, refusal
 from harness.subject.interpreter import Interpreter
 from harness.subject.pod_token import make_token
 
@@ -227,6 +227,82 @@ def test_the_next_try_comes_after_one_to_two_minutes(start_inside: StartInside, 
 
     # After a minute and a half one half has been tried again: none or all would be one chance in a million.
     assert 0 < half.count(2) < 20
+
+
+@requirement("AGT-464")
+def test_what_no_client_can_use_any_more_is_not_renewed(
+    start_inside: StartInside, eks_auth: FakeEKSAuth, token: str
+) -> None:
+    """A client got credentials for an hour and never came back: after that hour there are no more calls."""
+    agent, inside = start_inside(RETENTION, "10m")
+
+    def calls() -> int:
+        return len(eks_auth.calls_with(token))
+
+    eks_auth.script(token, grant(expiration=inside.now() + HOUR))
+    assert agent.get(token).status == 200
+    for number in range(2, 7):
+        eks_auth.script(token, grant(expiration=inside.now() + 600 + HOUR))
+        inside.pass_(600)
+        wait.until(calls, lambda seen, number=number: seen >= number, what=f"renewal {number - 1}", timeout=9)
+    inside.pass_(605)
+    wait.never(calls, lambda seen: seen > 6, what="a renewal for nobody", during=1.5)
+    inside.pass_(1200)
+    seen = wait.never(calls, lambda seen: seen > 6, what="a renewal for nobody", during=1.5)
+
+    check("AGT-464", expected=6, observed=seen, what="calls")
+
+
+@requirement("AGT-427")
+def test_a_request_waits_for_the_renewal_that_is_under_way(
+    start_inside: StartInside, eks_auth: FakeEKSAuth, token: str
+) -> None:
+    """Where the old credentials cannot be served any more, the renewal's are, and there is no other call."""
+    agent, inside = start_inside(RETENTION, "1h")
+    eks_auth.script(token, grant(expiration=inside.now() + 120))
+    assert agent.get(token).status == 200
+    name, calls = "pod_identity_cache_requests_total", "pod_identity_upstream_calls_total"
+
+    with held(grant("renewed", inside.now() + HOUR)) as (answer, release):
+        eks_auth.script(token, answer)
+        inside.pass_(61)
+        eks_auth.wait_for_calls(token, 2)
+        inside.pass_(50)
+        request = agent.send(token)
+        wait.until(lambda: agent.metric(name, result="coalesced"), what="a request that waits", timeout=5)
+        release.set()
+        reply = request.reply()
+
+    check("AGT-427", expected=200, observed=reply.status, what="status")
+    check("AGT-427", expected="those of the renewal", observed=reply.text, holds="AKID-renewed" in reply.text)
+    made = {trigger: agent.metric(calls, trigger=trigger, outcome="success") for trigger in ("request", "renewal")}
+    check("AGT-427", expected={"request": 1.0, "renewal": 1.0}, observed=made, what="calls")
+
+
+@requirement("AGT-467")
+def test_throttling_stops_renewals_for_longer_each_time(start_inside: StartInside, eks_auth: FakeEKSAuth) -> None:
+    """For eight seconds after the fourth time, with a dozen of them due; a request goes on at once."""
+    agent, inside = start_inside(RETENTION, "10m", "--max-cache-size", "100", "--max-service-qps", "1")
+    pods = _pods(12)
+    for token in pods:
+        eks_auth.script(token, grant(), refusal(429, "ThrottlingException"))
+    assert set(_ask_all(agent, pods)) == {200}
+
+    def throttled() -> float:
+        return agent.metric("pod_identity_upstream_calls_total", trigger="renewal", outcome="ThrottlingException")
+
+    inside.pass_(600)
+    for number, pause in ((1, 1), (2, 2), (3, 4), (4, 0)):
+        wait.until(throttled, lambda seen, number=number: seen >= number, what=f"refusal {number}", timeout=15)
+        inside.pass_(pause)
+    after_four = wait.never(throttled, lambda seen: seen > 4, what="a renewal", during=2.5)
+    inside.pass_(8)
+    after_the_pause = wait.until(throttled, lambda seen: seen > 4, what="the next renewal", timeout=15)
+    status = agent.get(_pods(1)[0]).status
+
+    check("AGT-467", expected=4, observed=after_four, what="renewals until the fourth refusal")
+    check("AGT-467", expected=5, observed=after_the_pause, what="eight seconds later")
+    check("AGT-467", expected=200, observed=status, what="a request meanwhile")
 
 
 # --- Long runs ------------------------------------------------------------------------------------------------------

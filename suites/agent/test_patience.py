@@ -45,6 +45,28 @@ def _seconds_until_closed(sock: socket.socket, started: float) -> float:
     return time.monotonic() - started
 
 
+@requirement("AGT-153")
+def test_a_client_that_never_ends_is_cut_after_25_seconds(
+    start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str
+) -> None:
+    """The process ends with 0 all the same, and a warning says how many there were."""
+    agent = start_agent(eks_auth.url)
+    head = f"POST /v1/credentials HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {token}\r\nContent-Length: 9\r\n\r\n"
+    with agent.connection() as endless:
+        endless.sendall(head.encode())
+        # Answered after it was accepted and read: what came before it has been, too.
+        assert agent.get(token).status == 200
+        agent.end()
+        started = time.monotonic()
+        exit_code = agent.wait(timeout=40)
+        lasted = time.monotonic() - started
+
+    check("AGT-153", expected=0, observed=exit_code, what="exit code")
+    check("AGT-153", expected="25 s", observed=lasted, holds=24 < lasted < 30)
+    warnings = [line.get("count") for line in agent.log_lines() if line.get("level") == "warning"]
+    check("AGT-153", expected=[1], observed=warnings, what="clients that were cut, as the log counts them")
+
+
 @requirement("AGT-145")
 def test_rotated_credentials_are_read_again_after_a_minute(
     start_agent: StartAgent, eks_auth: FakeEKSAuth, tmp_path: Path

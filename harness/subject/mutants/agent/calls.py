@@ -11,6 +11,7 @@ from podid_agent import (
     eks_auth,
     eks_auth_answer,
     server,
+    signing,
 )
 
 from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
@@ -50,7 +51,7 @@ def retries_404() -> None:
 )
 def no_retry() -> None:
     """Every failure is the answer at once."""
-    override(server, "load_settings", lambda original: lambda *parts: replace(original(*parts), max_attempts=1))
+    override(server, "load_settings", lambda original: lambda *parts: original(*parts)._replace(max_attempts=1))
 
 
 @mutant("agent-tls-unverified", "AGT-724", may_kill=dict.fromkeys(("AGT-143", "AGT-268", "AGT-269"), SHARED_TEST))
@@ -75,9 +76,7 @@ def tls_unverified() -> None:
 )
 def signs_for_other_region() -> None:
     """Calls are signed for us-east-1 wherever the agent runs."""
-    override(
-        eks_auth, "_sign", lambda original: lambda url, body, keys, _region: original(url, body, keys, "us-east-1")
-    )
+    override(signing, "sign", lambda original: lambda url, body, keys, _region: original(url, body, keys, "us-east-1"))
 
 
 @mutant("agent-own-token-dropped", "AGT-136", may_kill={"AGT-134": "temporary credentials do not work"})
@@ -87,7 +86,7 @@ def own_token_dropped() -> None:
     def sign(original):
         return lambda url, body, keys, region: original(url, body, replace(keys, token=None), region)
 
-    override(eks_auth, "_sign", sign)
+    override(signing, "sign", sign)
 
 
 @mutant(

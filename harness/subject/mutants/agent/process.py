@@ -11,8 +11,8 @@ from podid_agent import (
     cli,
     credentials_endpoint,
     eks_auth,
+    exposition,
     http1_server,
-    metrics,
     node_credentials,
     server,
 )
@@ -33,6 +33,12 @@ def sigterm_abort() -> None:
         return not_at_all
 
     override(server._Agent, "_drain", drain)
+
+
+@mutant("agent-drains-for-a-minute", "AGT-153")
+def drains_for_a_minute() -> None:
+    """A client that never ends holds up the end of the process."""
+    override(server, "_DRAIN_TIMEOUT", lambda _: 60.0)
 
 
 @mutant(
@@ -86,7 +92,7 @@ def metrics_wrong() -> None:
 @mutant("agent-metrics-suffixed", "AGT-620", may_kill={"AGT-*": "tests that count look for the plain names"})
 def metrics_suffixed() -> None:
     """Counters end in _total, as Prometheus would have it."""
-    override(metrics, "_PLAIN", lambda _: re.compile(rb"(?!)"))
+    override(exposition, "_PLAIN", lambda _: re.compile(rb"(?!)"))
 
 
 @mutant("agent-calls-unlogged", "AGT-665")

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from podid_agent import (
     cache,
     renewal,
 )
+from podid_agent.cache import CredentialCache
 from podid_agent.errors import RefusedError
+from podid_agent.fetching import Fetcher
 from podid_agent.renewal import Renewals
 
 from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
@@ -20,7 +24,7 @@ from harness.subject.mutants.catalogue import SHARED_TEST, mutant, override
     "AGT-451",
     may_kill={
         f"AGT-{number}": "nothing is renewed"
-        for number in (135, 155, 405, 411, *range(452, 464), 622, 623, 667, 918, 920)
+        for number in (135, 155, 405, 411, 427, *range(452, 465), 622, 623, 667, 918, 920)
     },
 )
 def no_refresh() -> None:
@@ -87,3 +91,41 @@ def drops_on_transient() -> None:
 def keeps_on_denied() -> None:
     """A pod whose association is gone keeps its credentials to their end."""
     override(RefusedError, "is_about_the_pod", lambda _: False)
+
+
+@mutant("agent-renews-for-nobody", "AGT-464")
+def renews_for_nobody() -> None:
+    """A renewal counts as if a client had asked."""
+
+    def renew(original):
+        def as_if_used(self, entry, credentials):
+            is_renewed = original(self, entry, credentials)
+            renewed = self.peek(entry.key)
+            if renewed is not None:
+                renewed.served_until = renewed.ends_at
+            return is_renewed
+
+        return as_if_used
+
+    override(CredentialCache, "renew", renew)
+
+
+@mutant("agent-renewal-not-shared", "AGT-427")
+def renewal_not_shared() -> None:
+    """A request does not see that a renewal is under way, and makes a call of its own."""
+
+    def start_renewal(_original):
+        def apart(self, *parts):
+            call = asyncio.create_task(self._renew(*parts))
+            self._independent.add(call)
+            call.add_done_callback(self._independent.discard)
+
+        return apart
+
+    override(Fetcher, "start_renewal", start_renewal)
+
+
+@mutant("agent-throttled-goes-on", "AGT-467")
+def throttled_goes_on() -> None:
+    """EKS Auth is asked for renewals as fast as ever, whatever it answers."""
+    override(renewal.ThrottlePause, "is_on", lambda _: property(lambda _self: False))
