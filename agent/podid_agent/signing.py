@@ -1,7 +1,7 @@
 """Signature Version 4 on calls of EKS Auth, by AWS's own library.
 
-Importing it is a third of the time until the first answer. awscrt needs longer (80 ms for its C library alone, with
-8 MiB more of memory), and aws-sdk-signers a newer Python than ours.
+Importing it is a third of the time until the first answer. awscrt takes as long (80 ms for its C library
+alone), and aws-sdk-signers a newer Python than ours.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from harness.subject.pod_token import make_token
 
 RETENTION = "--max-credential-retention-before-renewal"
 HOUR = 3600.0
-FIRST_MINUTE, THIRD_TRY = Limit("FIRST_MINUTE", 0.8), Limit("THIRD_TRY", 1.2)
+FIRST_MINUTE, THIRD_TRY = Limit("FIRST_MINUTE", 0.8), Limit("THIRD_TRY", 1.5)
+NEXT_RENEWALS = Limit("NEXT_RENEWALS", 2.5)
 """Real time in which an agent would show that it is too early by the time that it is told."""
 DAYS_OFF = 14 * 24 * HOUR
 """How long tokens live here: days pass."""
@@ -244,11 +245,13 @@ def test_what_no_client_can_use_any_more_is_not_renewed(
     for number in range(2, 7):
         eks_auth.script(token, grant(expiration=inside.now() + 600 + HOUR))
         inside.pass_(600)
-        wait.until(calls, lambda seen, number=number: seen >= number, what=f"renewal {number - 1}", timeout=9)
+        wait.until(
+            calls, lambda seen, number=number: seen >= number, what=f"renewal {number - 1}", timeout=limits.SUBJECT_ACTS
+        )
     inside.pass_(605)
-    wait.never(calls, lambda seen: seen > 6, what="a renewal for nobody", during=1.5)
+    wait.never(calls, lambda seen: seen > 6, what="a renewal for nobody", during=THIRD_TRY)
     inside.pass_(1200)
-    seen = wait.never(calls, lambda seen: seen > 6, what="a renewal for nobody", during=1.5)
+    seen = wait.never(calls, lambda seen: seen > 6, what="a renewal for nobody", during=THIRD_TRY)
 
     check("AGT-464", expected=6, observed=seen, what="calls")
 
@@ -269,7 +272,9 @@ def test_a_request_waits_for_the_renewal_that_is_under_way(
         eks_auth.wait_for_calls(token, 2)
         inside.pass_(50)
         request = agent.send(token)
-        wait.until(lambda: agent.metric(name, result="coalesced"), what="a request that waits", timeout=5)
+        wait.until(
+            lambda: agent.metric(name, result="coalesced"), what="a request that waits", timeout=limits.SUBJECT_ACTS
+        )
         release.set()
         reply = request.reply()
 
@@ -293,11 +298,13 @@ def test_throttling_stops_renewals_for_longer_each_time(start_inside: StartInsid
 
     inside.pass_(600)
     for number, pause in ((1, 1), (2, 2), (3, 4), (4, 0)):
-        wait.until(throttled, lambda seen, number=number: seen >= number, what=f"refusal {number}", timeout=15)
+        wait.until(
+            throttled, lambda seen, number=number: seen >= number, what=f"refusal {number}", timeout=limits.RENEWAL
+        )
         inside.pass_(pause)
-    after_four = wait.never(throttled, lambda seen: seen > 4, what="a renewal", during=2.5)
+    after_four = wait.never(throttled, lambda seen: seen > 4, what="a renewal", during=NEXT_RENEWALS)
     inside.pass_(8)
-    after_the_pause = wait.until(throttled, lambda seen: seen > 4, what="the next renewal", timeout=15)
+    after_the_pause = wait.until(throttled, lambda seen: seen > 4, what="the next renewal", timeout=limits.RENEWAL)
     status = agent.get(_pods(1)[0]).status
 
     check("AGT-467", expected=4, observed=after_four, what="renewals until the fourth refusal")

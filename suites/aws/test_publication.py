@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import wait
+from harness import limits, wait
 from harness.cloud.eks import Eks, EksSettings
 from harness.cloud.localstack.kubernetes import ApiAccess, BoundClusters
 from harness.conformance.marks import requirement
@@ -90,7 +90,7 @@ def test_admission_learns_of_changes_after_its_own_delay(tmp_path: Path) -> None
         early = CONFIG_MAP in api.objects
         listed = [found["associationId"] for found in eks.associations.list(SCOPE, NAME)["associations"]]
         is_seen = eks.associations.seen_by_auth(bound, "demo", "s3-reader") is not None
-        wait.until(lambda: CONFIG_MAP in api.objects, what="the publication", timeout=20)
+        wait.until(lambda: CONFIG_MAP in api.objects, what="the publication", timeout=limits.SUBJECT_ACTS)
     finally:
         clusters.unbind(bound.arn)
         api.stop()

@@ -128,7 +128,7 @@ def trust(source: str, *actions: str) -> str:
     return document(statement)
 
 
-@requirement("API-606", "API-608", "IAM-STS-10", "IAM-STS-11")
+@requirement("API-606", "API-608")
 @pytest.mark.usefixtures("node")
 def test_a_target_role_needs_both_rights_on_both_sides(
     aws: Aws, api: ApiServerDouble, make_role: Callable[..., str]
