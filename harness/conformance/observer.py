@@ -130,9 +130,7 @@ class Observer:
             recorder.checks.append(Check(error.requirement, "ready", "ready", str(error), holds=False, evidence=()))
         if isinstance(error, MissingFeature):
             for name in recorder.requirements:
-                if self._ledger[name].profile == error.feature:
-                    seen = Check(name, error.feature, "present", str(error), holds=False, evidence=())
-                    recorder.checks.append(seen)
+                recorder.checks.append(Check(name, error.feature, "present", str(error), holds=False, evidence=()))
         if call.when == "call" and (lost := self._ground.lost()):
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()

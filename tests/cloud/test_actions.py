@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -256,6 +257,18 @@ def test_batch_asks_for_itself_and_for_every_secret(
         *listing,
         ("secretsmanager:GetSecretValue", STORED.secrets["demo/app-config"], "demo/app-config"),
     ]
+
+
+def test_secret_under_a_key_of_its_own_needs_the_key() -> None:
+    sealed = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:demo/sealed-Qm3vXa"
+    call = ParsedCall("secretsmanager", "GetSecretValue", {"SecretId": "demo/sealed"}, CALLER, "eu-west-1")
+    found = plan(call, replace(STORED, secrets={"demo/sealed": sealed}))
+
+    assert found is not None
+    reading, opening = found.checks
+    assert (reading.check.resource, reading.denial) == (sealed, "")
+    assert (opening.check.action, opening.denial) == ("kms:Decrypt", "Access to KMS is not allowed")
+    assert opening.check.context["kms:ViaService"] == "secretsmanager.eu-west-1.amazonaws.com"
 
 
 def test_secret_with_tags_needs_the_right_to_tag() -> None:

@@ -127,9 +127,7 @@ def test_a_mutant_names_requirements_that_there_are(name: str) -> None:
 
     assert {identifier for identifier in mutant.must_kill if identifier not in LEDGER} == set()
     assert {identifier for identifier in mutant.may_kill if "*" not in identifier and identifier not in LEDGER} == set()
-    assert {LEDGER[identifier].area for identifier in mutant.must_kill} <= {
-        {"agent": "AGT", "webhook": "WHK"}[mutant.suite]
-    }
+    assert {LEDGER[identifier].subject for identifier in mutant.must_kill} <= {mutant.suite}
     assert not set(mutant.must_kill) & set(mutant.may_kill)
     assert all((mutant.may_kill | (mutant.meets or {})).values())
 
