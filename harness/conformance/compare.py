@@ -218,6 +218,9 @@ def _obstacles(old: Run, new: Run) -> Iterable[str]:
             yield f"{name} was interrupted"
     if missing := sorted(_legs(old) - _legs(new)):
         yield f"NEW lacks {', '.join(missing)} among its legs"
+    profiles = [run.settings["profile"].value for run in (old, new) if "profile" in run.settings]
+    if len(set(profiles)) > 1:
+        yield f"OLD was judged by profile {profiles[0]}, NEW by {profiles[1]}"
     if old.frozen != new.frozen:
         yield "OLD and NEW are held to different frozen sets"
     if new.verdict == "incomplete" and new.scope == "full":

@@ -12,7 +12,7 @@ from conformance_runs import make_run
 
 from harness.conformance.compare import Class, classify, compare, since
 from harness.conformance.outcomes import Outcome
-from harness.conformance.record import Run
+from harness.conformance.record import Run, Setting
 from harness.conformance.reports import html, markdown
 
 OUTCOMES = ["passed", "flaky", "expected-failure", "failed", "error", "could-not-run", "not-applicable", ""]
@@ -127,6 +127,14 @@ def test_changes_link_the_evidence_of_both_runs() -> None:
     assert links == {"AGT-1": ("old/index.html#AGT-1", "new/index.html#AGT-1"), "AGT-2": ("new/index.html#AGT-2",)}
     assert "see old/index.html#AGT-1 and new/index.html#AGT-1" in comparison.text()
     assert "[old](old/index.html#AGT-1) → [new](new/index.html#AGT-1)" in comparison.markdown()
+
+
+def test_another_profile_allows_no_all_clear() -> None:
+    run = make_run({"AGT-1": "passed"})
+    old, new, same = (replace(run, settings={"profile": Setting(name, "cli")}) for name in ("irsa", "mine", "mine"))
+
+    assert compare(old, new).incomparable == ("OLD was judged by profile irsa, NEW by mine",)
+    assert compare(new, same).exit_code == 0
 
 
 def test_a_missing_leg_allows_no_all_clear() -> None:
