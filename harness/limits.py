@@ -32,6 +32,7 @@ __all__ = [
     "RENEWAL",
     "RETENTION",
     "ROLLOUT",
+    "SILENCE",
     "SECRET_SYNCED",
     "SUBJECT_ACTS",
     "TARGET_HEALTHY",
@@ -104,7 +105,9 @@ KEYS_REREAD = Limit("KEYS_REREAD", 75)
 
 # --- Windows and clean-up -------------------------------------------------------------------------------------------
 
-UNAFFECTED = Limit("UNAFFECTED", 20)
+UNAFFECTED = Limit("UNAFFECTED", 5)
 """For how long nothing may happen where nothing is to happen; never scaled."""
+SILENCE = Limit("SILENCE", 20)
+"""The same of a controller, which may take a while until it does what it must not."""
 CLEANUP_STEP = Limit("CLEANUP_STEP", 60)
 CLEANUP_TOTAL = Limit("CLEANUP_TOTAL", 600)

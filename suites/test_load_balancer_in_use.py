@@ -518,7 +518,7 @@ def test_without_the_agent_the_controller_fails_and_is_not_the_node(
         callers = wait.never(
             lambda: sorted({str(call["principal"]) for call in controller.calls(since)}),
             what="a call to AWS by a controller without credentials",
-            during=limits.UNAFFECTED,
+            during=limits.SILENCE,
         )
     done = wait.until(
         lambda: controller.calls(since), what="the controller's calls, with the agent", timeout=limits.AGENT_READY
