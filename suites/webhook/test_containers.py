@@ -272,8 +272,10 @@ def test_everything_else_survives(eks: Webhook, expected: Expected) -> None:
     sent["metadata"]["inventedMeta"] = "x"
     sent["status"] = {"phase": "Pending"}
 
-    admitted = eks.review(sent).pod
+    admission = eks.review(sent)
+    assert admission.names() == expected.all_names
 
+    admitted = admission.pod
     spec = admitted.get("spec", {})
     spec.pop("volumes", None)
     for one in (*spec.get("containers", []), *spec.get("initContainers", [])):
@@ -301,6 +303,7 @@ def test_security_context_probes_and_resources_stay(eks: Webhook, expected: Expe
 
     admission = eks.review(sent)
 
+    assert admission.names() == expected.all_names
     kept = {key: admission.container().get(key) for key in container}
     assert kept == container
     assert {key: admission.spec.get(key) for key in spec} == spec
