@@ -162,10 +162,13 @@ def test_pair_in_order_behind_sts_and_region(plain: Webhook, eks: Webhook) -> No
 @requirement("WHK-310")
 @pytest.mark.parametrize("name", [URI, TOKEN_FILE])
 def test_either_name_keeps_the_pair_away(plain: Webhook, name: str) -> None:
-    """A container with one of the two is given neither."""
+    """A container with one of the two is given neither; another one of the pod is."""
     own = {"name": name, "value": "own"}
 
-    assert plain.review(pod({"name": "app", "env": [own]})).env() == [own]
+    admission = plain.review(pod({"name": "app", "env": [own]}, {"name": "other"}))
+
+    assert admission.env() == [own]
+    assert admission.names("other") == [URI, TOKEN_FILE]
 
 
 @requirement("WHK-311")
