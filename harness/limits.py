@@ -1,6 +1,6 @@
 """How long waits may take: every one names one of these (HRN-WAIT-01). ``PODID_TIMEOUT_SCALE`` multiplies them all.
 
-They are ten times and more what a quiet laptop needs: a wait ends when it sees what it waits for, so a limit costs time
+They are many times what a quiet laptop needs: a wait ends when it sees what it waits for, so a limit costs time
 only where something is wrong.
 """
 
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 __all__ = [
     "AGENT_READY",
     "ASSOCIATION_VISIBLE",
+    "CERTIFICATE_RENEWED",
     "CLEANUP_STEP",
     "CLEANUP_TOTAL",
     "CLUSTER_CREATE",
+    "CLUSTER_GONE",
     "CONTROLLER",
     "EKS_AUTH_CALL",
     "EMULATOR_READY",
@@ -30,6 +32,7 @@ __all__ = [
     "PROCESS_START",
     "READS",
     "RENEWAL",
+    "RESUMED",
     "RETENTION",
     "ROLLOUT",
     "SECRET_SYNCED",
@@ -62,6 +65,7 @@ class Limit:
 # --- A cluster and what runs in it ----------------------------------------------------------------------------------
 
 CLUSTER_CREATE = Limit("CLUSTER_CREATE", 300)
+CLUSTER_GONE = Limit("CLUSTER_GONE", 120)
 NODE_READY = Limit("NODE_READY", 120)
 EMULATOR_READY = Limit("EMULATOR_READY", 60)
 OBJECT_READY = Limit("OBJECT_READY", 30)
@@ -73,6 +77,8 @@ ROLLOUT = Limit("ROLLOUT", 180)
 AGENT_READY = Limit("AGENT_READY", 120)
 WEBHOOK_READY = Limit("WEBHOOK_READY", 60)
 """An admission webhook answers, ours or a controller's."""
+CERTIFICATE_RENEWED = Limit("CERTIFICATE_RENEWED", 120)
+"""The kubelet brings a Secret's new contents into a pod, and the pod serves it."""
 ASSOCIATION_VISIBLE = Limit("ASSOCIATION_VISIBLE", 30)
 CONTROLLER = Limit("CONTROLLER", 60)
 """A controller acts on what has changed."""
@@ -93,13 +99,14 @@ PROCESS_END = Limit("PROCESS_END", 20)
 LOG_LINE = Limit("LOG_LINE", 1)
 """A line in a log; short, since a subject need not write one."""
 EKS_AUTH_CALL = Limit("EKS_AUTH_CALL", 5)
-SUBJECT_ACTS = Limit("SUBJECT_ACTS", 12)
+SUBJECT_ACTS = Limit("SUBJECT_ACTS", 15)
 """A subject does what it was asked for, or sees what has changed."""
 RENEWAL = Limit("RENEWAL", 16)
 """An agent renews credentials of the short lives that suites give them."""
-
 RETENTION = Limit("RETENTION", 30)
 """The same, of the credentials that live longest in the suites."""
+RESUMED = Limit("RESUMED", 20)
+"""A subject tries several times to reach what is away."""
 KEYS_REREAD = Limit("KEYS_REREAD", 75)
 """An agent reads its own keys anew from a file, which it may do once a minute."""
 

@@ -356,7 +356,7 @@ def test_certificate_is_renewed_without_losing_a_pod(
             ],
             lambda instants: instants == [expires_at] * 2,
             what="both replicas to serve the new certificate",
-            timeout=limits.WEBHOOK_READY,
+            timeout=limits.CERTIFICATE_RENEWED,
         )
         trust(files["ca.crt"])
         seen = len(outcomes)

@@ -84,7 +84,9 @@ def _are_asked_for_a_while(agent: Agent, tokens: Sequence[str]) -> None:
         assert _ask_all(agent, tokens) == [200] * len(tokens)
         return watch.seconds
 
-    wait.until(seconds, lambda passed: passed > 0.6, what="the agent to look for due renewals", timeout=limits.RENEWAL)
+    wait.until(
+        seconds, lambda passed: passed > 0.6, what="the agent to look for due renewals", timeout=limits.RETENTION
+    )
 
 
 # --- Nothing is kept that is over -----------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def test_the_next_try_comes_after_one_to_two_minutes(start_inside: StartInside, 
         return [len(eks_auth.calls_with(token)) - 1 for token in tokens]
 
     inside.pass_(600)
-    wait.until(tries, lambda seen: set(seen) == {1}, what="twenty renewals that fail", timeout=limits.RENEWAL)
+    wait.until(tries, lambda seen: set(seen) == {1}, what="twenty renewals that fail", timeout=limits.RETENTION)
     failed = 'cache_errors{code="InvalidRequestException",type="Recoverable"} 20'
     wait.until(agent.metrics_text, lambda text: failed in text, what="the agent to know", timeout=limits.SUBJECT_ACTS)
     inside.pass_(55)

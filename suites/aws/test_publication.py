@@ -90,7 +90,7 @@ def test_admission_learns_of_changes_after_its_own_delay(tmp_path: Path) -> None
         early = CONFIG_MAP in api.objects
         listed = [found["associationId"] for found in eks.associations.list(SCOPE, NAME)["associations"]]
         is_seen = eks.associations.seen_by_auth(bound, "demo", "s3-reader") is not None
-        wait.until(lambda: CONFIG_MAP in api.objects, what="the publication", timeout=limits.SUBJECT_ACTS)
+        wait.until(lambda: CONFIG_MAP in api.objects, what="the publication", timeout=limits.ASSOCIATION_VISIBLE)
     finally:
         clusters.unbind(bound.arn)
         api.stop()

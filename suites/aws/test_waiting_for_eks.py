@@ -123,7 +123,7 @@ def test_a_change_of_associations_counts_some_time_later(slow: Slow) -> None:
         seen[change] = (before, now, slow.assume())
 
     moved = [0.0]
-    wait.until(lambda: CONFIG_MAP in slow.api.objects, what="the first publication", timeout=limits.SUBJECT_ACTS)
+    wait.until(lambda: CONFIG_MAP in slow.api.objects, what="the first publication", timeout=limits.ASSOCIATION_VISIBLE)
     made = eks.create_pod_identity_association(**name, roleArn=first)["association"]["associationId"]
     early = len(slow.api.published())
     identity = {"clusterName": CLUSTER, "associationId": made}
@@ -132,13 +132,15 @@ def test_a_change_of_associations_counts_some_time_later(slow: Slow) -> None:
         return eks.describe_pod_identity_association(**identity)["association"]["roleArn"]
 
     later("create", role)
-    wait.until(slow.api.published, what="the publication of the new one", timeout=limits.SUBJECT_ACTS)
+    wait.until(slow.api.published, what="the publication of the new one", timeout=limits.ASSOCIATION_VISIBLE)
     eks.update_pod_identity_association(**identity, roleArn=second)
     later("update", role)
     eks.delete_pod_identity_association(**identity)
     still = len(slow.api.published())
     later("delete", lambda: eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"])
-    wait.until(lambda: not slow.api.published(), what="the publication of the deletion", timeout=limits.SUBJECT_ACTS)
+    wait.until(
+        lambda: not slow.api.published(), what="the publication of the deletion", timeout=limits.ASSOCIATION_VISIBLE
+    )
 
     expected = {
         "create": ("ResourceNotFoundException", first, "first"),

@@ -105,6 +105,6 @@ def test_line_of_a_pod_of_a_controller(eks: Webhook) -> None:
 
 def the_line_about(webhook: Webhook, name: str) -> str:
     """Return the one line that names a pod."""
-    found = wait.until(lambda: lines_with(webhook, name), what=f"a line about {name}", timeout=limits.LOG_LINE)
+    found = wait.until(lambda: lines_with(webhook, name), what=f"a line about {name}", timeout=limits.SUBJECT_ACTS)
     assert len(found) == 1
     return found[0]

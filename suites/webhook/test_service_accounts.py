@@ -274,7 +274,7 @@ def test_cache_answers_while_the_api_server_is_away(own_api: tuple[KubeApi, Webh
         lambda: len(api.requests) - before,
         lambda n: n >= 4,
         what="four attempts to resume",
-        timeout=limits.SUBJECT_ACTS,
+        timeout=limits.RESUMED,
     )
     times = [request.at for request in api.requests[before : before + 4]]
     during = [webhook.mechanism(f"kept-{number}") for number in range(5)]

@@ -351,7 +351,7 @@ class LabEngine:
         with explained("removing the lab from the Docker engine"):
             found = self.exists()
             if found:
-                wait.until(self._removed, what="the lab's containers and networks to go", timeout=limits.CLEANUP_STEP)
+                wait.until(self._removed, what="the lab's containers and networks to go", timeout=limits.CLUSTER_GONE)
         return found
 
     def _removed(self) -> bool:
