@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shlex
 import shutil
 import subprocess
@@ -49,8 +48,6 @@ from harness.subject.aws_features import detect_in_aws
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
 _WEBHOOK = "pod-identity-webhook"
-_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(4)
-"""Names this run to other runs on a cluster; the workers of a run share it."""
 NODES = 2
 """As many as any scenario needs of its first cluster."""
 
@@ -265,7 +262,7 @@ def _administrator(
     state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
     ground.watch(watch.foreign_image)
     with (
-        lease.hold(watching.coordination, lease.Holder.this(_RUN)) as note,
+        lease.hold(watching.coordination, lease.Holder.this()) as note,
         planted_canary(client, os.environ.get(CANARY, "")),
     ):
         if note:

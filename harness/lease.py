@@ -25,27 +25,26 @@ _CONFLICT = 409
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A run: its name, and the process that it is."""
+    """The process that runs the scenarios."""
 
-    run: str
     host: str
     pid: int
 
     @classmethod
-    def this(cls, run: str) -> Holder:
+    def this(cls) -> Holder:
         """Return what this process is."""
-        return cls(run, socket.gethostname(), os.getpid())
+        return cls(socket.gethostname(), os.getpid())
 
     @classmethod
     def parse(cls, identity: str) -> Holder:
         """Read a Lease's ``holderIdentity``; what is in another form has no process."""
-        run, host, pid = (*identity.split("/"), "", "")[:3]
-        return cls(run, host, int(pid) if pid.isdecimal() else 0)
+        host, _, pid = identity.rpartition("/")
+        return cls(host, int(pid)) if host and pid.isdecimal() else cls(identity, 0)
 
     @property
     def identity(self) -> str:
         """As a Lease has it."""
-        return f"{self.run}/{self.host}/{self.pid}"
+        return f"{self.host}/{self.pid}"
 
     def is_dead(self) -> bool:
         """Whether it was a process of this machine, and is no more."""
@@ -61,14 +60,12 @@ class Holder:
 
     def __str__(self) -> str:
         """Return it as messages have it."""
-        return f"run {self.run} (PID {self.pid} on {self.host})" if self.pid else self.run
+        return f"PID {self.pid} on {self.host}" if self.pid else self.host
 
 
 @contextlib.contextmanager
 def hold(api: Any, holder: Holder, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Generator[str]:
     """Hold the cluster's Lease, renewed every ten seconds, and yield a note about who had it before, if anybody.
-
-    Workers of one run hold it together; whoever ends first leaves it to run out.
 
     Args:
         api: ``CoordinationV1Api`` of the cluster, used by a thread of its own.
@@ -85,7 +82,8 @@ def hold(api: Any, holder: Holder, now: Callable[[], datetime] = lambda: datetim
         while not ended.wait(_RENEW_SECONDS):
             # A scenario may restart the API server: the next round renews it.
             with contextlib.suppress(Exception):
-                api.patch_namespaced_lease(NAME, NAMESPACE, {"spec": {"renewTime": _instant(now())}})
+                if _is_ours(api, holder):
+                    api.patch_namespaced_lease(NAME, NAMESPACE, {"spec": {"renewTime": _instant(now())}})
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
@@ -95,8 +93,13 @@ def hold(api: Any, holder: Holder, now: Callable[[], datetime] = lambda: datetim
         ended.set()
         thread.join()
         with contextlib.suppress(Exception):
-            if api.read_namespaced_lease(NAME, NAMESPACE).spec.holder_identity == holder.identity:
+            if _is_ours(api, holder):
                 api.delete_namespaced_lease(NAME, NAMESPACE)
+
+
+def _is_ours(api: Any, holder: Holder) -> bool:
+    """Tell whether nobody took it over, as of a run that stood still for a minute."""
+    return api.read_namespaced_lease(NAME, NAMESPACE).spec.holder_identity == holder.identity
 
 
 def _take(api: Any, holder: Holder, now: datetime) -> str:
@@ -118,8 +121,6 @@ def _take(api: Any, holder: Holder, now: datetime) -> str:
         return ""
     lease = api.read_namespaced_lease(NAME, NAMESPACE)
     former, renewed = Holder.parse(lease.spec.holder_identity or ""), lease.spec.renew_time
-    if former.run == holder.run:
-        return ""
     if renewed is not None and now - renewed <= _DURATION and not former.is_dead():
         raise MissingPrerequisite(
             f"{former} holds this cluster, and said so {(now - renewed).total_seconds():.0f} s ago",

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from kubernetes.client.exceptions import ApiException
 
+from harness import limits, wait
 from harness.errors import MissingPrerequisite
 from harness.lease import Holder, hold
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
-OURS = Holder.this("ours")
+OURS = Holder.this()
 
 
 class Leases:
@@ -27,6 +28,8 @@ class Leases:
     def __init__(self) -> None:
         self.spec: dict[str, Any] | None = None
         self.version = 0
+        self.reads = 0
+        self.renewals = 0
 
     def create_namespaced_lease(self, _namespace: str, body: dict[str, Any]) -> None:
         if self.spec is not None:
@@ -40,9 +43,19 @@ class Leases:
 
     def read_namespaced_lease(self, _name: str, _namespace: str) -> Any:
         assert self.spec is not None
+        self.reads += 1
         renewed = datetime.fromisoformat(self.spec["renewTime"])
         spec = SimpleNamespace(holder_identity=self.spec["holderIdentity"], renew_time=renewed)
         return SimpleNamespace(spec=spec, metadata=SimpleNamespace(resource_version=self.version))
+
+    def patch_namespaced_lease(self, _name: str, _namespace: str, body: dict[str, Any]) -> None:
+        assert self.spec is not None
+        self.renewals += 1
+        self.spec |= body["spec"]
+
+    def take_over(self, identity: str) -> None:
+        assert self.spec is not None
+        self.spec["holderIdentity"] = identity
 
     def delete_namespaced_lease(self, _name: str, _namespace: str) -> None:
         self.spec = None
@@ -67,29 +80,29 @@ def test_lease_is_there_as_long_as_the_run() -> None:
 
     assert note == ""
     assert during is not None
-    assert during["holderIdentity"] == f"ours/{socket.gethostname()}/{os.getpid()}"
+    assert during["holderIdentity"] == f"{socket.gethostname()}/{os.getpid()}"
     assert during["leaseDurationSeconds"] == 60
     assert leases.spec is None
 
 
 def test_cluster_of_another_run_is_left_alone() -> None:
-    leases = held_by(Holder("theirs", "elsewhere", 7), age=59)
+    leases = held_by(Holder("elsewhere", 7), age=59)
 
     with (
-        pytest.raises(MissingPrerequisite, match=r"run theirs \(PID 7 on elsewhere\) holds this cluster.* 59 s ago"),
+        pytest.raises(MissingPrerequisite, match=r"PID 7 on elsewhere holds this cluster.* 59 s ago"),
         hold(leases, OURS, lambda: NOW),
     ):
         pass
 
     assert leases.spec is not None
-    assert leases.spec["holderIdentity"] == "theirs/elsewhere/7"
+    assert leases.spec["holderIdentity"] == "elsewhere/7"
 
 
 def test_lease_that_ran_out_is_taken_with_a_note() -> None:
-    leases = held_by(Holder("theirs", "elsewhere", 7), age=61)
+    leases = held_by(Holder("elsewhere", 7), age=61)
 
     with hold(leases, OURS, lambda: NOW) as note:
-        assert note == "taken from run theirs (PID 7 on elsewhere), which is gone"
+        assert note == "taken from PID 7 on elsewhere, which is gone"
 
     assert leases.spec is None
 
@@ -97,24 +110,35 @@ def test_lease_that_ran_out_is_taken_with_a_note() -> None:
 def test_run_that_died_on_this_machine_is_not_waited_for() -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    leases = held_by(Holder("theirs", socket.gethostname(), dead.pid), age=1)
+    leases = held_by(Holder(socket.gethostname(), dead.pid), age=1)
 
     with hold(leases, OURS, lambda: NOW) as note:
         assert "which is gone" in note
 
 
 def test_run_that_lives_on_this_machine_is_waited_for() -> None:
-    leases = held_by(Holder("theirs", socket.gethostname(), os.getppid()), age=1)
+    leases = held_by(Holder(socket.gethostname(), os.getppid()), age=1)
 
     with pytest.raises(MissingPrerequisite), hold(leases, OURS, lambda: NOW):
         pass
 
 
-def test_workers_of_a_run_hold_it_together() -> None:
-    leases = held_by(Holder("ours", "elsewhere", 7), age=1)
+def test_lease_that_another_run_took_over_is_neither_renewed_nor_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.lease._RENEW_SECONDS", 0.01)
+    leases = Leases()
 
-    with hold(leases, OURS, lambda: NOW) as note:
-        assert note == ""
+    with hold(leases, OURS, lambda: NOW):
+        wait.until(lambda: leases.renewals >= 2, what="two renewals", timeout=limits.PROCESS_START)
+        leases.take_over("elsewhere/7")
+        reads, renewals = leases.reads, leases.renewals
+        wait.until(lambda: leases.reads >= reads + 3, what="three more looks", timeout=limits.PROCESS_START)
 
+    # One was perhaps on its way.
+    assert leases.renewals <= renewals + 1
     assert leases.spec is not None
-    assert leases.spec["holderIdentity"] == "ours/elsewhere/7"
+    assert leases.spec["holderIdentity"] == "elsewhere/7"
+
+
+@pytest.mark.parametrize("identity", ["somebody", "a/b", "/7", ""])
+def test_holder_in_another_form_has_no_process(identity: str) -> None:
+    assert (Holder.parse(identity).pid, str(Holder.parse(identity))) == (0, identity)
