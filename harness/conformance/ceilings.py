@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from harness.conformance.history import note_measurement, read_measurements
 from harness.conformance.ledger import Ledger
 from harness.conformance.recording import Evidence, check
 from harness.errors import UsageError
 
 __all__ = ["Ceilings"]
-
-_FILE = "ceilings.jsonl"
-_SHOWN = 10
 
 
 class Ceilings:
@@ -25,11 +20,11 @@ class Ceilings:
 
         Args:
             ledger: Has the ceilings.
-            history: Directory; ``ceilings.jsonl`` in it gets a line for each measurement.
+            history: Directory of what earlier runs left.
             leg: Which runs compare with each other.
         """
         self._ledger = ledger
-        self._file = history / _FILE
+        self._history = history
         self._leg = leg
 
     def hold(self, name: str, observed: float) -> None:
@@ -42,9 +37,9 @@ class Ceilings:
         if ceiling is None:
             raise UsageError(f"{name} has no ceiling in the ledger")
         observed = round(observed, 2)
-        earlier = self._earlier(name)
+        earlier = read_measurements(self._history, self._leg, name)
         lines = [
-            f"{observed:g} of {ceiling.most:g} {ceiling.unit}: {1 - observed / ceiling.most:.0%} below the ceiling",
+            f"{observed:g} of {ceiling.most:g} {ceiling.unit}: margin {1 - observed / ceiling.most:.0%}",
             f"earlier runs, oldest first: {', '.join(f'{value:g}' for value in earlier) or 'none'}",
         ]
         check(
@@ -55,16 +50,4 @@ class Ceilings:
             holds=observed <= ceiling.most,
             evidence=[Evidence("text", f"{ceiling.metric} and its ceiling", "\n".join(lines))],
         )
-        self._note(name, observed)
-
-    def _earlier(self, name: str) -> list[float]:
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        entries: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        mine = [float(entry["observed"]) for entry in entries if (entry["leg"], entry["id"]) == (self._leg, name)]
-        return mine[-_SHOWN:]
-
-    def _note(self, name: str, observed: float) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"time": now, "leg": self._leg, "id": name, "observed": observed}) + "\n")
+        note_measurement(self._history, self._leg, name, observed)

@@ -1,7 +1,8 @@
 """What earlier runs leave for later ones: how long each test takes, and which requirements are not steady.
 
-Two files in one directory (``.podid/history``; CI keeps it between runs): ``durations.json`` with the last twenty
-durations of each test, and ``flakes.jsonl`` with a line for each run. Both keep legs of a matrix apart.
+Three files in one directory (``.podid/history``; CI keeps it between runs): ``durations.json`` with the last twenty
+durations of each test, ``flakes.jsonl`` with a line for each run, and ``ceilings.jsonl`` with a line for each
+measurement that has a ceiling. All keep legs of a matrix apart.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,14 +24,16 @@ __all__ = [
     "Durations",
     "Steadiness",
     "last_outcomes",
+    "note_measurement",
     "note_run",
     "read_durations",
     "read_flakes",
+    "read_measurements",
     "runs_of",
 ]
 
 DEFAULT = ".podid/history"
-_DURATIONS, _FLAKES = "durations.json", "flakes.jsonl"
+_DURATIONS, _FLAKES, _CEILINGS = "durations.json", "flakes.jsonl", "ceilings.jsonl"
 _SCHEMA = "podid-durations/1"
 _LAST = 20
 _EXECUTED = frozenset(outcome.value for outcome in EXECUTED)
@@ -167,6 +171,24 @@ def runs_of(directory: Path, last: int) -> dict[str, list[bool]]:
         for name in line["executed"]:
             found[name] = [*found.get(name, []), name not in unsteady][-last:]
     return found
+
+
+def read_measurements(directory: Path, leg: str, name: str) -> list[float]:
+    """Return the last twenty measurements of a requirement on a leg, oldest first.
+
+    Raises:
+        UsageError: The file is damaged.
+    """
+    lines = _lines(directory / _CEILINGS)
+    return [line["observed"] for line in lines if (line["leg"], line["id"]) == (leg, name)][-_LAST:]
+
+
+def note_measurement(directory: Path, leg: str, name: str, observed: float) -> None:
+    """Add a measurement; at once, and not with the run at its end, since the process that measures may be a worker."""
+    directory.mkdir(parents=True, exist_ok=True)
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "leg": leg, "id": name, "observed": observed}
+    with (directory / _CEILINGS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def test_margin_and_trend_are_shown(tmp_path: Path) -> None:
     recorder = measured(Ceilings(ledger(tmp_path), tmp_path / "history", "ours"), 40)
 
     (evidence,) = recorder.evidence
-    assert evidence.content == "40 of 50 MiB: 20% below the ceiling\nearlier runs, oldest first: 31, 32.5"
+    assert evidence.content == "40 of 50 MiB: margin 20%\nearlier runs, oldest first: 31, 32.5"
     lines = (tmp_path / "history" / "ceilings.jsonl").read_text().splitlines()
     assert [json.loads(line)["observed"] for line in lines] == [31.0, 32.5, 99.0, 40]
 
