@@ -31,6 +31,7 @@ from harness.conformance.recording import Evidence, attach
 from harness.errors import MissingPrerequisite, SubjectFault
 from harness.pki import Authority, KeyPair
 from harness.subject.kube_api import KubeApi
+from harness.subject.memory import resident_bytes
 from harness.subject.ports import free_ports
 from harness.subject.reviews import Admission, Object, pod, review
 
@@ -344,7 +345,7 @@ class Webhook:
     @property
     def resident_mib(self) -> float:
         """Its resident memory."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024**2
+        return resident_bytes(self.pid) / 1024**2
 
     @property
     def is_running(self) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from harness.conformance.ceilings import Ceilings
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.subject.agent import HOST, Agent
 from harness.subject.eks_auth import FakeEKSAuth, grant
+from harness.subject.memory import resident_bytes
 from harness.subject.pod_token import make_token
 from suites.agent.conftest import StartAgent
 
@@ -71,7 +70,7 @@ def test_an_idle_agent_is_small(start_agent: StartAgent, patient: Sequence[str],
     try:
         agent = start_agent(fake.url, *patient)
         assert agent.get(make_token()).status == 200
-        ceilings.hold("RES-AGENT-IDLE", _resident_bytes(agent) / MIB)
+        ceilings.hold("RES-AGENT-IDLE", resident_bytes(agent.process.pid) / MIB)
     finally:
         fake.close()
 
@@ -85,7 +84,7 @@ def test_an_entry_takes_little_memory(start_agent: StartAgent, patient: Sequence
         agent = start_agent(fake.url, *patient, hosts=addresses, verbosity="info")
         # What a first request brings with it, once and for all.
         assert set(_statuses(agent, _long_tokens(40), addresses, connections=2)) == {200}
-        sizes = [_resident_bytes(agent)]
+        sizes = [resident_bytes(agent.process.pid)]
         for _ in range(2):
             tokens = _long_tokens(ENTRIES // 2)
             answered = [
@@ -94,7 +93,7 @@ def test_an_entry_takes_little_memory(start_agent: StartAgent, patient: Sequence
                 for status in _statuses(agent, tokens[number :: len(addresses)], [address], connections=10)
             ]
             assert (len(answered), set(answered)) == (len(tokens), {200})
-            sizes.append(_resident_bytes(agent))
+            sizes.append(resident_bytes(agent.process.pid))
     finally:
         fake.close()
 
@@ -109,7 +108,3 @@ def test_an_entry_takes_little_memory(start_agent: StartAgent, patient: Sequence
 def _long_tokens(count: int) -> list[str]:
     short = [make_token() for _ in range(count)]
     return [token + "x" * (TOKEN_BYTES - len(token)) for token in short]
-
-
-def _resident_bytes(agent: Agent) -> int:
-    return int(Path(f"/proc/{agent.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -6,7 +6,6 @@ import random
 import signal
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from harness.conformance.recording import check
 from harness.subject.agent import HOST, Agent
 from harness.subject.eks_auth import Answer, FakeEKSAuth, changed, grant, held
 from harness.subject.http1 import has_closed, next_reply, read_replies
+from harness.subject.memory import resident_bytes
 from harness.subject.pod_token import make_token
 from suites.agent.conftest import StartAgent
 
@@ -132,12 +132,6 @@ def test_a_client_that_has_nothing_more_to_ask_gets_its_answer(agent: Agent, tok
         assert [reply.status for reply in read_replies(client)] == [200]
 
 
-def _resident_bytes(agent: Agent) -> int:
-    agent.require_alive()
-    pages = Path(f"/proc/{agent.process.pid}/statm").read_text().split()[1]
-    return int(pages) * 4096
-
-
 @requirement("AGT-157")
 def test_memory_does_not_follow_what_clients_send(start_agent: StartAgent, eks_auth: FakeEKSAuth) -> None:
     """A cache of 10 entries grows by no more than them under 300 tokens of 60 KB each."""
@@ -148,10 +142,11 @@ def test_memory_does_not_follow_what_clients_send(start_agent: StartAgent, eks_a
             assert agent.get(make_token() + "x" * 60_000).status == 200
 
     flood(30)
-    before = _resident_bytes(agent)
+    before = resident_bytes(agent.process.pid)
     flood(300)
 
-    assert _resident_bytes(agent) - before < 9 * 2**20
+    agent.require_alive()
+    assert resident_bytes(agent.process.pid) - before < 9 * 2**20
 
 
 @requirement("AGT-155", "AGT-459")

@@ -45,6 +45,7 @@ from http_load import Load, connect, exchange, request, run_at_rate, run_flat_ou
 from harness.progress import Progress
 from harness.subject.agent import Agent, AgentCommand
 from harness.subject.eks_auth import FakeEKSAuth, grant
+from harness.subject.memory import resident_bytes
 from harness.subject.pod_token import make_token
 
 UNLIMITED = (
@@ -303,11 +304,6 @@ def expect_200(answer: bytes) -> None:
     """End the bench if an agent does not give credentials."""
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise SystemExit(f"an agent answered {answer[:300].decode(errors='replace')!r}")
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def print_table(rows: Sequence[Row]) -> None:
