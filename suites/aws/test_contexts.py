@@ -281,6 +281,10 @@ def test_a_secret_needs_its_key_too(fresh: Aws) -> None:
     with_it = bob.get_secret_value(SecretId="sealed")["SecretString"]
     ciphertext = kms.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"]
     directly = refused(lambda: fresh.client("kms", bob_key).decrypt(CiphertextBlob=ciphertext))
+    carl = fresh.client("secretsmanager", user_key(fresh, "carl", {**ALLOW_ALL, "Action": "secretsmanager:*"}))
+    described = carl.update_secret(SecretId="sealed", Description="d")["Name"]
+    sealed_anew = refused(lambda: carl.update_secret(SecretId="sealed", SecretString="t"))
+    of_nobody = refused(lambda: owner.create_secret(Name="lost", SecretString="s", KmsKeyId="alias/none"))
 
     text = "Access to KMS is not allowed"
     check("IAM-EVAL-05", what="without", expected=(400, "AccessDeniedException", text), observed=without)
@@ -289,6 +293,9 @@ def test_a_secret_needs_its_key_too(fresh: Aws) -> None:
     check("IAM-EVAL-05", what="others", expected=["p"], observed=[one["SecretString"] for one in batch["SecretValues"]])
     check("IAM-EVAL-05", what="with it", expected="s", observed=with_it)
     check("IAM-EVAL-05", what="directly", expected=(400, "AccessDeniedException"), observed=directly[:2])
+    check("IAM-EVAL-05", what="another description", expected="sealed", observed=described)
+    check("IAM-EVAL-05", what="another value", expected=without, observed=sealed_anew)
+    check("IAM-EVAL-05", what="a key that is none", expected=without, observed=of_nobody)
 
 
 @requirement("IAM-EVAL-05")

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.cloud.actions.model import ParsedCall, Plan, PlannedCheck, RequestTags, Resources, planned
+from harness.cloud.actions.model import Key, ParsedCall, Plan, PlannedCheck, RequestTags, Resources, planned
 from harness.cloud.documents import entries, members
 from harness.cloud.iam.model import ContextValue
+from harness.cloud.ports import NamedPolicy
 
 _ON_SECRET = {
     "DeleteResourcePolicy",
@@ -29,11 +30,15 @@ _ON_ANYTHING = {"GetRandomPassword", "ListSecrets"}
 _OF_KEY = {
     "CreateSecret": ("GenerateDataKey", "Decrypt"),
     "PutSecretValue": ("GenerateDataKey", "Decrypt"),
+    "UpdateSecret": ("GenerateDataKey", "Decrypt"),
     "GetSecretValue": ("Decrypt",),
     "BatchGetSecretValue": ("Decrypt",),
 }
 """What the caller must be allowed with a key of its own, which Secrets Manager uses in the caller's name."""
+_SEALED_ANEW = {"KmsKeyId", "SecretBinary", "SecretString"}
+"""Members of UpdateSecret that need the key; a new description does not."""
 _NO_KEY = "Access to KMS is not allowed"
+_NO_CONSENT = NamedPolicy("no such key", '{"Version":"2012-10-17","Statement":[]}')
 
 
 def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
@@ -41,7 +46,7 @@ def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
     if call.operation in _ON_ANYTHING:
         return Plan((planned(call, "*"),))
     if call.operation == "CreateSecret":
-        return Plan((*_create(call), *_key(call, resources, call.text("KmsKeyId"))))
+        return Plan((*_create(call), *_key(call, resources)))
     if call.operation == "BatchGetSecretValue":
         listing = (planned(call, "*", action="secretsmanager:ListSecrets"),) if _filters(call) else ()
         return Plan((planned(call, "*"), *listing, *_each(call, resources)))
@@ -51,11 +56,13 @@ def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
     return Plan((check, *_key(call, resources, resources.secret_key(check.check.resource))))
 
 
-def _key(call: ParsedCall, resources: Resources, named: str) -> Iterator[PlannedCheck]:
+def _key(call: ParsedCall, resources: Resources, named: str = "") -> Iterator[PlannedCheck]:
     """Yield the checks of the key that protects a secret, as kms:ViaService lets key policies tell them from others."""
-    key = resources.kms_key(call.account, call.region, named, b"") if named else None
-    if key is None:
+    named = call.text("KmsKeyId") or named
+    if not named or (call.operation == "UpdateSecret" and not _SEALED_ANEW & call.parameters.keys()):
         return
+    # A key that is not there, or another account's, consents to nothing.
+    key = resources.kms_key(call.account, call.region, named, b"") or Key(call.arn("kms", f"key/{named}"), _NO_CONSENT)
     context: dict[str, ContextValue] = {
         "kms:CallerAccount": call.account,
         "kms:ViaService": f"secretsmanager.{call.region}.amazonaws.com",
