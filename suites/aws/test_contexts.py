@@ -284,6 +284,10 @@ def test_a_secret_needs_its_key_too(fresh: Aws) -> None:
     carl = fresh.client("secretsmanager", user_key(fresh, "carl", {**ALLOW_ALL, "Action": "secretsmanager:*"}))
     described = carl.update_secret(SecretId="sealed", Description="d")["Name"]
     sealed_anew = refused(lambda: carl.update_secret(SecretId="sealed", SecretString="t"))
+    own_key = "alias/aws/secretsmanager"
+    by_name = [own_key, f"arn:aws:kms:{REGION}:{ACCOUNT}:{own_key}"]
+    created = [carl.create_secret(Name=f"{n}", SecretString="s", KmsKeyId=key)["Name"] for n, key in enumerate(by_name)]
+    read = [ana.get_secret_value(SecretId=name)["SecretString"] for name in created]
     of_nobody = refused(lambda: owner.create_secret(Name="lost", SecretString="s", KmsKeyId="alias/none"))
 
     text = "Access to KMS is not allowed"
@@ -295,6 +299,7 @@ def test_a_secret_needs_its_key_too(fresh: Aws) -> None:
     check("IAM-EVAL-05", what="directly", expected=(400, "AccessDeniedException"), observed=directly[:2])
     check("IAM-EVAL-05", what="another description", expected="sealed", observed=described)
     check("IAM-EVAL-05", what="another value", expected=without, observed=sealed_anew)
+    check("IAM-EVAL-05", what="the service's own key", expected=["s", "s"], observed=read)
     check("IAM-EVAL-05", what="a key that is none", expected=without, observed=of_nobody)
 
 

@@ -82,7 +82,7 @@ class Resources(Protocol):
         ...
 
     def secret_key(self, arn: str) -> str:
-        """Return the key that the secret with this full ARN names; empty for Secrets Manager's own."""
+        """Return the key that the secret with this full ARN names; empty for none."""
         ...
 
     def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:

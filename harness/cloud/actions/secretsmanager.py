@@ -37,6 +37,8 @@ _OF_KEY = {
 """What the caller must be allowed with a key of its own, which Secrets Manager uses in the caller's name."""
 _SEALED_ANEW = {"KmsKeyId", "SecretBinary", "SecretString"}
 """Members of UpdateSecret that need the key; a new description does not."""
+_OWN_KEY = "alias/aws/secretsmanager"
+"""Good for everybody of the account, by way of Secrets Manager; controllers name it as often as they name none."""
 _NO_KEY = "Access to KMS is not allowed"
 _NO_CONSENT = NamedPolicy("no such key", '{"Version":"2012-10-17","Statement":[]}')
 
@@ -59,7 +61,9 @@ def plan_secretsmanager(call: ParsedCall, resources: Resources) -> Plan | None:
 def _key(call: ParsedCall, resources: Resources, named: str = "") -> Iterator[PlannedCheck]:
     """Yield the checks of the key that protects a secret, as kms:ViaService lets key policies tell them from others."""
     named = call.text("KmsKeyId") or named
-    if not named or (call.operation == "UpdateSecret" and not _SEALED_ANEW & call.parameters.keys()):
+    if named in {"", _OWN_KEY, call.arn("kms", _OWN_KEY)}:
+        return
+    if call.operation == "UpdateSecret" and not _SEALED_ANEW & call.parameters.keys():
         return
     # A key that is not there, or another account's, consents to nothing.
     key = resources.kms_key(call.account, call.region, named, b"") or Key(call.arn("kms", f"key/{named}"), _NO_CONSENT)

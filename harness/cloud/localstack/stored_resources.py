@@ -65,9 +65,8 @@ class StoredResources:
         return NamedPolicy(arn, policy if isinstance(policy, str) else json.dumps(policy))
 
     def secret_key(self, arn: str) -> str:
-        """Return the key that the secret with this full ARN names; empty for Secrets Manager's own."""
-        named = str(getattr(_secret(arn), "kms_key_id", None) or "")
-        return "" if named == _OWN_KEY else named
+        """Return the key that the secret with this full ARN names; empty for none."""
+        return str(getattr(_secret(arn), "kms_key_id", None) or "")
 
     def find_secrets(self, account: str, region: str, filters: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         """Return the names of the secrets that all filters of ListSecrets match."""
@@ -121,10 +120,6 @@ class StoredResources:
         if addon:
             return addon.arn
         return f"{cluster_arn.replace(':cluster/', ':addon/', 1)}/{name}/*"
-
-
-_OWN_KEY = "alias/aws/secretsmanager"
-"""Good for everybody of the account, by way of Secrets Manager."""
 
 
 def _secret(arn: str) -> Any | None:
