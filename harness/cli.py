@@ -384,16 +384,26 @@ def _leave_at_once(lab: str, number: int) -> NoReturn:
 @app.command()
 def mutants(
     names: Annotated[list[str] | None, typer.Argument(help="Names or globs; all without any.")] = None,
+    *,
     full: Annotated[bool, typer.Option("--full", help="Run the whole suite on each, to find over-killing.")] = False,
     listing: Annotated[
         bool, typer.Option("--list", help="Print them and what must find them out; run nothing.")
     ] = False,
+    policies: Annotated[
+        bool, typer.Option("--policies", help="Break the scenarios' policies instead, on a lab; names are globs.")
+    ] = False,
+    lab: LabName = DEFAULT_LAB,
+    provider: ProviderOption = "auto",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; tests mostly wait.")] = _MUTANT_JOBS,
     report_dir: Annotated[Path, typer.Option("--report-dir", help="Where the run's directory is made.")] = Path(
         "reports"
     ),
 ) -> None:
     """Prove that the suites can fail: run them on broken agents and webhooks, and print which test found out which."""
+    directory = report_dir / f"mutants-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if policies:
+        _break_policies(names or [], directory, lab, provider, is_listing=listing)
+        return
     try:
         from harness.mutants import choose, run_mutants  # noqa: PLC0415 - they import agent and webhook
     except ModuleNotFoundError as error:
@@ -403,11 +413,38 @@ def mutants(
         for mutant in chosen:
             print(f"{mutant.name:32} {' '.join(mutant.must_kill) or 'nearly all':24} {mutant.fault}")
         return
-    directory = report_dir / f"mutants-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     matrix = run_mutants(chosen, directory.absolute(), full=full, jobs=jobs, tell=partial(print, flush=True))
     for complaint in matrix.complaints():
         print(complaint)
     print(f"{matrix.line} — {directory / 'kill-matrix.md'}")
+    raise typer.Exit(matrix.exit_code)
+
+
+def _break_policies(names: Sequence[str], directory: Path, lab: str, provider: str, *, is_listing: bool) -> None:
+    """Run the scenarios with each of their policies changed in one place."""
+    from harness.policy_mutants import EQUIVALENT, choose_policies, run_policy_mutants, users  # noqa: PLC0415
+
+    chosen = choose_policies(names)
+    if is_listing:
+        for mutation in chosen:
+            print(f"{mutation.name}  ({', '.join(users(mutation.file))})")
+        for name, reason in EQUIVALENT.items():
+            print(f"not run: {name}: {reason}")
+        return
+    the_lab = Lab(lab)
+    keep = the_lab.exists
+    with Progress() as progress:
+        try:
+            the_lab.up([ClusterSpec.named(ClusterSpec().name)], progress, parse_request(provider))
+            with progress.phase("scenarios"), progress.quiet():
+                matrix = run_policy_mutants(chosen, lab, directory.absolute(), partial(print, flush=True))
+        finally:
+            if not keep and the_lab.exists:
+                with progress.phase("clean-up"):
+                    _remove(the_lab, lab)
+    for complaint in matrix.complaints():
+        print(complaint)
+    print(f"{matrix.line} — {directory / 'policy-matrix.md'}")
     raise typer.Exit(matrix.exit_code)
 
 
