@@ -32,8 +32,8 @@ from harness.doctor import run_checks
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.image_lock import read_lock
 from harness.kube import Kube
-from harness.lab import Lab, load_balancing
-from harness.lab.given import lab_images
+from harness.lab import Lab, load_balancing, side_by_side
+from harness.lab.given import Role, lab_images
 from harness.lab.load_balancing import ControllerFiles
 from harness.lab.paths import cache_directory
 from harness.lab.profile import ADMINISTRATORS
@@ -97,7 +97,7 @@ def _start_mutant(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
     """Ask a lab that is up: its AWS, or for IRSA its cluster, whether admission has a webhook."""
-    lab = Lab(item.config.getoption("--lab"))
+    lab = _lab(item.config)
     if item.path.parent != SUITES or not lab.exists:
         return None
     if feature != "irsa":
@@ -137,6 +137,12 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
     return Plan(lines, {item.nodeid: missing for item in on_lab} if missing else {})
 
 
+def _lab(config: pytest.Config) -> Lab:
+    """The lab of this process: workers of pytest-xdist have one each."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    return Lab(side_by_side.of_worker(config.getoption("--lab"), worker))
+
+
 def _cluster_names(config: pytest.Config) -> list[str]:
     return config.getoption("--cluster") or [ClusterSpec().name]
 
@@ -164,12 +170,12 @@ def lab(
 ) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
     raise_setup_fault()
-    the_lab = Lab(pytestconfig.getoption("--lab"))
+    the_lab, named = _lab(pytestconfig), Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
     reuse = pytestconfig.getoption("--reuse")
     _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES, reuse=reuse)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
-    for role, image in the_lab.given.items():
+    for role, image in named.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
     if was_up and (told := the_lab.differences()):
         run_environment["lab"] = f"used again by force: {'; '.join(told)}"
@@ -199,7 +205,11 @@ def _raise_clusters(
     with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
-        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start, reuse=reuse)
+        # A lab beside the person's own gets its agent and webhook.
+        named = Lab(config.getoption("--lab"))
+        images = named.given.items() if lab.name != named.name else ()
+        given: dict[Role, str] = {role: image.archive for role, image in images}
+        lab.up(specs, progress, provider, given=given, nodes_from_start=nodes_from_start, reuse=reuse)
 
 
 @pytest.fixture(scope="session")
@@ -220,7 +230,7 @@ def second_cluster(
     """Another cluster beside the same AWS, raised for the first scenario that needs two; it goes with the lab."""
     name = next(name for name in (*_cluster_names(pytestconfig), SECOND_CLUSTER) if name != cluster.name)
     _raise_clusters(lab, [name], pytestconfig)
-    run_environment["clusters"] = f"{cluster.name}, {name}"
+    run_environment["second cluster"] = name
     ground.watch(lab.look_for_losses())
     return lab.cluster(name)
 

@@ -40,6 +40,7 @@ from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.lab.reuse import Reuse
+from harness.lab.side_by_side import beside, workers
 from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
@@ -151,8 +152,9 @@ def _given(agent_image: str, webhook_image: str) -> dict[Role, str]:
 @app.command()
 def down(lab: LabName = DEFAULT_LAB) -> None:
     """Remove the lab with everything it left on this machine; also after a crash."""
-    removed = Lab(lab).down()
-    print(f"lab {lab!r} is gone" if removed else f"there was no lab {lab!r}")
+    # Of a run that was killed there may be more.
+    removed = [each.down() for each in (*beside(lab), Lab(lab))]
+    print(f"lab {lab!r} is gone" if any(removed) else f"there was no lab {lab!r}")
 
 
 @app.command()
@@ -297,6 +299,15 @@ def run(
         Path | None, typer.Option("--rerun-failed", metavar="REPORT", help="Run what did not pass in an earlier run.")
     ] = None,
     shard: Annotated[str, typer.Option("--shard", metavar="I/N", help="Run the I-th of N shares.")] = "",
+    labs: Annotated[
+        int,
+        typer.Option(
+            "--labs",
+            envvar="PODID_LABS",
+            min=0,
+            help="Labs at a time, among which files are shared out; 0 takes two for all scenarios on native.",
+        ),
+    ] = 0,
     offline: OfflineOption = False,
     list_images: Annotated[
         bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
@@ -328,6 +339,8 @@ def run(
         result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
+    if labs > 1 and keep_failed:
+        raise UsageError("--keep-failed with several labs: only the first can stay", hint="use --labs 1")
     the_lab, given = Lab(lab), _given(agent_image, webhook_image)
     if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
         arguments.append("--subject=upstream")
@@ -349,15 +362,14 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
+            arguments += workers(the_lab, labs or (1 if keep or keep_failed else None), arguments)
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
                 keep = keep or (keep_failed and bool(result.failed) and not fault)
         except Abandoned as abandoned:
             _leave_at_once(lab, abandoned.number)
         finally:
-            if not keep and the_lab.exists:
-                with progress.phase("clean-up"):
-                    _remove(the_lab, lab)
+            _remove_all([*beside(lab), *([] if keep else [the_lab])], lab, progress)
     if fault:
         print(f"podid: {fault}", file=sys.stderr)
     for line in how_to_continue(result, lab, kept=keep and not fault):
@@ -366,10 +378,14 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-def _remove(the_lab: Lab, name: str) -> None:
-    """Remove a lab, unless a person has no time for that."""
+def _remove_all(labs: Sequence[Lab], name: str, progress: Progress) -> None:
+    """Remove the labs that are there, unless a person has no time for that."""
+    if not (there := [each for each in labs if each.exists]):
+        return
     try:
-        the_lab.down()
+        with progress.phase("clean-up"):
+            for each in there:
+                each.down()
     except KeyboardInterrupt as interrupt:
         _leave_at_once(name, interrupt.args[0] if interrupt.args else signal.SIGINT)
 
@@ -439,9 +455,7 @@ def _break_policies(names: Sequence[str], directory: Path, lab: str, provider: s
             with progress.phase("scenarios"), progress.quiet():
                 matrix = run_policy_mutants(chosen, lab, directory.absolute(), partial(print, flush=True))
         finally:
-            if not keep and the_lab.exists:
-                with progress.phase("clean-up"):
-                    _remove(the_lab, lab)
+            _remove_all([] if keep else [the_lab], lab, progress)
     for complaint in matrix.complaints():
         print(complaint)
     print(f"{matrix.line} — {directory / 'policy-matrix.md'}")

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.conformance.record import FILE_NAME, read_run, write_atomically
-from harness.errors import UsageError
+from harness.errors import HarnessFault, UsageError
 from harness.kill_matrix import Matrix, Row, judge_control
 from harness.lab.paths import CHECKOUT
 from harness.policy_mutations import PolicyMutation, mutate
@@ -89,12 +89,15 @@ def run_policy_mutants(
         lab: Name of a lab that is up.
         directory: For the matrix, and the output of what was not killed; made.
         tell: Gets a line for each run.
+
+    Raises:
+        HarnessFault: With their own policies the scenarios said nothing.
     """
     directory.mkdir(parents=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="podid-") as place:
         copy = Path(place) / "checkout"
-        shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "reports"))
+        shutil.copytree(CHECKOUT, copy, ignore=_unneeded)
         for row in _run_all(mutations, lab, copy, directory):
             rows.append(row)
             found = " ".join(row.killed_by[:6]) + (f" … ({len(row.killed_by)})" if len(row.killed_by) > 6 else "")
@@ -106,10 +109,17 @@ def run_policy_mutants(
     return Matrix(rows, ())
 
 
+def _unneeded(directory: str, names: list[str]) -> set[str]:
+    of_runs = {"reports"} if directory == str(CHECKOUT) else set[str]()
+    return {name for name in names if name.startswith(".") or name == "__pycache__" or name in of_runs}
+
+
 def _run_all(mutations: Sequence[PolicyMutation], lab: str, copy: Path, directory: Path) -> Iterator[Row]:
     wanted = sorted({test for mutation in mutations for test in users(mutation.file)})
     began = time.monotonic()
     outcomes, note = _run(wanted, lab, copy, directory / "original", stop=False)
+    if not outcomes:
+        raise HarnessFault(f"the scenarios did not run with their own policies: {note}")
     yield judge_control("scenarios (original)", outcomes, (), seconds=time.monotonic() - began, note=note)
     for number, mutation in enumerate(mutations, 1):
         place = directory / f"{number:03}"

@@ -71,8 +71,8 @@ def _changes(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _without_actions(statement: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    actions = statement["Action"]
-    if isinstance(actions, list):
+    actions: list[str] | str = statement["Action"]
+    if not isinstance(actions, str):
         for action in actions:
             yield f"without {action}", statement | {"Action": [other for other in actions if other != action]}
 

@@ -1,0 +1,59 @@
+"""Labs side by side: which worker has which, how many there are, and how what a killed run left is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.lab import Lab, side_by_side
+from harness.lab.side_by_side import beside, of_worker, workers
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Labs of nobody else."""
+    monkeypatch.setenv("PODID_STATE_DIR", str(tmp_path))
+    return tmp_path / "labs"
+
+
+@pytest.fixture
+def native(state: Path) -> Lab:
+    """A lab on native."""
+    (state / "podid").mkdir(parents=True)
+    (state / "podid" / "lab.json").write_text('{"provider": "native"}')
+    return Lab("podid")
+
+
+def test_first_worker_has_the_lab_that_was_named() -> None:
+    assert [of_worker("podid", worker) for worker in ("", "gw0", "gw1")] == ["podid", "podid", "podid-gw1"]
+
+
+def test_labs_beside_are_found_and_nobody_else_s(state: Path) -> None:
+    for name in ("podid", "podid-gw1", "podid-gw12", "podid-gwen", "podid-gw1-b", "other-gw1"):
+        (state / name).mkdir(parents=True)
+    (state / "podid-gw3.lock").touch()
+    assert [lab.name for lab in beside("podid")] == ["podid-gw1", "podid-gw12"]
+
+
+def test_all_scenarios_are_shared_out_as_the_machine_allows(native: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert workers(native, None, []) == ["--numprocesses=2", "--dist=loadfile", "--provider=native"]
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert workers(native, None, []) == []
+
+
+def test_little_memory_means_one_lab(native: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(side_by_side, "_LAB_BYTES", 1 << 60)
+    assert workers(native, None, []) == []
+
+
+def test_named_files_share_a_lab_unless_asked_otherwise(native: Lab) -> None:
+    assert workers(native, None, ["suites/test_s3.py"]) == []
+    assert workers(native, 3, ["suites/test_s3.py"])[0] == "--numprocesses=3"
+    assert workers(native, 1, []) == []
+
+
+def test_lab_that_did_not_come_up_has_nothing_beside_it() -> None:
+    assert workers(Lab("absent"), 2, []) == []
