@@ -207,6 +207,7 @@ def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_pat
 
 
 class LabThatDoesNotComeUp:
+    provider_name = None
     exists = False
     given: ClassVar[Mapping[str, object]] = {}
 
