@@ -200,6 +200,12 @@ class Kube:
         metadata = {"name": name, "annotations": dict(annotations or {})}
         self.core.create_namespaced_service_account(namespace, {"metadata": metadata})
 
+    def token(self, service_account: str, namespace: str, audience: str) -> str:
+        """Return a new token of a ServiceAccount, as ``kubectl create token`` does."""
+        request = {"spec": {"audiences": [audience], "expirationSeconds": 600}}
+        answer = self.core.create_namespaced_service_account_token(service_account, namespace, request)
+        return str(answer.status.token)
+
     def sign_client_request(self, name: str, request: str) -> str:
         """Have the cluster sign a client certificate, and return it.
 

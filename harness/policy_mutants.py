@@ -24,8 +24,12 @@ from harness.policy_mutations import PolicyMutation, mutate
 
 __all__ = ["EQUIVALENT", "choose_policies", "run_policy_mutants", "users"]
 
+_ONE_AUDIENCE = "IAM's provider takes no other audience there; test_portability.py has one that does"
 EQUIVALENT: Mapping[str, str] = {
     "abac/chained-trust-without-tag-session: the statement turned into Deny": "it is there to be refused",
+    "external-secrets/irsa-trust: the statement without StringEquals aud": _ONE_AUDIENCE,
+    "migration/irsa-trust: the statement without StringEquals aud": _ONE_AUDIENCE,
+    "migration/mixed-irsa-trust: the statement without StringEquals aud": _ONE_AUDIENCE,
     "s3/trust-ec2-only: the statement turned into Deny": "it is there to be refused",
     "s3/trust-without-tag-session: the statement turned into Deny": "it is there to be refused",
 }

@@ -28,6 +28,7 @@ from harness.progress import Progress
 __all__ = [
     "AGENT_ADDON",
     "NOT_ASSUMED",
+    "NOT_BY_WEB_IDENTITY",
     "UUID4",
     "AwsAccount",
     "CredentialsResponse",
@@ -46,6 +47,7 @@ __all__ = [
     "stage_of",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
+    "web_identity_refusals",
     "without_agent",
 ]
 
@@ -56,6 +58,8 @@ NOT_ASSUMED = (
     r"Unauthorized Exception! EKS does not have permissions to assume the associated role\., fault: client\n"
 )
 """Pattern of what a pod is told when EKS Auth may not assume the association's role."""
+NOT_BY_WEB_IDENTITY = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
+"""What STS tells a web identity that a role's trust policy does not let in."""
 _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"  # noqa: S105 - a path
 _PAUSE = ("sleep", "3600")
 
@@ -244,6 +248,22 @@ def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> Credentials
     answer = f"{status}\nContent-Type: {content_type}\n\n{body}"
     attach(Evidence("http", f"pod {pod.name} asks the agent → {status}", {"request": request, "response": answer}))
     return CredentialsResponse(int(status), content_type, body)
+
+
+def web_identity_refusals(
+    kube: Kube, aws: AwsAccount, role_arn: str, namespace: str, service_account: str
+) -> dict[str, str]:
+    """Ask STS for an IRSA role as its own ServiceAccount and as another one; tells what STS has against each.
+
+    Returns:
+        ServiceAccount → code and text of the refusal; empty for none.
+    """
+    return {
+        f"{of_namespace}/{name}": aws.web_identity_refusal(
+            role_arn, kube.token(name, of_namespace, "sts.amazonaws.com")
+        )
+        for of_namespace, name in ((namespace, service_account), ("default", "default"))
+    }
 
 
 class LogReader:

@@ -24,7 +24,7 @@ from harness.conformance.redaction import Redactor
 from harness.external_secrets import NAMESPACE, Calls, Condition, Operator, Resource, attempt, installed, secret_data
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab import Lab
-from harness.scenario import UUID4, AwsAccount, read_document
+from harness.scenario import NOT_BY_WEB_IDENTITY, UUID4, AwsAccount, read_document, web_identity_refusals
 
 pytestmark = pytest.mark.usefixtures("agent_addon", "synced")
 
@@ -302,7 +302,9 @@ def test_irsa_is_a_mode_of_its_own_beside_it(kube: Kube, aws: AwsAccount, cluste
     with (
         aws.oidc_provider(cluster.spec.issuer),
         aws.policy("eso-irsa", (FILES / "eso-policy.json").read_text()) as policy,
-        aws.role("pod-identity-lab-eso-irsa", read_document(FILES / "irsa-trust.json", cluster), policies=[policy]),
+        aws.role(
+            "pod-identity-lab-eso-irsa", read_document(FILES / "irsa-trust.json", cluster), policies=[policy]
+        ) as irsa_role,
     ):
         bare = manifests[0] | {"metadata": {"name": "irsa-reader", "namespace": "demo", "annotations": {}}}
         kube.apply([bare, *manifests[1:]])
@@ -313,10 +315,13 @@ def test_irsa_is_a_mode_of_its_own_beside_it(kube: Kube, aws: AwsAccount, cluste
         store.wait_until("Valid")
         secret.refresh()
         secret.wait_until("SecretSynced")
+        callers = {call["principal"] for call in calls.made() if not re.fullmatch(SESSION, call["principal"])}
+        trusted = web_identity_refusals(kube, aws, irsa_role, "demo", "irsa-reader")
 
     role = "arn:aws:sts::123456789012:assumed-role/pod-identity-lab-eso-irsa/external-secrets-provider-aws"
-    callers = {call["principal"] for call in calls.made() if not re.fullmatch(SESSION, call["principal"])}
     check("ESO-CRED-ROLE", expected={role}, observed=callers)
+    expected = {"demo/irsa-reader": "", "default/default": NOT_BY_WEB_IDENTITY}
+    check("ESO-CRED-ROLE", what="whose role it is", expected=expected, observed=trusted)
     attach(Evidence("text", "a ServiceAccount without the annotation", message))
     assert secret_data(kube, "irsa", "demo") == {"value": "changeme"}
 

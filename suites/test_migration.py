@@ -25,6 +25,7 @@ from harness.kube import Kube, Pod, load_manifests
 from harness.lab import Lab
 from harness.scenario import (
     AGENT_ADDON,
+    NOT_BY_WEB_IDENTITY,
     UUID4,
     AwsAccount,
     LogReader,
@@ -32,6 +33,7 @@ from harness.scenario import (
     read_document,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
+    web_identity_refusals,
 )
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -274,12 +276,25 @@ def migrated(application: Application, forward_again: Moment, aws: AwsAccount, p
 @requirement("WHK-901", "API-711", "API-712")
 def test_step_1_irsa_works_alone(baseline: Moment, lab: Lab) -> None:
     """The pod has IRSA's pair of variables, and its session the SDK's name; the exchange is the regional STS's."""
-    exchanges = [entry for entry in lab.control().journal() if entry["operation"] == "AssumeRoleWithWebIdentity"]
+    journal = lab.control().journal()
+    exchanges = [entry for entry in journal if entry["operation"] == "AssumeRoleWithWebIdentity"]
+    exchanges = [entry for entry in exchanges if entry["user_agent"].startswith("aws-cli/")]
 
     check("WHK-901", expected=IRSA_VARIABLES, observed=baseline.variables)
     check("API-711", expected=IRSA_ARN, observed=baseline.arn, holds=bool(re.fullmatch(IRSA_ARN, baseline.arn)))
     hosts = {entry["host"] for entry in exchanges}
     check("API-712", expected=["sts.eu-west-1.amazonaws.com"], observed=sorted(hosts))
+
+
+@requirement("API-706")
+def test_old_role_is_for_the_application_alone(baseline: Moment, kube: Kube, aws: AwsAccount) -> None:
+    """The trust policy that IRSA needs names the application's ServiceAccount: another one's token is refused."""
+    assert baseline
+    check(
+        "API-706",
+        expected={f"{NAMESPACE}/app": "", "default/default": NOT_BY_WEB_IDENTITY},
+        observed=web_identity_refusals(kube, aws, IRSA_ROLE_ARN, NAMESPACE, "app"),
+    )
 
 
 @requirement("WHK-902")

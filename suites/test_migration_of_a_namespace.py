@@ -21,7 +21,14 @@ from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
 from harness.kube import Kube, load_manifests
 from harness.migrate import Step, gather, plan
-from harness.scenario import AwsAccount, caller_identity, read_document, wait_until_admission_injects
+from harness.scenario import (
+    NOT_BY_WEB_IDENTITY,
+    AwsAccount,
+    caller_identity,
+    read_document,
+    wait_until_admission_injects,
+    web_identity_refusals,
+)
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "migration"
@@ -137,6 +144,17 @@ def test_plan_begins_with_a_role_for_each(fleet: Fleet) -> None:
         "MIG-101", what="policies", expected=True, observed=all("mixed-s3-read-policy" in step.what for step in steps)
     )
     check("MIG-101", what="nothing is wrong", expected=[], observed=[fault for step in steps for fault in step.wrong])
+
+
+@requirement("API-706")
+def test_old_role_is_for_the_namespace_alone(fleet: Fleet) -> None:
+    """One trust policy with a wildcard served all of the namespace's ServiceAccounts, and nobody of another one."""
+    role = "arn:aws:iam::123456789012:role/mixed-irsa-role"
+    observed = [web_identity_refusals(fleet.kube, fleet.aws, role, NAMESPACE, account) for account in ACCOUNTS]
+
+    stranger = {"default/default": NOT_BY_WEB_IDENTITY}
+    expected = [{f"{NAMESPACE}/{account}": ""} | stranger for account in ACCOUNTS]
+    check("API-706", expected=expected, observed=observed)
 
 
 @requirement("MIG-103")

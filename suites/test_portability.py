@@ -19,6 +19,7 @@ from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.kube import Kube, Pod
 from harness.scenario import (
+    NOT_BY_WEB_IDENTITY,
     AwsAccount,
     assume_role_records,
     caller_identity,
@@ -33,6 +34,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "portability"
 S3_FILES = FIXTURES / "s3"
 BUCKET = "portability-bucket"
+ANOTHER_AUDIENCE = "vault.example.com"
 ROLE = "portability-s3-reader-role"
 NAMESPACE = "portability"
 IMAGE = "amazon/aws-cli:latest"
@@ -232,11 +234,31 @@ def irsa_role_arn(sides: tuple[Side, Side], aws: AwsAccount, role_arn: str) -> I
     trust = read_document(FILES / "irsa-trust.json", here)
     policy_arn = "arn:aws:iam::123456789012:policy/portability-s3-read"
     with (
-        aws.oidc_provider(here.spec.issuer),
+        aws.oidc_provider(here.spec.issuer, ("sts.amazonaws.com", ANOTHER_AUDIENCE)),
         aws.oidc_provider(there.spec.issuer),
         aws.role("portability-irsa", trust, policies=[policy_arn]) as arn,
     ):
         yield arn
+
+
+@requirement("API-706", "API-721")
+def test_irsa_trust_is_for_one_service_account_and_audience(
+    sides: tuple[Side, Side], aws: AwsAccount, irsa_role_arn: str
+) -> None:
+    """Its conditions shut out another ServiceAccount, and another audience that the provider would take."""
+    kube = sides[0].kube
+    kube.create_service_account("trusted", NAMESPACE)
+    trust = read_document(FILES / "irsa-trust.json", sides[0].cluster)
+    with aws.trusting(irsa_role_arn, trust.replace(":irsa", ":trusted")):
+        own, another_audience = (
+            aws.web_identity_refusal(irsa_role_arn, kube.token("trusted", NAMESPACE, audience))
+            for audience in ("sts.amazonaws.com", ANOTHER_AUDIENCE)
+        )
+        another_account = aws.web_identity_refusal(irsa_role_arn, kube.token("default", NAMESPACE, "sts.amazonaws.com"))
+
+    check("API-706", expected="", observed=own)
+    check("API-721", what="audience", expected=NOT_BY_WEB_IDENTITY, observed=another_audience)
+    check("API-721", what="ServiceAccount", expected=NOT_BY_WEB_IDENTITY, observed=another_account)
 
 
 @requirement("API-705", "API-706", "API-721")

@@ -143,17 +143,31 @@ class AwsAccount:
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=before)
 
     @contextlib.contextmanager
-    def oidc_provider(self, issuer: str) -> Generator[str]:
+    def oidc_provider(self, issuer: str, audiences: Sequence[str] = ("sts.amazonaws.com",)) -> Generator[str]:
         """Make IAM know an issuer of web identity tokens, yield the provider's ARN, delete it at the end."""
         iam = self.client("iam")
         arn = f"arn:aws:iam::{self.account}:oidc-provider/{issuer.removeprefix('https://')}"
         with _ignoring("NoSuchEntity"):
             iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
-        iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["sts.amazonaws.com"])
+        iam.create_open_id_connect_provider(Url=issuer, ClientIDList=list(audiences))
         try:
             yield arn
         finally:
             iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+
+    def web_identity_refusal(self, role_arn: str, token: str) -> str:
+        """Exchange a token for a role's credentials, as IRSA does, and throw them away.
+
+        Returns:
+            STS's code and text; empty when it gave credentials.
+        """
+        try:
+            self.client("sts").assume_role_with_web_identity(
+                RoleArn=role_arn, RoleSessionName="probe", WebIdentityToken=token
+            )
+        except ClientError as error:
+            return f"{error.response['Error']['Code']}: {error.response['Error']['Message']}"
+        return ""
 
     @contextlib.contextmanager
     def secret(self, name: str, value: str, tags: Mapping[str, str]) -> Generator[str]:
