@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
     declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
+    declare(group, "--ip-family", choices=["ipv4", "ipv6", "dual"], help="its pods' addresses (default: ipv4)")
     declare(group, "--cluster", [], help="cluster to run on; repeat for several")
     declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
     declare(group, "--agent-command", help="command line that starts the agent of suites/agent (default: ours)")
@@ -169,6 +170,7 @@ def lab(
     reuse = pytestconfig.getoption("--reuse")
     _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES, reuse=reuse)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
+    run_environment["ip_family"] = the_lab.ip_family
     for role, image in the_lab.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
     if was_up and (told := the_lab.differences()):
@@ -199,7 +201,8 @@ def _raise_clusters(
     with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
-        lab.up(specs, progress, provider, nodes_from_start=nodes_from_start, reuse=reuse)
+        family = config.getoption("--ip-family") or None
+        lab.up(specs, progress, provider, ip_family=family, nodes_from_start=nodes_from_start, reuse=reuse)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from docker.errors import APIError, ImageNotFound
 from harness import binaries, doctor
 from harness.cloud.localstack import process
 from harness.cluster.base import ClusterSpec
+from harness.cluster.dns import aws_answers
 from harness.cluster.kind import configuration
 from harness.cluster.kind.binary import ensure_kind, find_kind
 from harness.cluster.kind.cluster import KindCluster, Tool
@@ -251,7 +252,8 @@ class KindProvider:
         # A CoreDNS that starts before services can be reached waits up to half a minute to try again.
         kube.wait_until_deployed("DaemonSet", "kube-proxy", "kube-system")
         corefile = kube.read("v1", "ConfigMap", "coredns", "kube-system")["data"]["Corefile"]
-        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self.aws_address, ours.nodes[0].address))
+        answers = aws_answers(ours.spec, {4: self.aws_address})
+        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, answers, ours.nodes[0].address))
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the images are in the node; they are loaded while kind still works on it."""
