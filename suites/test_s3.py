@@ -135,7 +135,7 @@ def test_association_is_returned_as_the_article_prints_it(
 
 
 @requirement("WHK-201", "WHK-301", "WHK-309", "WHK-503", "WHK-505")
-def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kube) -> None:
+def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kube, credentials_uri: str) -> None:
     """The container has exactly the five variables, in the webhook's order; its account has no annotation."""
     account = kube.read("v1", "ServiceAccount", "s3-reader", demo)
     printed = s3_test.exec("env").stdout.splitlines()
@@ -145,7 +145,7 @@ def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kub
         ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
         ("AWS_DEFAULT_REGION", "eu-west-1"),
         ("AWS_REGION", "eu-west-1"),
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials_uri),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", TOKEN_FILE),
     ]
     assert len([line for line in printed if line.startswith("AWS_")]) == 5
@@ -459,7 +459,7 @@ def test_token_of_another_audience_is_refused(kube: Kube, demo: str, s3_test: Po
 
 @requirement("API-413", "API-424", "AGT-260", "AGT-267", "WHK-206")
 def test_deleted_association_gives_no_credentials(
-    kube: Kube, demo: str, cluster: Cluster, aws: AwsAccount, role_arn: str
+    kube: Kube, demo: str, cluster: Cluster, aws: AwsAccount, role_arn: str, credentials_uri: str
 ) -> None:
     """A pod that still has the variables is told that there is no association; the next pod has no variables."""
     kube.create_service_account("short-lived", demo)
@@ -477,11 +477,13 @@ def test_deleted_association_gives_no_credentials(
 
     assert response.status == 404
     assert re.match(r"\[[0-9a-f-]{36}\]: \(ResourceNotFoundException\): ", response.body)
-    assert pod.environment()["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://169.254.170.23/v1/credentials"
+    assert pod.environment()["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == credentials_uri
 
 
 @requirement("WHK-210")
-def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s3_test: Pod, aws: AwsAccount) -> None:
+def test_node_without_agent_times_out(
+    kube: Kube, demo: str, cluster: Cluster, s3_test: Pod, aws: AwsAccount, credentials_uri: str
+) -> None:
     """On a node where no agent ever ran, the SDK of an injected pod says the article's connect timeout."""
     assert s3_test
     pod = kube.run("no-agent", demo, image=IMAGE, service_account="s3-reader", command=SLEEP)
@@ -494,5 +496,5 @@ def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s
     assert " ".join(done.stderr.split()) == (
         "Error when retrieving credentials from container-role: Error retrieving metadata: "
         "Received error when attempting to retrieve container metadata: "
-        'Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
+        f'Connect timeout on endpoint URL: "{credentials_uri}"'
     )

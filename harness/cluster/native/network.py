@@ -87,6 +87,8 @@ class LabNetwork:
         if self.ipv6:
             # Nobody else can have it, and it must be there when AWS starts: no detection of duplicates.
             _ip([*inside, "ip"], f"address add {self.aws_addresses[6]}/64 dev {_BRIDGE} nodad")
+            # Silence again: IPv6 says "unreachable" for want of a route, forwarding or not.
+            _ip([*inside, "ip"], "-6 route add blackhole default")
         _ip([*inside, "ip"], f"link set {_BRIDGE} up")
         _ip(["ip"], f"link add {self.host_interface} type veth peer name host netns {pid}")
         _ip([*inside, "ip"], f"link set host master {_BRIDGE} up")
