@@ -211,14 +211,6 @@ def cluster(lab: Lab, cluster_name: str) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def credentials_uri(cluster: Cluster) -> str:
-    """What pods of the cluster are told to ask for credentials, as EKS does by IP family."""
-    if cluster.spec.ip_family == "ipv6":
-        return "http://[fd00:ec2::23]/v1/credentials"
-    return "http://169.254.170.23/v1/credentials"
-
-
-@pytest.fixture(scope="session")
 def kind_cluster(cluster: Cluster) -> LabKindCluster:
     """The cluster behind pytest-kind's names, for tests that were written for it."""
     return adapt(cluster)

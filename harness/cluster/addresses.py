@@ -1,4 +1,4 @@
-"""Addresses of the pods and services of clusters that we raise. Pure.
+"""Addresses in the clusters that we raise: their pods', their services', and IPv6's of their nodes. Pure.
 
 Each cluster has the same ones: its network is its own. IPv6's repeat the numbers of IPv4's, and are unique local.
 """
@@ -9,7 +9,7 @@ import ipaddress
 
 from harness.cluster.base import ClusterSpec
 
-__all__ = ["api_services", "cluster_dns", "pod_networks", "pods_of", "service_networks"]
+__all__ = ["api_services", "cluster_dns", "ipv6_beside", "pod_networks", "pods_of", "service_networks"]
 
 _PODS = {4: "10.244.0.0/16", 6: "fd0a:f4::/48"}
 _PODS_OF_NODE = {4: "10.244.{}.0/24", 6: "fd0a:f4:0:{:x}::/64"}
@@ -40,3 +40,9 @@ def api_services(spec: ClusterSpec) -> list[str]:
 def cluster_dns(spec: ClusterSpec) -> str:
     """Return the address of the service ``kube-dns``."""
     return str(ipaddress.ip_network(service_networks(spec)[0])[10])
+
+
+def ipv6_beside(subnet: str) -> str:
+    """Return the /64 that nodes have beside this network of IPv4: unique local, and as unlike other labs' as that."""
+    first, second, third, _ = ipaddress.IPv4Network(subnet).network_address.packed
+    return f"fd{first:02x}:{second:02x}{third:02x}::/64"

@@ -16,11 +16,11 @@ from harness import binaries, doctor, limits, packages, wait
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cloud.localstack.environment import Environment
-from harness.cluster.addresses import cluster_dns
+from harness.cluster.addresses import cluster_dns, ipv6_beside
 from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.native import cgroups
 from harness.cluster.native.cluster import NativeCluster
-from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet, ipv6_beside
+from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
 from harness.cluster.native.node import REGISTRY_PORT
 from harness.cluster.native.sandbox import Program, Sandbox, marked_processes
 from harness.errors import HarnessFault, UsageError

@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from harness.cluster.addresses import pod_networks, service_networks
 from harness.cluster.base import ClusterSpec
+from harness.errors import MissingPrerequisite
 
 __all__ = ["NodeTraits", "patched_corefile", "render"]
 
@@ -43,8 +45,22 @@ def render(
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
         instance_ids: EC2 instance that each node stands for.
+
+    Raises:
+        MissingPrerequisite: The node image's own network cannot give pods the addresses that the cluster wants.
     """
     configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
+    if spec.ip_family != "ipv4":
+        if traits.brings_network:
+            raise MissingPrerequisite(
+                f"the node image brings a network of its own, which kind cannot make one of IP family {spec.ip_family}",
+                hint="use kind's own node image, or: --provider native",
+            )
+        configuration["networking"] |= {
+            "ipFamily": spec.ip_family,
+            "podSubnet": ",".join(pod_networks(spec)),
+            "serviceSubnet": ",".join(service_networks(spec)),
+        }
     kubelet: dict[str, Any] = {}
     if not traits.uses_systemd_cgroups:
         kubelet["cgroupDriver"] = "cgroupfs"

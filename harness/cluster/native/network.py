@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from harness.cluster.base import Node
 from harness.errors import HarnessFault, MissingPrerequisite
 
-__all__ = ["IMDS_ADDRESS", "LabNetwork", "choose_subnet", "ipv6_beside", "route_pods"]
+__all__ = ["IMDS_ADDRESS", "LabNetwork", "choose_subnet", "route_pods"]
 
 IMDS_ADDRESS = "169.254.169.254"
 _CANDIDATES = ipaddress.ip_network("10.213.0.0/16")
@@ -127,12 +127,6 @@ def route_pods(pid: int, pods: Sequence[str], node: Node) -> None:
     for network in pods:
         gateway = node.ipv6 if ":" in network else node.address
         _ip(["nsenter", f"--target={pid}", "--net", "ip"], f"route replace {network} via {gateway}")
-
-
-def ipv6_beside(subnet: str) -> str:
-    """Return the /64 that a lab with this /24 has: unique local, and as unlike other labs' as the /24."""
-    first, second, third, _ = ipaddress.IPv4Network(subnet).network_address.packed
-    return f"fd{first:02x}:{second:02x}{third:02x}::/64"
 
 
 def choose_subnet() -> str:
