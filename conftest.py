@@ -124,7 +124,7 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
     names = [*_cluster_names(config), *([SECOND_CLUSTER] if wants_second else [])]
     try:
         provider = lab.provider_name if lab.exists else chosen_provider(config.getoption("--provider"))
-        checks = [] if lab.exists else run_checks(provider or "native")
+        checks = [] if lab.exists else run_checks(provider or "native", config.getoption("--ip-family") or "ipv4")
         missing = "; ".join(check.line() for check in checks if check.status == "fail")
     except MissingPrerequisite as error:
         provider, missing = None, str(error)

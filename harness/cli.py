@@ -263,6 +263,7 @@ def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFA
 @app.command()
 def doctor(
     provider: ProviderOption = "auto",
+    ip_family: IpFamilyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     webhook: Annotated[
         Path | None,
@@ -277,7 +278,7 @@ def doctor(
     else:
         requested = parse_request(provider)
         choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
-        checks = doctor_checks.run_checks(choice.name)
+        checks = doctor_checks.run_checks(choice.name, ip_family or "ipv4")
         if not as_json:
             print(choice.line)
     if as_json:
@@ -343,7 +344,8 @@ def run(
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
         arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
     if dry_run:
-        result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *arguments])
+        family = [f"--ip-family={ip_family}"] if ip_family else []
+        result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *family, *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
     the_lab, given = Lab(lab), _given(agent_image, webhook_image)

@@ -18,7 +18,7 @@ from docker.errors import APIError, ImageNotFound
 from harness import binaries, doctor
 from harness.cloud.localstack import process
 from harness.cluster.addresses import ipv6_beside
-from harness.cluster.base import ClusterSpec
+from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.dns import aws_answers
 from harness.cluster.kind import configuration
 from harness.cluster.kind.binary import ensure_kind, find_kind
@@ -95,9 +95,9 @@ class KindProvider:
         (published,) = ports["80/tcp"]
         return f"http://127.0.0.1:{published['HostPort']}"
 
-    def require(self) -> None:
+    def require(self, ip_family: IpFamily) -> None:
         """Refuse where a kind lab cannot work."""
-        doctor.require("kind")
+        doctor.require("kind", ip_family)
 
     def missing(self) -> Sequence[str]:
         """Say what a start would pull, download or build."""

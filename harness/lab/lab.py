@@ -250,7 +250,8 @@ class Lab:
         with exclusive(self.paths.lock, self.name):
             is_new = not (self.exists and self.is_up)
             name = self._choose(provider, progress) if is_new else self._adopt(provider)
-            self.provider(name).require()
+            family = (ip_family or "ipv4") if is_new else self.ip_family
+            self.provider(name).require(family)
             if is_offline:
                 require_all_parts(self.provider(name))
             if is_new:
@@ -259,7 +260,6 @@ class Lab:
                 self._require_ip_family(ip_family)
                 self._require_given(given or {})
                 self._require_unchanged(reuse)
-            family = (ip_family or "ipv4") if is_new else self.ip_family
             specs = [replace(spec, ip_family=family) for spec in specs]
             present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]

@@ -78,9 +78,9 @@ class NativeProvider:
         """URL at which AWS answers for all services."""
         return f"http://{self.aws_address}"
 
-    def require(self) -> None:
+    def require(self, ip_family: IpFamily) -> None:
         """Refuse where a native lab cannot work."""
-        doctor.require("native")
+        doctor.require("native", ip_family)
 
     def missing(self) -> Sequence[str]:
         """Say what a start would download or build."""

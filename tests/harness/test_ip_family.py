@@ -21,6 +21,7 @@ from harness.cluster.dns import aws_answers
 from harness.cluster.native.control_plane import Credentials, control_plane
 from harness.cluster.native.network import LabNetwork
 from harness.cluster.native.node import addresses_of, new_node, node
+from harness.doctor import ipv6_check
 from harness.errors import UsageError
 from harness.kube import load_manifests
 from harness.lab import Lab
@@ -211,3 +212,25 @@ def test_dns_s_manifests_have_no_word_left_to_fill_in(ip_family: IpFamily) -> No
     (service,) = [manifest for manifest in manifests if manifest["kind"] == "Service"]
     assert service["spec"]["clusterIP"] == addresses.cluster_dns(spec)
     assert "ANSWER_" not in yaml.safe_dump_all(manifests)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ip_family", "status", "found"),
+    [
+        ({"disable": "0", "disable_ipv6": "0"}, "ipv6", "ok", "there"),
+        ({"disable": "1", "disable_ipv6": "0"}, "ipv6", "fail", "switched off at boot: ipv6.disable=1"),
+        ({"disable": "0", "disable_ipv6": "1"}, "dual", "fail", "switched off at boot: ipv6.disable_ipv6=1"),
+        ({"disable": "0", "disable_ipv6": "1"}, "ipv4", "warn", "switched off at boot: ipv6.disable_ipv6=1"),
+        ({}, "ipv6", "fail", "the kernel lacks it"),
+    ],
+)
+def test_doctor_fails_for_want_of_ipv6_only_where_it_is_wanted(
+    tmp_path: Path, parameters: dict[str, str], ip_family: IpFamily, status: str, found: str
+) -> None:
+    for name, value in parameters.items():
+        (tmp_path / name).write_text(f"{value}\n")
+
+    check = ipv6_check(ip_family, tmp_path if parameters else tmp_path / "none")
+
+    assert (check.status, check.found.partition(",")[0]) == (status, found)
+    assert check.status == "ok" or check.fix.endswith("or use --ip-family ipv4")
