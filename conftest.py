@@ -26,6 +26,7 @@ from harness.conformance.ground import Ground
 from harness.conformance.hooks import Plan
 from harness.conformance.issued import Issued
 from harness.conformance.options import add_options, declare
+from harness.conformance.outcomes import could_not_run
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
 from harness.doctor import run_checks
@@ -208,6 +209,13 @@ def _raise_clusters(
 @pytest.fixture(scope="session")
 def cluster(lab: Lab, cluster_name: str) -> Cluster:
     return lab.cluster(cluster_name)
+
+
+@pytest.fixture(scope="session")
+def ipv4_pods(cluster: Cluster) -> None:
+    """Pods have IPv4: for walkthroughs that name its addresses."""
+    if 4 not in cluster.spec.ip_versions:
+        could_not_run("environment", "written for pods with IPv4; run it in a lab without --ip-family ipv6")
 
 
 @pytest.fixture(scope="session")
