@@ -26,6 +26,7 @@ from harness.conformance.ground import Ground
 from harness.conformance.hooks import Plan
 from harness.conformance.issued import Issued
 from harness.conformance.options import add_options, declare
+from harness.conformance.outcomes import could_not_run
 from harness.conformance.plugin import Plugin
 from harness.conformance.recording import attach, note_use
 from harness.doctor import run_checks
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
     declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
+    declare(group, "--ip-family", choices=["ipv4", "ipv6", "dual"], help="its pods' addresses (default: ipv4)")
     declare(group, "--cluster", [], help="cluster to run on; repeat for several")
     declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
     declare(group, "--agent-command", help="command line that starts the agent of suites/agent (default: ours)")
@@ -123,7 +125,7 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
     names = [*_cluster_names(config), *([SECOND_CLUSTER] if wants_second else [])]
     try:
         provider = lab.provider_name if lab.exists else chosen_provider(config.getoption("--provider"))
-        checks = [] if lab.exists else run_checks(provider or "native")
+        checks = [] if lab.exists else run_checks(provider or "native", config.getoption("--ip-family") or "ipv4")
         missing = "; ".join(check.line() for check in checks if check.status == "fail")
     except MissingPrerequisite as error:
         provider, missing = None, str(error)
@@ -175,6 +177,7 @@ def lab(
     reuse = pytestconfig.getoption("--reuse")
     _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES, reuse=reuse)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
+    run_environment["ip_family"] = the_lab.ip_family
     for role, image in named.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
     if was_up and (told := the_lab.differences()):
@@ -205,16 +208,31 @@ def _raise_clusters(
     with shown_progress(config) as progress:
         specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
         provider = parse_request(config.getoption("--provider"))
-        # A lab beside the person's own gets its agent and webhook.
-        named = Lab(config.getoption("--lab"))
-        images = named.given.items() if lab.name != named.name else ()
-        given: dict[Role, str] = {role: image.archive for role, image in images}
-        lab.up(specs, progress, provider, given=given, nodes_from_start=nodes_from_start, reuse=reuse)
+        family, given = config.getoption("--ip-family") or None, dict[Role, str]()
+        if lab.name != (named := Lab(config.getoption("--lab"))).name and named.exists:
+            # A lab beside the person's own gets its agent, webhook and addresses.
+            family, given = named.ip_family, {role: image.archive for role, image in named.given.items()}
+        lab.up(
+            specs,
+            progress,
+            provider,
+            given=given,
+            ip_family=family,
+            nodes_from_start=nodes_from_start,
+            reuse=reuse,
+        )
 
 
 @pytest.fixture(scope="session")
 def cluster(lab: Lab, cluster_name: str) -> Cluster:
     return lab.cluster(cluster_name)
+
+
+@pytest.fixture(scope="session")
+def ipv4_pods(cluster: Cluster) -> None:
+    """Pods have IPv4: for walkthroughs that name its addresses."""
+    if 4 not in cluster.spec.ip_versions:
+        could_not_run("environment", "written for pods with IPv4; run it in a lab without --ip-family ipv6")
 
 
 @pytest.fixture(scope="session")

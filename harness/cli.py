@@ -22,7 +22,7 @@ import typer
 from harness import binaries
 from harness import doctor as doctor_checks
 from harness.audit_commands import app as audit_app
-from harness.cluster.base import ClusterSpec
+from harness.cluster.base import ClusterSpec, IpFamily
 from harness.conformance.interruption import exit_code_of
 from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
@@ -80,6 +80,14 @@ ProviderOption = Annotated[
 Nodes = Annotated[
     int, typer.Option("--nodes", envvar="PODID_NODES", min=1, max=9, help="Nodes of each cluster, at least.")
 ]
+IpFamilyOption = Annotated[
+    IpFamily | None,
+    typer.Option(
+        "--ip-family",
+        envvar="PODID_IP_FAMILY",
+        help="Addresses of pods and services: ipv4 (default), ipv6 or dual; nodes have both in all but the first.",
+    ),
+]
 OfflineOption = Annotated[
     bool,
     typer.Option("--offline", envvar="PODID_OFFLINE", help="Refuse at once if something would have to be fetched."),
@@ -125,6 +133,7 @@ def up(
     cluster: Clusters = DEFAULT_CLUSTERS,
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    ip_family: IpFamilyOption = None,
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
@@ -136,7 +145,15 @@ def up(
         kubectl = _missing_kubectl(progress)
         specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
         given = _given(agent_image, webhook_image)
-        the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline, reuse=reuse)
+        the_lab.up(
+            specs,
+            progress,
+            parse_request(provider),
+            ip_family=ip_family,
+            given=given,
+            is_offline=offline,
+            reuse=reuse,
+        )
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
@@ -248,6 +265,7 @@ def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFA
 @app.command()
 def doctor(
     provider: ProviderOption = "auto",
+    ip_family: IpFamilyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     webhook: Annotated[
         Path | None,
@@ -262,7 +280,7 @@ def doctor(
     else:
         requested = parse_request(provider)
         choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
-        checks = doctor_checks.run_checks(choice.name)
+        checks = doctor_checks.run_checks(choice.name, ip_family or "ipv4")
         if not as_json:
             print(choice.line)
     if as_json:
@@ -281,6 +299,7 @@ def run(
     cluster: Clusters = DEFAULT_CLUSTERS,
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    ip_family: IpFamilyOption = None,
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
@@ -336,7 +355,8 @@ def run(
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
         arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
     if dry_run:
-        result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *arguments])
+        family = [f"--ip-family={ip_family}"] if ip_family else []
+        result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *family, *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
     if labs > 1 and keep_failed:
@@ -354,6 +374,7 @@ def run(
                     specs,
                     progress,
                     parse_request(provider),
+                    ip_family=ip_family,
                     given=given,
                     nodes_from_start=nodes_wanted(arguments),
                     is_offline=offline,

@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import Literal
 
 from harness import packages
+from harness.cluster.base import IpFamily
 from harness.cluster.native import cgroups
 from harness.doctor_check import GIB, Check, gib
 from harness.errors import MissingPrerequisite
 from harness.lab.paths import cache_directory, state_directory
 
-__all__ = ["Check", "require", "run_checks"]
+__all__ = ["Check", "ipv6_check", "require", "run_checks"]
 
 _CACHE_BYTES, _STATE_BYTES = 8 * GIB, 3 * GIB
 _KIND_CACHE_BYTES, _KIND_STATE_BYTES = 2 * GIB, GIB // 2
 _MEMORY_BYTES = 3 * GIB
 
 
-def run_checks(provider: Literal["native", "kind"] = "native") -> list[Check]:
-    """Run every check for a lab of a provider."""
+def run_checks(provider: Literal["native", "kind"] = "native", ip_family: IpFamily = "ipv4") -> list[Check]:
+    """Run every check for a lab of a provider and IP family."""
     common: list[Callable[[], Check]] = [
         _python,
         lambda: _disk("cache", cache_directory(), _CACHE_BYTES if provider == "native" else _KIND_CACHE_BYTES),
         lambda: _disk("state", state_directory(), _STATE_BYTES if provider == "native" else _KIND_STATE_BYTES),
+        lambda: ipv6_check(ip_family),
     ]
     if provider == "kind":
         # Here: a machine without Docker need not wait for its SDK.
@@ -48,17 +50,20 @@ def run_checks(provider: Literal["native", "kind"] = "native") -> list[Check]:
     return [check() for check in [*native, *common]]
 
 
-def require(provider: Literal["native", "kind"]) -> None:
+def require(provider: Literal["native", "kind"], ip_family: IpFamily = "ipv4") -> None:
     """Refuse to go on where a lab cannot work; missing packages are the installer's business, not a refusal.
 
     Raises:
         MissingPrerequisite: Lists everything that is missing, with the ways out.
     """
-    failures = [check for check in run_checks(provider) if check.status == "fail" and check.name != _PROGRAMS]
+    failures = [
+        check for check in run_checks(provider, ip_family) if check.status == "fail" and check.name != _PROGRAMS
+    ]
     if failures:
+        option = "" if ip_family == "ipv4" else f" --ip-family {ip_family}"
         raise MissingPrerequisite(
             f"this machine cannot raise a {provider} lab:\n" + "\n".join(f"  {check.line()}" for check in failures),
-            hint=f"podid doctor --provider {provider} shows all checks",
+            hint=f"podid doctor --provider {provider}{option} shows all checks",
         )
 
 
@@ -125,6 +130,25 @@ def _disk(name: str, directory: Path, needed: int) -> Check:
     return Check(
         f"disk for {name}", "ok" if free >= needed else "fail", f"{gib(free)} free at {existing}", gib(needed), fix
     )
+
+
+def ipv6_check(ip_family: IpFamily, module: Path = Path("/sys/module/ipv6/parameters")) -> Check:
+    """Look whether new network namespaces have IPv6: not the host's own setting decides, but the kernel's."""
+    if platform.system() != "Linux":
+        return Check("ipv6", "ok", "not looked into: the Docker engine's kernel decides", "")
+    switched_off = [name for name in ("disable", "disable_ipv6") if _says(module / name, "1")]
+    if module.exists() and not switched_off:
+        return Check("ipv6", "ok", "there, for labs with --ip-family ipv6 or dual", "")
+    found = f"switched off at boot: ipv6.{switched_off[0]}=1" if switched_off else "the kernel lacks it"
+    fix = f"boot without ipv6.{switched_off[0]}=1" if switched_off else "modprobe ipv6"
+    status = "warn" if ip_family == "ipv4" else "fail"
+    return Check(
+        "ipv6", status, found, "IPv6, for labs with --ip-family ipv6 or dual", f"{fix}, or use --ip-family ipv4"
+    )
+
+
+def _says(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text().strip() == text
 
 
 def _leftovers() -> Check:

@@ -153,6 +153,13 @@ def admitted_variables(pod: Pod) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "") for entry in variables}
 
 
+def credentials_uri(cluster: Cluster) -> str:
+    """Return what pods of a cluster are to ask for credentials: on EKS its IP family decides."""
+    if cluster.spec.ip_family == "ipv6":
+        return "http://[fd00:ec2::23]/v1/credentials"
+    return "http://169.254.170.23/v1/credentials"
+
+
 def caller_identity(pod: Pod, *options: str) -> dict[str, str]:
     """Return what ``aws sts get-caller-identity`` prints in a pod.
 

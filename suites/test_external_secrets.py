@@ -43,7 +43,7 @@ from harness.scenario import (
     without_agent,
 )
 
-pytestmark = pytest.mark.usefixtures("agent_addon")
+pytestmark = pytest.mark.usefixtures("ipv4_pods", "agent_addon")
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "external-secrets"

@@ -26,7 +26,7 @@ from harness.kube import Kube, Manifest, load_manifests
 from harness.lab import Lab
 from harness.scenario import NOT_BY_WEB_IDENTITY, UUID4, AwsAccount, read_document, web_identity_refusals
 
-pytestmark = pytest.mark.usefixtures("agent_addon", "synced")
+pytestmark = pytest.mark.usefixtures("ipv4_pods", "agent_addon", "synced")
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "external-secrets"

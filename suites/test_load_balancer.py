@@ -38,7 +38,7 @@ from harness.lab import Lab
 from harness.lab.load_balancing import ControllerFiles
 from harness.scenario import UUID4, AwsAccount, wait_until_admission_injects
 
-pytestmark = pytest.mark.usefixtures("agent_addon")
+pytestmark = pytest.mark.usefixtures("ipv4_pods", "agent_addon")
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "load-balancer"

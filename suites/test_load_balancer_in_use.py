@@ -31,7 +31,7 @@ from harness.lab import Lab
 from harness.lab.load_balancing import ControllerFiles
 from harness.scenario import UUID4, AwsAccount, wait_until_admission_injects, without_agent
 
-pytestmark = pytest.mark.usefixtures("agent_addon", "nginx")
+pytestmark = pytest.mark.usefixtures("ipv4_pods", "agent_addon", "nginx")
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "load-balancer"

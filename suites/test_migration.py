@@ -30,6 +30,7 @@ from harness.scenario import (
     AwsAccount,
     LogReader,
     caller_identity,
+    credentials_uri,
     read_document,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
@@ -51,16 +52,21 @@ IRSA_VARIABLES = {
     "AWS_ROLE_ARN": IRSA_ROLE_ARN,
     "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
 }
-POD_IDENTITY_VARIABLES = {
-    "AWS_STS_REGIONAL_ENDPOINTS": "regional",
-    "AWS_DEFAULT_REGION": "eu-west-1",
-    "AWS_REGION": "eu-west-1",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": (
-        "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"
-    ),
-}
 IRSA_ARN = r"arn:aws:sts::123456789012:assumed-role/migration-irsa-role/botocore-session-\d{10}"
+
+
+@pytest.fixture(scope="module")
+def pod_identity_variables(cluster: Cluster) -> dict[str, str]:
+    """What admission gives a pod that has an association."""
+    return {
+        "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_REGION": "eu-west-1",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": credentials_uri(cluster),
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": (
+            "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"
+        ),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,13 +322,15 @@ def test_step_4_running_pod_is_not_affected(application: Application, baseline: 
 
 
 @requirement("WHK-903")
-def test_step_5_restart_makes_pod_identity_win(restarted: Moment, cluster: Cluster) -> None:
+def test_step_5_restart_makes_pod_identity_win(
+    restarted: Moment, cluster: Cluster, pod_identity_variables: dict[str, str]
+) -> None:
     """The next pod has Pod Identity's pair and nothing of IRSA, although the annotation is still there."""
     session = rf"eks-{re.escape(cluster.name[:10])}-{restarted.pod[:10]}-{UUID4}"
     arn = f"arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/{session}"
 
     check("WHK-903", what="annotation", expected=IRSA_ROLE_ARN, observed=restarted.annotations[ANNOTATION])
-    check("WHK-903", what="variables", expected=POD_IDENTITY_VARIABLES, observed=restarted.variables)
+    check("WHK-903", what="variables", expected=pod_identity_variables, observed=restarted.variables)
     irsa = "aws-iam-token"
     check(
         "WHK-903",
@@ -335,22 +343,22 @@ def test_step_5_restart_makes_pod_identity_win(restarted: Moment, cluster: Clust
 
 
 @requirement("WHK-904")
-def test_step_6_annotation_is_dead_weight(unannotated: Moment) -> None:
+def test_step_6_annotation_is_dead_weight(unannotated: Moment, pod_identity_variables: dict[str, str]) -> None:
     """Removing the annotation changes nothing; kubectl's copy of what was once applied is no annotation of IRSA's."""
     applied: dict[str, Any] = json.loads(unannotated.annotations[LAST_APPLIED])
 
     assert ANNOTATION not in unannotated.annotations
     assert applied["metadata"]["annotations"] == {ANNOTATION: IRSA_ROLE_ARN}
-    check("WHK-904", what="variables", expected=POD_IDENTITY_VARIABLES, observed=unannotated.variables)
+    check("WHK-904", what="variables", expected=pod_identity_variables, observed=unannotated.variables)
     role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
     check("WHK-904", what="role", expected=role, observed=unannotated.arn, holds=unannotated.arn.startswith(role))
 
 
 @requirement("WHK-905")
-def test_annotation_alone_does_not_roll_back(annotated_again: Moment) -> None:
+def test_annotation_alone_does_not_roll_back(annotated_again: Moment, pod_identity_variables: dict[str, str]) -> None:
     """While the association exists, putting the annotation back and restarting leaves the pod with Pod Identity."""
     assert annotated_again.annotations[ANNOTATION] == IRSA_ROLE_ARN
-    check("WHK-905", what="variables", expected=POD_IDENTITY_VARIABLES, observed=annotated_again.variables)
+    check("WHK-905", what="variables", expected=pod_identity_variables, observed=annotated_again.variables)
     role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
     check(
         "WHK-905", what="role", expected=role, observed=annotated_again.arn, holds=annotated_again.arn.startswith(role)
@@ -365,7 +373,9 @@ def test_deleting_the_association_rolls_back(rolled_back: Moment) -> None:
 
 
 @requirement("WHK-903")
-def test_step_7_old_role_is_not_missed(migrated: Moment, aws: AwsAccount) -> None:
+def test_step_7_old_role_is_not_missed(
+    migrated: Moment, aws: AwsAccount, pod_identity_variables: dict[str, str]
+) -> None:
     """With the old role deleted and the annotation gone, the application is the new role and goes on reading."""
     roles = [
         role["RoleName"] for page in aws.client("iam").get_paginator("list_roles").paginate() for role in page["Roles"]
@@ -373,7 +383,7 @@ def test_step_7_old_role_is_not_missed(migrated: Moment, aws: AwsAccount) -> Non
 
     assert "migration-irsa-role" not in roles
     assert ANNOTATION not in migrated.annotations
-    check("WHK-903", expected=POD_IDENTITY_VARIABLES, observed=migrated.variables)
+    check("WHK-903", expected=pod_identity_variables, observed=migrated.variables)
     role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
     check("WHK-903", what="role", expected=role, observed=migrated.arn, holds=migrated.arn.startswith(role))
 

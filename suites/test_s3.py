@@ -26,6 +26,7 @@ from harness.scenario import (
     admitted_variables,
     assume_role_records,
     credentials_response,
+    credentials_uri,
     decode_token,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
@@ -135,7 +136,7 @@ def test_association_is_returned_as_the_article_prints_it(
 
 
 @requirement("WHK-201", "WHK-301", "WHK-309", "WHK-503", "WHK-505")
-def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kube) -> None:
+def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kube, cluster: Cluster) -> None:
     """The container has exactly the five variables, in the webhook's order; its account has no annotation."""
     account = kube.read("v1", "ServiceAccount", "s3-reader", demo)
     printed = s3_test.exec("env").stdout.splitlines()
@@ -145,7 +146,7 @@ def test_pod_gets_the_five_variables_in_order(s3_test: Pod, demo: str, kube: Kub
         ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
         ("AWS_DEFAULT_REGION", "eu-west-1"),
         ("AWS_REGION", "eu-west-1"),
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials_uri(cluster)),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", TOKEN_FILE),
     ]
     assert len([line for line in printed if line.startswith("AWS_")]) == 5
@@ -477,7 +478,7 @@ def test_deleted_association_gives_no_credentials(
 
     assert response.status == 404
     assert re.match(r"\[[0-9a-f-]{36}\]: \(ResourceNotFoundException\): ", response.body)
-    assert pod.environment()["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://169.254.170.23/v1/credentials"
+    assert pod.environment()["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == credentials_uri(cluster)
 
 
 @requirement("WHK-210")
@@ -494,5 +495,5 @@ def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s
     assert " ".join(done.stderr.split()) == (
         "Error when retrieving credentials from container-role: Error retrieving metadata: "
         "Received error when attempting to retrieve container metadata: "
-        'Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
+        f'Connect timeout on endpoint URL: "{credentials_uri(cluster)}"'
     )

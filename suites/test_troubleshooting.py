@@ -38,6 +38,8 @@ from harness.scenario import (
     without_agent,
 )
 
+pytestmark = pytest.mark.usefixtures("ipv4_pods")
+
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "troubleshooting"
 NAMESPACE = "troubleshooting"

@@ -14,7 +14,10 @@ from typing import Literal, Protocol
 
 from harness.errors import UsageError
 
-__all__ = ["Access", "Cluster", "ClusterSpec", "Completed", "Node"]
+__all__ = ["Access", "Cluster", "ClusterSpec", "Completed", "IpFamily", "Node"]
+
+IpFamily = Literal["ipv4", "ipv6", "dual"]
+"""Addresses of pods and services. EKS has the first two; nodes have both kinds in all but the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class ClusterSpec:
     """``iss`` of service-account tokens: ``https://oidc.eks.<region>.amazonaws.com/id/<32 upper-case hex>``."""
     nodes: int = 1
     """How many nodes it begins with; the first one runs the control plane and pods."""
+    ip_family: IpFamily = "ipv4"
 
     @classmethod
     def named(cls, name: str, *, nodes: int = 1) -> ClusterSpec:
@@ -57,6 +61,17 @@ class ClusterSpec:
         """ARN of the EKS cluster that this cluster stands for."""
         return f"arn:aws:eks:{self.region}:{self.account}:cluster/{self.name}"
 
+    @property
+    def ip_versions(self) -> tuple[Literal[4, 6], ...]:
+        """Versions of IP that pods and services speak, the first one by default."""
+        versions: dict[IpFamily, tuple[Literal[4, 6], ...]] = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6)}
+        return versions[self.ip_family]
+
+    @property
+    def agent_host(self) -> str:
+        """Address of the agent as a URL has it, of the version that pods speak by default."""
+        return "[fd00:ec2::23]" if self.ip_versions[0] == 6 else "169.254.170.23"
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -64,7 +79,10 @@ class Node:
 
     name: str
     address: str
+    """IPv4."""
     instance_id: str
+    ipv6: str = ""
+    """Empty where the cluster has IPv4 only."""
 
 
 @dataclass(frozen=True, slots=True)

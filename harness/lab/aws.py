@@ -10,6 +10,7 @@ from typing import Any
 from harness.cloud.localstack import process
 from harness.cloud.localstack.bootstrap import Bootstrap
 from harness.cloud.localstack.control import ClusterBinding, Control, NodeBinding
+from harness.cluster.addresses import service_networks
 from harness.cluster.base import Cluster
 from harness.lab.account import AwsAccount
 from harness.lab.profile import ADMINISTRATORS, Administrator
@@ -142,6 +143,7 @@ class LabAws:
                 role_arn=f"arn:aws:iam::{spec.account}:role/{_CLUSTER_ROLE}",
                 client_certificate=str(access.client_certificate),
                 client_key=str(access.client_key),
+                service_cidr=service_networks(spec)[0],
                 addon_manifests=agent_manifests,
             )
         )

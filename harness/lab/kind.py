@@ -17,7 +17,9 @@ from docker.errors import APIError, ImageNotFound
 
 from harness import binaries, doctor
 from harness.cloud.localstack import process
-from harness.cluster.base import ClusterSpec
+from harness.cluster.addresses import ipv6_beside
+from harness.cluster.base import ClusterSpec, IpFamily
+from harness.cluster.dns import aws_answers
 from harness.cluster.kind import configuration
 from harness.cluster.kind.binary import ensure_kind, find_kind
 from harness.cluster.kind.cluster import KindCluster, Tool
@@ -80,6 +82,12 @@ class KindProvider:
         return str(ipaddress.ip_network(json.loads(self._paths.network.read_text())["subnet"])[-2])
 
     @property
+    def _aws_addresses(self) -> dict[int, str]:
+        """Version of IP → AWS's address; IPv6's is the last of its network likewise."""
+        ipv6 = json.loads(self._paths.network.read_text()).get("ipv6", "")
+        return {4: self.aws_address} | ({6: str(ipaddress.ip_network(ipv6)[-2])} if ipv6 else {})
+
+    @property
     def aws_endpoint(self) -> str:
         """URL at which AWS answers for all services on this machine."""
         with explained("looking for the lab's AWS"):
@@ -87,9 +95,9 @@ class KindProvider:
         (published,) = ports["80/tcp"]
         return f"http://127.0.0.1:{published['HostPort']}"
 
-    def require(self) -> None:
+    def require(self, ip_family: IpFamily) -> None:
         """Refuse where a kind lab cannot work."""
-        doctor.require("kind")
+        doctor.require("kind", ip_family)
 
     def missing(self) -> Sequence[str]:
         """Say what a start would pull, download or build."""
@@ -158,7 +166,10 @@ class KindProvider:
         started: Future[None] | None = None
         self._is_starting_aws = is_new
         if is_new:
-            self._paths.network.write_text(json.dumps({"subnet": engine.create_network()}))
+            has_ipv6 = specs[0].ip_family != "ipv4"
+            subnet = engine.create_network(has_ipv6=has_ipv6)
+            network = {"subnet": subnet, "ipv6": ipv6_beside(subnet) if has_ipv6 else ""}
+            self._paths.network.write_text(json.dumps(network))
             self._aws.prepare([self.aws_address, "127.0.0.1"])
             started = builds.submit(self._start_aws, builder, progress)
         image = ensure_node_image(engine.engine, progress)
@@ -184,16 +195,21 @@ class KindProvider:
     def _start_aws(self, builder: DockerImages, progress: Progress) -> None:
         image = builder.ensure_image(_aws_image(), progress, phase_name="aws image")
         with progress.phase("aws start"), explained("starting the lab's AWS"):
-            client, address = self.engine.engine.client, self.aws_address
+            client, addresses = self.engine.engine.client, self._aws_addresses
+            hosts = [f"[{address}]" if ":" in address else address for address in addresses.values()]
             variables = process.variables(
-                listen=[f"{address}:80", f"{address}:443"],
+                listen=[f"{host}:{port}" for host in hosts for port in (80, 443)],
                 certificate=Path(_AWS_DIRECTORY, "tls", "aws.pem"),
                 state_directory=Path(_HOME),
                 bootstrap_file=Path(_AWS_DIRECTORY, "bootstrap.json"),
                 imds_listen="169.254.169.254:80",
             )
             network = client.api.create_networking_config(
-                {self.engine.network_name: client.api.create_endpoint_config(ipv4_address=address)}
+                {
+                    self.engine.network_name: client.api.create_endpoint_config(
+                        ipv4_address=addresses[4], ipv6_address=addresses.get(6)
+                    )
+                }
             )
             host = client.api.create_host_config(
                 cap_add=["NET_ADMIN"],
@@ -251,7 +267,8 @@ class KindProvider:
         # A CoreDNS that starts before services can be reached waits up to half a minute to try again.
         kube.wait_until_deployed("DaemonSet", "kube-proxy", "kube-system")
         corefile = kube.read("v1", "ConfigMap", "coredns", "kube-system")["data"]["Corefile"]
-        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, self.aws_address, ours.nodes[0].address))
+        answers = aws_answers(ours.spec, self._aws_addresses)
+        wiring.replace_corefile(kube, configuration.patched_corefile(corefile, answers, ours.nodes[0].address))
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait until the images are in the node; they are loaded while kind still works on it."""

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from harness import limits, wait
 from harness.cloud.localstack.control import Control
-from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
 from harness.images import ImageSpec
@@ -82,6 +82,11 @@ class Lab:
     def provider_name(self) -> ProviderName | None:
         """What the lab stands on; None when there is no lab, or when it ended before anything was made."""
         return self._description().get("provider")
+
+    @property
+    def ip_family(self) -> IpFamily:
+        """Addresses of pods and services, the same in all its clusters."""
+        return self._description().get("ip_family", "ipv4")
 
     def _description(self) -> dict[str, Any]:
         try:
@@ -215,6 +220,7 @@ class Lab:
         progress: Progress,
         provider: ProviderName | Literal["auto"] = "auto",
         *,
+        ip_family: IpFamily | None = None,
         given: Mapping[Role, str] | None = None,
         nodes_from_start: int = 1,
         is_offline: bool = False,
@@ -229,6 +235,7 @@ class Lab:
             progress: Where to report.
             provider: What the lab shall stand on; ``auto`` takes what an existing lab stands on, else kind where it can
                 work, else native.
+            ip_family: Addresses of pods and services; None takes what an existing lab has, else IPv4.
             given: Agent or webhook to run instead of ours: an archive, or a reference in the engine's reach.
             nodes_from_start: Nodes that new clusters get, at least, where a running one cannot get more later.
             is_offline: Refuse before anything is begun if something would have to be fetched.
@@ -243,14 +250,17 @@ class Lab:
         with exclusive(self.paths.lock, self.name):
             is_new = not (self.exists and self.is_up)
             name = self._choose(provider, progress) if is_new else self._adopt(provider)
-            self.provider(name).require()
+            family = (ip_family or "ipv4") if is_new else self.ip_family
+            self.provider(name).require(family)
             if is_offline:
                 require_all_parts(self.provider(name))
             if is_new:
                 self._remove()
             else:
+                self._require_ip_family(ip_family)
                 self._require_given(given or {})
                 self._require_unchanged(reuse)
+            specs = [replace(spec, ip_family=family) for spec in specs]
             present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
             if not self.provider(name).can_add_nodes:
@@ -287,6 +297,14 @@ class Lab:
             )
         return name
 
+    def _require_ip_family(self, requested: IpFamily | None) -> None:
+        # AWS listens at the addresses that it began with.
+        if requested not in {None, self.ip_family}:
+            raise UsageError(
+                f"lab {self.name!r} is up with IP family {self.ip_family}, not {requested}",
+                hint="remove it with: podid down; or use another lab: set PODID_LAB",
+            )
+
     def _require_given(self, given: Mapping[Role, str]) -> None:
         for role, source in given.items():
             running = self.given.get(role)
@@ -316,11 +334,12 @@ class Lab:
         self.paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # First of all: from here on down knows where to look.
         made_of: dict[str, str] = {} if is_new else self._description().get("made_of", {})
-        self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
+        description = {"provider": provider.name, "ip_family": specs[0].ip_family, "made_of": made_of}
+        self.paths.description.write_text(json.dumps(description))
         if is_new:
             take_in(self.paths.given, given, provider.export_image)
             made_of = makings(provider.name, self.given)
-            self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
+            self.paths.description.write_text(json.dumps(description | {"made_of": made_of}))
         images = lab_images(self.given)
         with _builds(self.paths.builds, provider.interrupt) as pool:
             started = provider.start(specs, list(images.values()), pool, progress, is_new=is_new)

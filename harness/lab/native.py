@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,7 +16,8 @@ from harness import binaries, doctor, limits, packages, wait
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cloud.localstack.environment import Environment
-from harness.cluster.base import ClusterSpec
+from harness.cluster.addresses import cluster_dns, ipv6_beside
+from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.native import cgroups
 from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
@@ -76,9 +78,9 @@ class NativeProvider:
         """URL at which AWS answers for all services."""
         return f"http://{self.aws_address}"
 
-    def require(self) -> None:
+    def require(self, ip_family: IpFamily) -> None:
         """Refuse where a native lab cannot work."""
-        doctor.require("native")
+        doctor.require("native", ip_family)
 
     def missing(self) -> Sequence[str]:
         """Say what a start would download or build."""
@@ -140,17 +142,21 @@ class NativeProvider:
         started: Future[None] | None = None
         self._is_starting_aws = is_new
         if environment:
-            self._start_aws(environment.result(), programs["registry"], cache, progress)
+            self._start_aws(environment.result(), programs["registry"], cache, progress, specs[0].ip_family)
             started = Future()
             started.set_result(None)
         return Started([self._start_cluster(spec, programs, cache) for spec in specs], started)
 
-    def _start_aws(self, environment: Environment, registry: Path, cache: Path, progress: Progress) -> None:
-        network = LabNetwork(self._lab, choose_subnet())
-        self._paths.network.write_text(json.dumps({"lab": network.lab, "subnet": network.subnet}))
+    def _start_aws(
+        self, environment: Environment, registry: Path, cache: Path, progress: Progress, ip_family: IpFamily
+    ) -> None:
+        subnet = choose_subnet()
+        network = LabNetwork(self._lab, subnet, "" if ip_family == "ipv4" else ipv6_beside(subnet))
+        self._paths.network.write_text(json.dumps(asdict(network)))
         with progress.phase("aws start"):
             self._aws.prepare([network.aws_address])
-            listen = [f"{network.aws_address}:{port}" for port in (80, 443)]
+            hosts = [f"[{address}]" if ":" in address else address for address in network.aws_addresses.values()]
+            listen = [f"{host}:{port}" for host in hosts for port in (80, 443)]
             argv, variables = process.start_command(
                 environment,
                 listen=listen,
@@ -227,7 +233,14 @@ class NativeProvider:
         """Apply DNS and trust."""
         trust_bundle = cast("NativeCluster", cluster).trust_bundle
         wiring.apply_wiring(kube, trust_bundle_path=str(trust_bundle))
-        wiring.apply_dns(kube, aws_address=self.aws_address, elb_address=cluster.nodes[0].address)
+        network = self._network
+        wiring.apply_dns(
+            kube,
+            cluster.spec,
+            cluster_dns=cluster_dns(cluster.spec),
+            aws_addresses=network.aws_addresses,
+            elb_address=cluster.nodes[0].address,
+        )
 
     def deliver_images(self, cluster: LabCluster) -> None:
         """Wait for the images; nodes pull them from the lab's registry."""

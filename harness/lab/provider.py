@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.errors import MissingPrerequisite, UsageError
 from harness.images import ImageSpec
 from harness.kube import Kube
@@ -95,8 +95,8 @@ class Provider(Protocol):
         """Address at which AWS answers inside the lab."""
         ...
 
-    def require(self) -> None:
-        """Refuse where a lab cannot work.
+    def require(self, ip_family: IpFamily) -> None:
+        """Refuse where a lab of an IP family cannot work.
 
         Raises:
             MissingPrerequisite: Lists everything that is missing, with the ways out.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.dns import aws_answers
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab.paths import CHECKOUT
 from harness.pki import Authority, KeyPair
@@ -47,10 +49,20 @@ def apply_wiring(kube: Kube, *, trust_bundle_path: str) -> None:
     kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": trust_bundle_path}))
 
 
-def apply_dns(kube: Kube, *, aws_address: str, elb_address: str) -> None:
-    """Apply cluster DNS to a cluster that has none."""
-    addresses = {"AWS_ADDRESS": aws_address, "ELB_ADDRESS": elb_address}
-    kube.apply(load_manifests(_LAB / "coredns.yaml", addresses))
+def apply_dns(
+    kube: Kube, spec: ClusterSpec, *, cluster_dns: str, aws_addresses: Mapping[int, str], elb_address: str
+) -> None:
+    """Apply cluster DNS to a cluster that has none.
+
+    Args:
+        kube: Its administrator.
+        spec: The cluster.
+        cluster_dns: Address of the service.
+        aws_addresses: Version of IP → address of the lab's AWS.
+        elb_address: Address of the lab's load balancers.
+    """
+    words = {"CLUSTER_DNS": cluster_dns, "ELB_ADDRESS": elb_address}
+    kube.apply(load_manifests(_LAB / "coredns.yaml", words | aws_answers(spec, aws_addresses)))
 
 
 def apply_pull_rule(kube: Kube) -> None:
@@ -131,6 +143,10 @@ def webhook_manifests(spec: ClusterSpec, image: str, authority: str, pair: KeyPa
             (container,) = manifest["spec"]["template"]["spec"]["containers"]
             container["image"] = image
             container["args"] = [_with_region(argument, spec.region) for argument in container["args"]]
+            if spec.ip_versions[0] == 6:
+                # As EKS does it: the webhook does not look for itself what pods can reach (WHK-313).
+                uri = f"http://{spec.agent_host}/v1/credentials"
+                container["args"].append(f"--container-credentials-full-uri={uri}")
     return manifests
 
 

@@ -118,7 +118,7 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab.paths.directory.mkdir(parents=True)
     lab.paths.description.write_text(json.dumps({"provider": "native", "made_of": makings("native", {})}))
     monkeypatch.setattr(Lab, "is_up", property(lambda _: True))
-    monkeypatch.setattr(NativeProvider, "require", lambda _: None)
+    monkeypatch.setattr(NativeProvider, "require", lambda *_: None)
     monkeypatch.setattr(NativeProvider, "clusters", lambda _: [])
     return lab
 

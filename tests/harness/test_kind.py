@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from docker.errors import APIError
 
-from harness.cluster.base import ClusterSpec
+from harness.cluster.base import ClusterSpec, IpFamily
+from harness.cluster.dns import aws_answers
 from harness.cluster.kind.binary import is_supported, version_of
 from harness.cluster.kind.cluster import BASE_CONFIGURATION
 from harness.cluster.kind.configuration import NodeTraits, patched_corefile, render
@@ -44,10 +46,15 @@ COREFILE = """\
 """
 
 
-def rendered(traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", nodes: int = 1) -> dict[str, Any]:
+ANSWERS = aws_answers(ClusterSpec(), {4: "172.18.255.254"})
+
+
+def rendered(
+    traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", nodes: int = 1, ip_family: IpFamily = "ipv4"
+) -> dict[str, Any]:
     text = render(
         BASE_CONFIGURATION.read_text(),
-        ClusterSpec.named("two", nodes=nodes),
+        replace(ClusterSpec.named("two", nodes=nodes), ip_family=ip_family),
         traits,
         cgroup_version=cgroup_version,
         instance_ids=[f"i-{number}" for number in range(nodes)],
@@ -119,9 +126,62 @@ def test_a_node_image_with_its_own_network_and_cgroupfs_gets_both() -> None:
     assert configuration["networking"]["disableDefaultCNI"] is True
 
 
+def test_an_ipv4_cluster_has_kind_s_own_networks() -> None:
+    assert rendered()["networking"] == {"ipFamily": "ipv4", "apiServerAddress": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("ip_family", "pods", "services"),
+    [
+        ("ipv6", "fd0a:f4::/48", "fd0a:60::/108"),
+        ("dual", "10.244.0.0/16,fd0a:f4::/48", "10.96.0.0/16,fd0a:60::/108"),
+    ],
+)
+def test_another_ip_family_comes_with_its_networks(ip_family: IpFamily, pods: str, services: str) -> None:
+    """Those that EKS is told, too; this machine still reaches the API server over IPv4."""
+    assert rendered(ip_family=ip_family)["networking"] == {
+        "ipFamily": ip_family,
+        "apiServerAddress": "127.0.0.1",
+        "podSubnet": pods,
+        "serviceSubnet": services,
+    }
+
+
+def test_a_node_image_with_its_own_network_has_ipv4_only() -> None:
+    with pytest.raises(MissingPrerequisite, match="a network of its own, which kind cannot make one of IP family dual"):
+        rendered(STATIC, ip_family="dual")
+
+
+@pytest.mark.parametrize(
+    ("ip_family", "ipv4", "ipv6"),
+    [
+        ("ipv4", 'answer "{{ .Name }} 30 IN A 172.18.255.254"', "rcode NOERROR"),
+        ("ipv6", "rcode NOERROR", 'answer "{{ .Name }} 30 IN AAAA fdac:1200::1"'),
+        ("dual", 'answer "{{ .Name }} 30 IN A 172.18.255.254"', 'answer "{{ .Name }} 30 IN AAAA fdac:1200::1"'),
+    ],
+)
+def test_pods_are_told_the_addresses_that_they_can_reach(ip_family: IpFamily, ipv4: str, ipv6: str) -> None:
+    answers = aws_answers(ClusterSpec(ip_family=ip_family), {4: "172.18.255.254", 6: "fdac:1200::1"})
+    block = patched_corefile(COREFILE, answers, "172.18.0.2").split("\namazonaws.com:53 api.aws:53 {", 1)[1]
+
+    assert block.startswith(
+        f"""
+    errors
+    template IN A amazonaws.com api.aws {{
+        {ipv4}
+    }}
+    template IN AAAA amazonaws.com api.aws {{
+        {ipv6}
+    }}
+    cache 30
+}}
+"""
+    )
+
+
 def test_unknown_names_are_unknown_at_once_and_aws_is_the_lab_s() -> None:
     """CoreDNS asks template before kubernetes: in one block the catch-all would hide the cluster's own names."""
-    patched = patched_corefile(COREFILE, "172.18.255.254", "172.18.0.2")
+    patched = patched_corefile(COREFILE, ANSWERS, "172.18.0.2")
 
     cluster, aws, rest = patched.split("}\n\n")[0].split("\namazonaws.com:53", 1)[0], *patched.split("\n.:53 {", 1)
     assert cluster.startswith("cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {\n    errors\n")
@@ -135,16 +195,16 @@ def test_unknown_names_are_unknown_at_once_and_aws_is_the_lab_s() -> None:
 
 
 def test_load_balancers_are_the_node_s() -> None:
-    patched = patched_corefile(COREFILE, "172.18.255.254", "172.18.0.2")
+    patched = patched_corefile(COREFILE, ANSWERS, "172.18.0.2")
 
     block = patched.split("\nelb.amazonaws.com:53 {", 1)[1].split("\n}", 1)[0]
     assert 'template IN A elb.amazonaws.com {\n        answer "{{ .Name }} 30 IN A 172.18.0.2"' in block
 
 
 def test_patching_twice_changes_nothing() -> None:
-    once = patched_corefile(COREFILE, "172.18.255.254", "172.18.0.2")
+    once = patched_corefile(COREFILE, ANSWERS, "172.18.0.2")
 
-    assert patched_corefile(once, "172.18.255.254", "172.18.0.2") == once
+    assert patched_corefile(once, ANSWERS, "172.18.0.2") == once
 
 
 def test_traits_are_read_from_the_image_s_own_files() -> None:

@@ -74,7 +74,7 @@ class Clusters:
                 "endpoint": cluster.endpoint,
                 "roleArn": cluster.role_arn,
                 "resourcesVpcConfig": dict(cluster.vpc),
-                "kubernetesNetworkConfig": {"ipFamily": "ipv4", "serviceIpv4Cidr": cluster.service_cidr},
+                "kubernetesNetworkConfig": _network(cluster.service_cidr),
                 "identity": {"oidc": {"issuer": cluster.issuer}},
                 "status": "ACTIVE",
                 "certificateAuthority": {"data": base64.b64encode(cluster.certificate_authority.encode()).decode()},
@@ -97,3 +97,10 @@ class Clusters:
         except InvalidTokenError as error:
             raise validation.invalid_parameter("The nextToken is not valid.") from error
         return {"clusters": page} | ({"nextToken": token} if token else {})
+
+
+def _network(service_cidr: str) -> dict[str, str]:
+    """Return ``kubernetesNetworkConfig``: EKS's clusters are of one IP family, which their services' network tells."""
+    if ":" in service_cidr:
+        return {"ipFamily": "ipv6", "serviceIpv6Cidr": service_cidr}
+    return {"ipFamily": "ipv4", "serviceIpv4Cidr": service_cidr}

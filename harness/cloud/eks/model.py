@@ -45,6 +45,7 @@ class Cluster:
     created_at: datetime
     role_arn: str
     service_cidr: str = "10.96.0.0/16"
+    """IPv6 in a cluster whose ``ipFamily`` is ``ipv6``."""
     platform_version: str = "eks.1"
     vpc: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """``resourcesVpcConfig`` as DescribeCluster prints it."""

@@ -141,8 +141,8 @@ class KindCluster:
 
     def _node(self, number: int, name: str) -> Node:
         networks = self._engine.engine.client.containers.get(name).attrs["NetworkSettings"]["Networks"]
-        address = str(networks[self._engine.network_name]["IPAddress"])
-        return Node(name, address, self._instance_id(self.index, number))
+        found = networks[self._engine.network_name]
+        return Node(name, str(found["IPAddress"]), self._instance_id(self.index, number), found["GlobalIPv6Address"])
 
     def _instance_id(self, index: int, number: int) -> str:
         """Return the instance of a node: those of one lab differ; a cluster's further nodes count on from a hundred."""
@@ -281,6 +281,7 @@ class KindCluster:
             "ip route replace blackhole 169.254.0.0/16",
             f"ip route replace {_IMDS_ADDRESS}/32 via {aws_address}",
             f'echo "{aws_address} {hosts}" >> /etc/hosts',
+            *(["ip route replace blackhole fd00:ec2::/32"] if 6 in self.spec.ip_versions else []),
         ]
         done = self.run_on_node(node, ["sh", "-c", " && ".join(steps)])
         if done.returncode != 0:

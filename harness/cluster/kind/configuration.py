@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from harness.cluster.addresses import pod_networks, service_networks
 from harness.cluster.base import ClusterSpec
+from harness.errors import MissingPrerequisite
 
 __all__ = ["NodeTraits", "patched_corefile", "render"]
 
@@ -43,8 +45,22 @@ def render(
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
         instance_ids: EC2 instance that each node stands for.
+
+    Raises:
+        MissingPrerequisite: The node image's own network cannot give pods the addresses that the cluster wants.
     """
     configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
+    if spec.ip_family != "ipv4":
+        if traits.brings_network:
+            raise MissingPrerequisite(
+                f"the node image brings a network of its own, which kind cannot make one of IP family {spec.ip_family}",
+                hint="use kind's own node image, or: --provider native",
+            )
+        configuration["networking"] |= {
+            "ipFamily": spec.ip_family,
+            "podSubnet": ",".join(pod_networks(spec)),
+            "serviceSubnet": ",".join(service_networks(spec)),
+        }
     kubelet: dict[str, Any] = {}
     if not traits.uses_systemd_cgroups:
         kubelet["cgroupDriver"] = "cgroupfs"
@@ -85,14 +101,14 @@ def _instance(role: str, provider_id: str) -> list[dict[str, str]]:
     ]
 
 
-def patched_corefile(corefile: str, aws_address: str, elb_address: str) -> str:
+def patched_corefile(corefile: str, answers: Mapping[str, str], elb_address: str) -> str:
     """Return kind's Corefile with the lab's answers: for AWS, for load balancers, and nothing for unknown names.
 
     Server blocks of their own, because CoreDNS asks ``template`` before ``kubernetes`` whatever the order in a block.
 
     Args:
         corefile: The Corefile as kubeadm wrote it; patched again it stays the same.
-        aws_address: Address of the lab's AWS.
+        answers: From :func:`harness.cluster.dns.aws_answers`.
         elb_address: Address of the lab's load balancers.
     """
     if _CLUSTER_ZONES in corefile:
@@ -109,7 +125,10 @@ def patched_corefile(corefile: str, aws_address: str, elb_address: str) -> str:
             kept.append(_CLUSTER_ZONES + " {" if line.startswith(".:53") else line)
         if skipped_depth == depth:
             skipped_depth = None
-    return "\n".join([*kept, _ANSWERS.replace("AWS_ADDRESS", aws_address).replace("ELB_ADDRESS", elb_address)])
+    blocks = _ANSWERS
+    for word, value in {**answers, "ELB_ADDRESS": elb_address}.items():
+        blocks = blocks.replace(word, value)
+    return "\n".join([*kept, blocks])
 
 
 _CLUSTER_ZONES = "cluster.local:53 in-addr.arpa:53 ip6.arpa:53"
@@ -127,10 +146,10 @@ elb.amazonaws.com:53 {
 amazonaws.com:53 api.aws:53 {
     errors
     template IN A amazonaws.com api.aws {
-        answer "{{ .Name }} 30 IN A AWS_ADDRESS"
+        ANSWER_IPV4
     }
     template IN AAAA amazonaws.com api.aws {
-        rcode NOERROR
+        ANSWER_IPV6
     }
     cache 30
 }

@@ -25,6 +25,7 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 
 from harness import limits, wait
+from harness.cluster.addresses import ipv6_beside
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 
@@ -224,8 +225,8 @@ class LabEngine:
 
     # --- network ----------------------------------------------------------------------------------------------------
 
-    def create_network(self) -> str:
-        """Create the lab's network and return its subnet.
+    def create_network(self, *, has_ipv6: bool = False) -> str:
+        """Create the lab's network and return its subnet; with IPv6, :func:`ipv6_beside` tells its other one.
 
         A fixed address in it needs a subnet that was given, and only the engine knows which are free: a first network
         learns one, the second is given it.
@@ -246,14 +247,16 @@ class LabEngine:
             first.reload()
             subnet = str(first.attrs["IPAM"]["Config"][0]["Subnet"])
             first.remove()
-            pool = docker.types.IPAMPool(subnet=subnet, gateway=str(ipaddress.ip_network(subnet)[1]))
+            subnets = [subnet, *([ipv6_beside(subnet)] if has_ipv6 else [])]
+            pools = [docker.types.IPAMPool(subnet=one, gateway=str(ipaddress.ip_network(one)[1])) for one in subnets]
             options = {"com.docker.network.bridge.enable_ip_masquerade": "true"}
             networks.create(
                 self.network_name,
                 driver="bridge",
                 labels=self.labels,
                 options=options,
-                ipam=docker.types.IPAMConfig(pool_configs=[pool]),
+                ipam=docker.types.IPAMConfig(pool_configs=pools),
+                enable_ipv6=has_ipv6,
             )
         return subnet
 

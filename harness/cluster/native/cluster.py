@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.binaries import KUBERNETES
+from harness.cluster.addresses import pods_of
 from harness.cluster.base import Access, ClusterSpec, Completed, Node
 from harness.cluster.native import cgroups
 from harness.cluster.native.control_plane import Credentials, control_plane, issue_credentials
 from harness.cluster.native.network import LabNetwork, route_pods
-from harness.cluster.native.node import DIRECTORIES, REGISTRY_PORT, new_node, node, write_system_files
+from harness.cluster.native.node import (
+    DIRECTORIES,
+    REGISTRY_PORT,
+    addresses_of,
+    new_node,
+    node,
+    write_system_files,
+)
 from harness.cluster.native.sandbox import Sandbox
-from harness.cluster.native.worker import Worker, pods_of
+from harness.cluster.native.worker import Worker
 from harness.errors import HarnessFault
 from harness.pki import write_private
 
@@ -135,7 +143,8 @@ class NativeCluster:
         """
         the_node = new_node(lab, index, spec.region)
         self.directory.mkdir(mode=0o700, parents=True)
-        credentials = issue_credentials(self.directory / "pki", address=the_node.address, node=the_node.name)
+        addresses = list(filter(None, [the_node.address, the_node.ipv6]))
+        credentials = issue_credentials(self.directory / "pki", spec, addresses=addresses, node=the_node.name)
         description = {
             "spec": asdict(spec),
             "index": index,
@@ -145,13 +154,15 @@ class NativeCluster:
         }
         self._description.write_text(json.dumps(description, indent=1))
         self._write_kubeconfig(spec, credentials)
-        programs = control_plane(spec, credentials, binaries, address=the_node.address, data=self.directory)
+        advertised, *_ = addresses_of(the_node, spec)
+        programs = control_plane(spec, credentials, binaries, address=advertised, data=self.directory)
         configuration = self.directory / "node"
         programs += node(
+            spec,
             credentials,
             binaries,
             node=the_node,
-            pods=pods_of(0),
+            number=0,
             cgroup=_cgroup(lab, spec.name),
             registry=f"{lab.aws_address}:{REGISTRY_PORT}",
             configuration=configuration,
@@ -184,7 +195,7 @@ class NativeCluster:
         number = 1 + max((worker.number for worker in self.workers), default=0)
         worker = Worker(self.directory / "workers" / f"{number:03}")
         description = self._read()
-        pids = {node.address: pid for node, pid in self._running_nodes()}
+        others = self._running_nodes()
         credentials = Credentials(self.directory / "pki", description["endpoint"], "")
         try:
             pid = worker.start(
@@ -200,9 +211,9 @@ class NativeCluster:
             )
             # The bridge knows the nodes only; each node knows where the pods of the others are.
             numbers = {Node(**description["node"]).address: 0} | {w.node.address: w.number for w in self.workers}
-            for address, other in pids.items():
-                route_pods(other, pods_of(number), worker.node.address)
-                route_pods(pid, pods_of(numbers[address]), address)
+            for there, other in others:
+                route_pods(other, pods_of(self.spec, number), worker.node)
+                route_pods(pid, pods_of(self.spec, numbers[there.address]), there)
         except BaseException:
             worker.delete()
             raise

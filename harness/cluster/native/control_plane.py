@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.cluster.addresses import api_services, pod_networks, service_networks
 from harness.cluster.base import ClusterSpec
 from harness.cluster.native.sandbox import Program
 from harness.pki import Authority, new_service_account_key, write_private
 
 __all__ = [
-    "CLUSTER_DNS",
-    "POD_CIDR",
-    "SERVICE_CIDR",
     "Credentials",
     "control_plane",
     "issue_credentials",
     "issue_node_credentials",
     "kubeconfig",
 ]
-
-POD_CIDR = "10.244.0.0/16"
-"""Addresses of all pods; each node has a /24 of it."""
-SERVICE_CIDR = "10.96.0.0/16"
-CLUSTER_DNS = "10.96.0.10"
-_API_SERVICE = str(ipaddress.ip_network(SERVICE_CIDR)[1])
 
 # User name → group, as the components and their built-in RBAC bindings expect them.
 _CLIENTS = {
@@ -51,41 +42,45 @@ class Credentials:
         return self.directory / name
 
 
-def issue_credentials(directory: Path, *, address: str, node: str) -> Credentials:
+def issue_credentials(directory: Path, spec: ClusterSpec, *, addresses: Sequence[str], node: str) -> Credentials:
     """Make a cluster's CA, certificates, service-account key and kubeconfig files.
 
     Args:
         directory: Where to write them; created with mode 0700.
-        address: Address of the node, which the API server listens on.
+        spec: The cluster.
+        addresses: Addresses of the node, which the API server listens on, that for clients first.
         node: Name of the node.
     """
     directory.mkdir(mode=0o700, parents=True)
     authority = Authority("podid-cluster")
     authority.key_pair.write(directory, "ca")
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-    authority.issue(
-        "kube-apiserver", names=[*names, "localhost"], addresses=[address, _API_SERVICE, "127.0.0.1"], serving=True
-    ).write(directory, "apiserver")
+    served = [*addresses, *api_services(spec), "127.0.0.1"]
+    authority.issue("kube-apiserver", names=[*names, "localhost"], addresses=served, serving=True).write(
+        directory, "apiserver"
+    )
     authority.issue("kube-apiserver-kubelet-client", organization="system:masters").write(directory, "kubelet-client")
     authority.issue("etcd", addresses=["127.0.0.1"], serving=True).write(directory, "etcd")
     private, public = new_service_account_key()
     write_private(directory / "sa.key", private)
     (directory / "sa.pub").write_text(public)
 
-    credentials = Credentials(directory, f"https://{address}:6443", authority.certificate)
+    credentials = Credentials(directory, f"https://{addresses[0]}:6443", authority.certificate)
     for name in _CLIENTS:
         _issue_client(authority, credentials, name)
-    _issue_kubelet(authority, credentials, address=address, node=node)
+    _issue_kubelet(authority, credentials, addresses=addresses, node=node)
     return credentials
 
 
-def issue_node_credentials(directory: Path, cluster: Credentials, *, address: str, node: str) -> Credentials:
+def issue_node_credentials(
+    directory: Path, cluster: Credentials, *, addresses: Sequence[str], node: str
+) -> Credentials:
     """Make the files that a further node's kubelet and kube-proxy need.
 
     Args:
         directory: Where to write them; created with mode 0700.
         cluster: From :func:`issue_credentials`.
-        address: Address of the node.
+        addresses: Addresses of the node.
         node: Name of the node.
     """
     directory.mkdir(mode=0o700, parents=True)
@@ -93,7 +88,7 @@ def issue_node_credentials(directory: Path, cluster: Credentials, *, address: st
     (directory / "ca.crt").write_text(authority.certificate)
     credentials = Credentials(directory, cluster.endpoint, authority.certificate)
     _issue_client(authority, credentials, "proxy")
-    _issue_kubelet(authority, credentials, address=address, node=node)
+    _issue_kubelet(authority, credentials, addresses=addresses, node=node)
     return credentials
 
 
@@ -103,8 +98,8 @@ def _issue_client(authority: Authority, credentials: Credentials, name: str) -> 
     write_private(credentials.file(f"{name}.kubeconfig"), kubeconfig(credentials, name, certificate, key))
 
 
-def _issue_kubelet(authority: Authority, credentials: Credentials, *, address: str, node: str) -> None:
-    pair = authority.issue(f"system:node:{node}", organization="system:nodes", addresses=[address], serving=True)
+def _issue_kubelet(authority: Authority, credentials: Credentials, *, addresses: Sequence[str], node: str) -> None:
+    pair = authority.issue(f"system:node:{node}", organization="system:nodes", addresses=addresses, serving=True)
     certificate, key = pair.write(credentials.directory, "kubelet")
     write_private(credentials.file("kubelet.kubeconfig"), kubeconfig(credentials, "kubelet", certificate, key))
 
@@ -136,7 +131,7 @@ def control_plane(
         spec: The cluster; its issuer becomes the ``iss`` of all tokens.
         credentials: From :func:`issue_credentials`.
         binaries: Program name → path.
-        address: Address of the node.
+        address: Address of the node, of the version of IP that services have by default.
         data: Directory for etcd's data.
     """
     at = credentials.file
@@ -179,7 +174,7 @@ def control_plane(
         f"--service-account-jwks-uri={spec.issuer}/keys",
         f"--service-account-key-file={at('sa.pub')}",
         f"--service-account-signing-key-file={at('sa.key')}",
-        f"--service-cluster-ip-range={SERVICE_CIDR}",
+        f"--service-cluster-ip-range={','.join(service_networks(spec))}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         # The lab's CA reaches pods through a MutatingAdmissionPolicy, beta and off by default in 1.34.
@@ -195,7 +190,7 @@ def control_plane(
         "--kube-api-burst=1000",
         f"--service-account-private-key-file={at('sa.key')}",
         f"--root-ca-file={at('ca.crt')}",
-        f"--cluster-cidr={POD_CIDR}",
+        f"--cluster-cidr={','.join(pod_networks(spec))}",
         "--allocate-node-cidrs=false",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",

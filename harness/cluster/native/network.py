@@ -6,6 +6,8 @@
                            bridge (AWS sandbox): .2 AWS, registry; 169.254.169.254 IMDS
     cluster sandbox eth0 ──┘  .16, .17, … nodes
 
+In a lab with IPv6 AWS and nodes have a second address, with the same number in the lab's /64; the host has none.
+
 Nothing else appears on the host: no rule, no route beyond the one of the interface, no named namespace.
 """
 
@@ -15,8 +17,10 @@ import hashlib
 import ipaddress
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.cluster.base import Node
 from harness.errors import HarnessFault, MissingPrerequisite
 
 __all__ = ["IMDS_ADDRESS", "LabNetwork", "choose_subnet", "route_pods"]
@@ -28,13 +32,19 @@ _BRIDGE = "lab0"
 
 @dataclass(frozen=True, slots=True)
 class LabNetwork:
-    """Addresses of one lab; all derived from its /24."""
+    """Addresses of one lab; all derived from its networks."""
 
     lab: str
     subnet: str
+    """A /24 of IPv4."""
+    ipv6: str = ""
+    """A /64 of IPv6, in a lab that has it."""
 
     def _address(self, number: int) -> str:
         return str(ipaddress.ip_network(self.subnet)[number])
+
+    def _ipv6_address(self, number: int) -> str:
+        return str(ipaddress.ip_network(self.ipv6)[number])
 
     @property
     def host_address(self) -> str:
@@ -46,9 +56,18 @@ class LabNetwork:
         """Address of AWS and of the registry."""
         return self._address(2)
 
+    @property
+    def aws_addresses(self) -> dict[int, str]:
+        """Version of IP → address of AWS."""
+        return {4: self.aws_address} | ({6: self._ipv6_address(2)} if self.ipv6 else {})
+
     def node_address(self, index: int) -> str:
         """Address of the node with this index among all nodes of the lab (0 is the first cluster's first)."""
         return self._address(16 + index)
+
+    def node_ipv6(self, index: int) -> str:
+        """Address of that node in a lab with IPv6."""
+        return self._ipv6_address(16 + index)
 
     @property
     def host_interface(self) -> str:
@@ -65,6 +84,11 @@ class LabNetwork:
         _ip([*inside, "ip"], f"link add {_BRIDGE} type bridge")
         _ip([*inside, "ip"], f"address add {self.aws_address}/24 dev {_BRIDGE}")
         _ip([*inside, "ip"], f"address add {IMDS_ADDRESS}/32 dev {_BRIDGE}")
+        if self.ipv6:
+            # Nobody else can have it, and it must be there when AWS starts: no detection of duplicates.
+            _ip([*inside, "ip"], f"address add {self.aws_addresses[6]}/64 dev {_BRIDGE} nodad")
+            # Silence again: IPv6 says "unreachable" for want of a route, forwarding or not.
+            _ip([*inside, "ip"], "-6 route add blackhole default")
         _ip([*inside, "ip"], f"link set {_BRIDGE} up")
         _ip(["ip"], f"link add {self.host_interface} type veth peer name host netns {pid}")
         _ip([*inside, "ip"], f"link set host master {_BRIDGE} up")
@@ -87,17 +111,22 @@ class LabNetwork:
         _ip(inside, "link set eth0 up")
         # The API server advertises the address of the default route. Nothing routes further: the lab has no way out.
         _ip(inside, f"route add default via {self.aws_address}")
+        if self.ipv6:
+            _ip(inside, f"address add {self.node_ipv6(index)}/64 dev eth0 nodad")
+            _ip(inside, f"route add default via {self.aws_addresses[6]}")
 
 
-def route_pods(pid: int, pods: str, node: str) -> None:
+def route_pods(pid: int, pods: Sequence[str], node: Node) -> None:
     """Lead the sandbox ``pid`` to the pods of another node.
 
     Args:
         pid: First process of the sandbox.
-        pods: The pods' addresses.
-        node: Address of their node.
+        pods: The pods' networks.
+        node: Their node.
     """
-    _ip(["nsenter", f"--target={pid}", "--net", "ip"], f"route replace {pods} via {node}")
+    for network in pods:
+        gateway = node.ipv6 if ":" in network else node.address
+        _ip(["nsenter", f"--target={pid}", "--net", "ip"], f"route replace {network} via {gateway}")
 
 
 def choose_subnet() -> str:

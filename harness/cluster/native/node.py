@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.cluster.addresses import cluster_dns, pod_networks, pods_of
 from harness.cluster.base import ClusterSpec, Node
-from harness.cluster.native.control_plane import CLUSTER_DNS, POD_CIDR, Credentials
+from harness.cluster.native.control_plane import Credentials
 from harness.cluster.native.network import LabNetwork
 from harness.cluster.native.sandbox import Program
 from harness.image_lock import read_lock
 
-__all__ = ["DIRECTORIES", "REGISTRY_PORT", "new_node", "node", "write_system_files"]
+__all__ = ["DIRECTORIES", "REGISTRY_PORT", "addresses_of", "new_node", "node", "write_system_files"]
 
 DIRECTORIES = ("/run/containerd", "/var/log/containers", "/var/lib/cni")
 """What has to be there before a node's programs start."""
@@ -45,7 +46,13 @@ def new_node(lab: LabNetwork, index: int, region: str) -> Node:
     """
     address = lab.node_address(index)
     instance = "i-0" + hashlib.sha256(f"{lab.lab}/{index}".encode()).hexdigest()[:16]
-    return Node(f"ip-{address.replace('.', '-')}.{region}.compute.internal", address, instance)
+    name = f"ip-{address.replace('.', '-')}.{region}.compute.internal"
+    return Node(name, address, instance, lab.node_ipv6(index) if lab.ipv6 else "")
+
+
+def addresses_of(node: Node, spec: ClusterSpec) -> list[str]:
+    """Return a node's addresses as Kubernetes knows them: of the versions of IP that its cluster has."""
+    return [{4: node.address, 6: node.ipv6}[version] for version in spec.ip_versions]
 
 
 def write_system_files(
@@ -80,11 +87,12 @@ def write_system_files(
 
 
 def node(
+    spec: ClusterSpec,
     credentials: Credentials,
     binaries: Mapping[str, Path],
     *,
     node: Node,
-    pods: str,
+    number: int,
     cgroup: str,
     registry: str,
     configuration: Path,
@@ -93,10 +101,11 @@ def node(
     """Write the node's configuration files and return its programs.
 
     Args:
+        spec: Its cluster.
         credentials: The cluster's certificates.
         binaries: Program name → path; all in directories of their own kind.
         node: The node.
-        pods: Addresses of its pods.
+        number: Number of the node in its cluster; the first is 0.
         cgroup: Name of the top-level cgroup that holds all pods.
         registry: ``host:port`` of the lab's registry.
         configuration: Directory for the files.
@@ -104,11 +113,13 @@ def node(
     """
     configuration.mkdir(parents=True, exist_ok=True)
     _write_registry_mirrors(configuration / "certs.d", registry)
-    _write_cni(configuration / "cni", pods)
+    _write_cni(configuration / "cni", pods_of(spec, number))
     (configuration / "containerd.toml").write_text(_containerd(configuration, binaries, data))
-    kubelet = _kubelet(credentials, cgroup, configuration, data, node.instance_id)
+    kubelet = _kubelet(
+        spec, credentials, cgroup=cgroup, configuration=configuration, data=data, instance_id=node.instance_id
+    )
     (configuration / "kubelet.json").write_text(json.dumps(kubelet, indent=1))
-    (configuration / "kube-proxy.json").write_text(json.dumps(_kube_proxy(credentials, node.name), indent=1))
+    (configuration / "kube-proxy.json").write_text(json.dumps(_kube_proxy(spec, credentials, node.name), indent=1))
     search_path = ":".join(dict.fromkeys(str(path.parent) for path in binaries.values()))
     path = f"{search_path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     kubelet_flags = [
@@ -116,7 +127,7 @@ def node(
         f"--kubeconfig={credentials.file('kubelet.kubeconfig')}",
         f"--root-dir={data / 'kubelet'}",
         f"--hostname-override={node.name}",
-        f"--node-ip={node.address}",
+        f"--node-ip={','.join(addresses_of(node, spec))}",
         f"--node-labels={_LABELS}",
     ]
     return [
@@ -172,7 +183,7 @@ def _write_registry_mirrors(directory: Path, registry: str) -> None:
         )
 
 
-def _write_cni(directory: Path, pods: str) -> None:
+def _write_cni(directory: Path, pods: Sequence[str]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     plugins: list[dict[str, Any]] = [
         {
@@ -183,7 +194,11 @@ def _write_cni(directory: Path, pods: str) -> None:
             # Pods reach AWS and IMDS under the node's address, as behind a VPC's source NAT.
             "ipMasq": True,
             "ipMasqBackend": "nftables",
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": pods}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": network}] for network in pods],
+                "routes": [{"dst": "::/0" if ":" in network else "0.0.0.0/0"} for network in pods],
+            },
         },
         {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
     ]
@@ -192,7 +207,7 @@ def _write_cni(directory: Path, pods: str) -> None:
 
 
 def _kubelet(
-    credentials: Credentials, cgroup: str, configuration: Path, data: Path, instance_id: str
+    spec: ClusterSpec, credentials: Credentials, *, cgroup: str, configuration: Path, data: Path, instance_id: str
 ) -> dict[str, Any]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -206,7 +221,7 @@ def _kubelet(
         "tlsCertFile": str(credentials.file("kubelet.crt")),
         "tlsPrivateKeyFile": str(credentials.file("kubelet.key")),
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-        "clusterDNS": [CLUSTER_DNS],
+        "clusterDNS": [cluster_dns(spec)],
         "clusterDomain": "cluster.local",
         "resolvConf": str(configuration / "resolv.conf"),
         "cgroupDriver": "cgroupfs",
@@ -227,12 +242,12 @@ def _kubelet(
     }
 
 
-def _kube_proxy(credentials: Credentials, name: str) -> dict[str, Any]:
+def _kube_proxy(spec: ClusterSpec, credentials: Credentials, name: str) -> dict[str, Any]:
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
-        "clusterCIDR": POD_CIDR,
+        "clusterCIDR": ",".join(pod_networks(spec)),
         "hostnameOverride": name,
         "clientConnection": {"kubeconfig": str(credentials.file("proxy.kubeconfig"))},
         # The tables of connection tracking belong to the host's kernel: leave its limits alone.

@@ -15,12 +15,7 @@ from harness.cluster.native.network import LabNetwork
 from harness.cluster.native.node import DIRECTORIES, REGISTRY_PORT, new_node, node, write_system_files
 from harness.cluster.native.sandbox import Sandbox
 
-__all__ = ["Worker", "pods_of"]
-
-
-def pods_of(number: int) -> str:
-    """Return the addresses of the pods on a cluster's node with this number; the first node's is 0."""
-    return f"10.244.{number}.0/24"
+__all__ = ["Worker"]
 
 
 class Worker:
@@ -86,14 +81,18 @@ class Worker:
         description = {"node": asdict(the_node), "index": index, "number": number, "cgroup": cgroup}
         self._description.write_text(json.dumps(description, indent=1))
         credentials = issue_node_credentials(
-            self.directory / "pki", cluster, address=the_node.address, node=the_node.name
+            self.directory / "pki",
+            cluster,
+            addresses=list(filter(None, [the_node.address, the_node.ipv6])),
+            node=the_node.name,
         )
         configuration = self.directory / "node"
         programs = node(
+            spec,
             credentials,
             binaries,
             node=the_node,
-            pods=pods_of(number),
+            number=number,
             cgroup=cgroup,
             registry=f"{lab.aws_address}:{REGISTRY_PORT}",
             configuration=configuration,
