@@ -166,7 +166,8 @@ class AwsAccount:
                 RoleArn=role_arn, RoleSessionName="probe", WebIdentityToken=token
             )
         except ClientError as error:
-            return f"{error.response['Error']['Code']}: {error.response['Error']['Message']}"
+            told = error.response.get("Error", {})
+            return f"{told.get('Code')}: {told.get('Message')}"
         return ""
 
     @contextlib.contextmanager
