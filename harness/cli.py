@@ -40,6 +40,7 @@ from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.lab.reuse import Reuse
+from harness.matrix_commands import app as matrix_app
 from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
@@ -62,6 +63,7 @@ app.add_typer(images_app, name="images")
 app.add_typer(diagnose_app)
 app.add_typer(audit_app)
 app.add_typer(migrate_app, name="migrate")
+app.add_typer(matrix_app, name="matrix")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -78,6 +80,15 @@ ProviderOption = Annotated[
 ]
 Nodes = Annotated[
     int, typer.Option("--nodes", envvar="PODID_NODES", min=1, max=9, help="Nodes of each cluster, at least.")
+]
+Kubernetes = Annotated[
+    str,
+    typer.Option(
+        "--kubernetes",
+        envvar="PODID_KUBERNETES",
+        metavar="MINOR",
+        help=f"Version of Kubernetes of native clusters: {' or '.join(binaries.KUBERNETES)}.",
+    ),
 ]
 OfflineOption = Annotated[
     bool,
@@ -124,6 +135,7 @@ def up(
     cluster: Clusters = DEFAULT_CLUSTERS,
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    kubernetes: Kubernetes = binaries.DEFAULT_KUBERNETES,
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
@@ -133,7 +145,7 @@ def up(
     the_lab = Lab(lab)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
-        specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+        specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
         given = _given(agent_image, webhook_image)
         the_lab.up(specs, progress, parse_request(provider), given=given, is_offline=offline, reuse=reuse)
     print("# The lab is up. In the shell you want to use it from:")
@@ -279,6 +291,7 @@ def run(
     cluster: Clusters = DEFAULT_CLUSTERS,
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
+    kubernetes: Kubernetes = binaries.DEFAULT_KUBERNETES,
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
@@ -320,6 +333,7 @@ def run(
     require_paths(context.args)
     arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
     arguments += [f"--shard={shard}"] if shard else []
+    arguments += [f"--kubernetes={kubernetes}"] if kubernetes != binaries.DEFAULT_KUBERNETES else []
     arguments += (["--reuse=force"] if reuse == "force" else []) + (["--keep-failed"] if keep_failed else [])
     if rerun_failed:
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
@@ -336,7 +350,7 @@ def run(
     with Progress() as progress:
         try:
             try:
-                specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+                specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
                 the_lab.up(
                     specs,
                     progress,
