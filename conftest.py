@@ -8,8 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -32,9 +33,10 @@ from harness.conformance.recording import attach, note_use
 from harness.doctor import run_checks
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.image_lock import read_lock
+from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import Lab, load_balancing, side_by_side
-from harness.lab.given import Role, lab_images
+from harness.lab.given import PREVIOUS_VERSION, Role, lab_images, read_given
 from harness.lab.load_balancing import ControllerFiles
 from harness.lab.paths import cache_directory
 from harness.lab.profile import ADMINISTRATORS
@@ -59,7 +61,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
     declare(group, "--ip-family", choices=["ipv4", "ipv6", "dual"], help="its pods' addresses (default: ipv4)")
     declare(group, "--cluster", [], help="cluster to run on; repeat for several")
+    declare(group, "--kubernetes", binaries.DEFAULT_KUBERNETES, help="version of Kubernetes of native clusters")
     declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
+    declare(group, "--agent-image-old", metavar="IMAGE", help="agent that upgrades begin with (default: ours, renamed)")
+    declare(group, "--webhook-image-old", metavar="IMAGE", help="webhook that upgrades begin with, likewise")
     declare(group, "--agent-command", help="command line that starts the agent of suites/agent (default: ours)")
     declare(group, "--webhook-command", help="command line that starts the webhook of suites/webhook (default: ours)")
     declare(group, "--webhook-manifests", metavar="DIR", help="its manifests (default: webhook/deploy)")
@@ -178,8 +183,12 @@ def lab(
     _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES, reuse=reuse)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
     run_environment["ip_family"] = the_lab.ip_family
+    minors = {the_lab.cluster(name).kubernetes_minor for name in _cluster_names(pytestconfig)}
+    run_environment["kubernetes"] = ", ".join(sorted(minors))
     for role, image in named.given.items():
         run_environment[f"{role}_image"] = f"{image.source} (archive sha256:{image.sha256})"
+    old = {role: pytestconfig.getoption(f"--{role}-image-old") for role in get_args(Role)}
+    the_lab.take_previous({role: source for role, source in old.items() if source})
     if was_up and (told := the_lab.differences()):
         run_environment["lab"] = f"used again by force: {'; '.join(told)}"
     ground.watch(the_lab.look_for_losses())
@@ -206,7 +215,8 @@ def _raise_clusters(
     reuse: Reuse = "force",
 ) -> None:
     with shown_progress(config) as progress:
-        specs = [ClusterSpec.named(name, nodes=nodes) for name in names]
+        kubernetes = config.getoption("--kubernetes")
+        specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in names]
         provider = parse_request(config.getoption("--provider"))
         family, given = config.getoption("--ip-family") or None, dict[Role, str]()
         if lab.name != (named := Lab(config.getoption("--lab"))).name and named.exists:
@@ -264,6 +274,17 @@ def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: G
 
 
 @pytest.fixture(scope="session")
+def previous_images(lab: Lab, run_environment: dict[str, str]) -> Mapping[Role, ImageSpec]:
+    """The images that upgrades begin with; none is built yet."""
+    images = lab.previous_images
+    for role, image in images.items():
+        given = read_given(lab.paths.previous).get(role)
+        own = f"ours, built as version {PREVIOUS_VERSION} ({image.reference})"
+        run_environment[f"{role}_image_old"] = f"{given.source} (archive sha256:{given.sha256})" if given else own
+    return images
+
+
+@pytest.fixture(scope="session")
 def kube(
     cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
 ) -> Iterator[Kube]:
@@ -285,7 +306,7 @@ def second_kube(
 def _administrator(
     cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
 ) -> Generator[Kube]:
-    given = [image.reference for image in lab_images(lab.given).values()]
+    given = [image.reference for image in (*lab_images(lab.given).values(), *lab.previous_images.values())]
     client, watching = Kube(cluster.kubeconfig), Kube(cluster.kubeconfig)
     state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
     ground.watch(watch.foreign_image)

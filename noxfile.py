@@ -78,6 +78,16 @@ def mutants(session: nox.Session) -> None:
         raise SystemExit(failure.return_code) from None
 
 
+@nox.session(default=False)
+def matrix(session: nox.Session) -> None:
+    """Run the legs of suites/matrix.yaml one after the other, and print a table (-- 'native-*', -- --on nightly)."""
+    sync(session)
+    try:
+        session.run("podid", "matrix", "run", *session.posargs, interrupt_timeout=120, terminate_timeout=30)
+    except nox.command.CommandFailed as failure:
+        raise SystemExit(failure.return_code) from None
+
+
 @nox.session
 def compare(session: nox.Session) -> None:
     """Say what was lost between two runs of e2e (-- OLD NEW, directories of reports/)."""

@@ -28,13 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
-from harness.errors import HarnessFault, MissingPrerequisite
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.go_toolchain import find_go, go_environment
 from harness.progress import Phase, Progress
 
 __all__ = [
     "ACTIONLINT",
     "AWS_SDK_GO",
+    "DEFAULT_KUBERNETES",
     "EXTERNAL_SECRETS",
     "GROUPS",
     "HELM",
@@ -45,12 +46,15 @@ __all__ = [
     "Group",
     "ensure",
     "entries",
+    "groups_of",
     "missing",
     "paths",
 ]
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
-KUBERNETES = "v1.34.4"
+KUBERNETES = {"1.34": "v1.34.4", "1.35": "v1.35.4"}
+"""Minor → version of Kubernetes that native clusters can have; the first is the default."""
+DEFAULT_KUBERNETES = next(iter(KUBERNETES))
 _MANIFEST = "manifest.json"
 # What the linker would strip is not made in the first place: a tenth of the time.
 _BUILD = ("build", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false")
@@ -87,11 +91,23 @@ def _programs(prefix: str, *names: str) -> dict[str, str]:
 
 
 _VERSION = "k8s.io/component-base/version"
-_KUBERNETES_VARIABLES = {
-    f"{_VERSION}.gitVersion": KUBERNETES,
-    f"{_VERSION}.gitMajor": "1",
-    f"{_VERSION}.gitMinor": "34",
-}
+_COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+
+
+def _kubernetes_variables(minor: str) -> dict[str, str]:
+    return {
+        f"{_VERSION}.gitVersion": KUBERNETES[minor],
+        f"{_VERSION}.gitMajor": minor.partition(".")[0],
+        f"{_VERSION}.gitMinor": minor.partition(".")[2],
+    }
+
+
+def _kubernetes(minor: str) -> Group:
+    """Return the components of a minor; the default one's directory has no minor in its name."""
+    name = "kubernetes" if minor == DEFAULT_KUBERNETES else f"kubernetes-{minor}"
+    return Group(name, KUBERNETES[minor], dict.fromkeys(_COMPONENTS, "."), _kubernetes_variables(minor))
+
+
 GROUPS: Sequence[Group] = (
     Group("pause", "1", {"pause": "."}),
     Group(
@@ -125,13 +141,23 @@ GROUPS: Sequence[Group] = (
     ),
     Group("registry", "3.0.0", {"registry": "."}),
     Group("coredns", "1.13.1", {"coredns": "."}),
-    Group(
-        "kubernetes",
-        KUBERNETES,
-        dict.fromkeys(("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"), "."),
-        _KUBERNETES_VARIABLES,
-    ),
+    _kubernetes(DEFAULT_KUBERNETES),
 )
+
+
+def groups_of(minor: str = DEFAULT_KUBERNETES) -> Sequence[Group]:
+    """Return what a native lab needs whose clusters have a minor version of Kubernetes.
+
+    Raises:
+        UsageError: It cannot be built here.
+    """
+    if minor not in KUBERNETES:
+        raise UsageError(
+            f"native clusters have no Kubernetes {minor}",
+            hint=f"use --kubernetes with one of {', '.join(KUBERNETES)}; docs/matrix.md says how to add one",
+        )
+    return [_kubernetes(minor) if group.name == "kubernetes" else group for group in GROUPS]
+
 
 _CONTROLLER = "sigs.k8s.io/aws-load-balancer-controller"
 LOAD_BALANCER_CONTROLLER = Group(
@@ -155,7 +181,7 @@ KIND = Group("kind", "0.33.0", {"kind": "sigs.k8s.io/kind"})
 ACTIONLINT = Group("actionlint", "1.7.12", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"})
 """Checks our workflows; no lab needs it."""
 
-KUBECTL = Group("kubectl", KUBERNETES, {"kubectl": "."}, _KUBERNETES_VARIABLES)
+KUBECTL = Group("kubectl", KUBERNETES[DEFAULT_KUBERNETES], {"kubectl": "."}, _kubernetes_variables(DEFAULT_KUBERNETES))
 """For people whose machine has none; no test needs it."""
 
 AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})

@@ -41,6 +41,7 @@ from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.lab.reuse import Reuse
 from harness.lab.side_by_side import beside, workers
+from harness.matrix_commands import app as matrix_app
 from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
@@ -63,6 +64,7 @@ app.add_typer(images_app, name="images")
 app.add_typer(diagnose_app)
 app.add_typer(audit_app)
 app.add_typer(migrate_app, name="migrate")
+app.add_typer(matrix_app, name="matrix")
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -86,6 +88,15 @@ IpFamilyOption = Annotated[
         "--ip-family",
         envvar="PODID_IP_FAMILY",
         help="Addresses of pods and services: ipv4 (default), ipv6 or dual; nodes have both in all but the first.",
+    ),
+]
+Kubernetes = Annotated[
+    str,
+    typer.Option(
+        "--kubernetes",
+        envvar="PODID_KUBERNETES",
+        metavar="MINOR",
+        help=f"Version of Kubernetes of native clusters: {' or '.join(binaries.KUBERNETES)}.",
     ),
 ]
 OfflineOption = Annotated[
@@ -134,6 +145,7 @@ def up(
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
     ip_family: IpFamilyOption = None,
+    kubernetes: Kubernetes = binaries.DEFAULT_KUBERNETES,
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
@@ -143,7 +155,7 @@ def up(
     the_lab = Lab(lab)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
-        specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+        specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
         given = _given(agent_image, webhook_image)
         the_lab.up(
             specs,
@@ -300,6 +312,7 @@ def run(
     nodes: Nodes = 1,
     provider: ProviderOption = "auto",
     ip_family: IpFamilyOption = None,
+    kubernetes: Kubernetes = binaries.DEFAULT_KUBERNETES,
     agent_image: AgentImage = "",
     webhook_image: WebhookImage = "",
     keep: Annotated[bool, typer.Option("--keep", envvar="PODID_KEEP", help="Leave the lab up at the end.")] = False,
@@ -350,6 +363,7 @@ def run(
     require_paths(context.args)
     arguments = [*(f"--only={name}" for name in only), *(f"--level={name}" for name in level), *context.args]
     arguments += [f"--shard={shard}"] if shard else []
+    arguments += [f"--kubernetes={kubernetes}"] if kubernetes != binaries.DEFAULT_KUBERNETES else []
     arguments += (["--reuse=force"] if reuse == "force" else []) + (["--keep-failed"] if keep_failed else [])
     if rerun_failed:
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
@@ -369,7 +383,7 @@ def run(
     with Progress() as progress:
         try:
             try:
-                specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
+                specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
                 the_lab.up(
                     specs,
                     progress,

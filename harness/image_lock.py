@@ -87,7 +87,7 @@ def built(name: str, extra_files: Mapping[str, Path] | None = None) -> ImageSpec
 
     Args:
         name: Its name in the lock.
-        extra_files: Name in the context → file that is added to it.
+        extra_files: Name in the context → file that is added to it, or takes the place of the one there.
     """
     entry = _entry(name, "build")
     return ImageSpec(entry.reference, _CHECKOUT / entry.context, dict(extra_files or {}))

@@ -51,7 +51,7 @@ class ImageSpec:
     context: Path
     """Directory with a Dockerfile, and what it copies; an archive (``docker save``) that is taken as it is."""
     extra_files: Mapping[str, Path] = field(default_factory=dict[str, Path])
-    """Name in the context → file that is added to it."""
+    """Name in the context → file that is added to it, or takes the place of the one there."""
 
     @property
     def is_archive(self) -> bool:
@@ -74,8 +74,8 @@ class ImageSpec:
             return [("image.tar", self.context)]
         rules = _ignore_rules(self.context / ".dockerignore")
         names = [(str(path.relative_to(self.context)), path) for path in self.context.rglob("*") if path.is_file()]
-        own = [(name, path) for name, path in names if not _is_ignored(name, rules)]
-        return sorted([*own, *self.extra_files.items()])
+        own = {name: path for name, path in names if not _is_ignored(name, rules)}
+        return sorted((own | dict(self.extra_files)).items())
 
     def key(self) -> str:
         """Return a digest of everything that decides what the image contains."""

@@ -276,16 +276,17 @@ def web_identity_refusals(
 class LogReader:
     """Reads what a pod prints from its first line to its last, also when it is deleted meanwhile."""
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(self, pod: Pod, *, timestamps: bool = False) -> None:
         """Begin to read.
 
         Args:
             pod: A pod whose first container runs.
+            timestamps: Whether each line begins with when it was printed.
         """
         self.pod = pod
         self._text = ""
         self._response: Any = pod.kube.core.read_namespaced_pod_log(
-            pod.name, pod.namespace, follow=True, _preload_content=False
+            pod.name, pod.namespace, follow=True, timestamps=timestamps, _preload_content=False
         )
         self._thread = threading.Thread(target=self._read, name=f"log of {pod.name}", daemon=True)
         self._thread.start()

@@ -32,14 +32,17 @@ class ClusterSpec:
     nodes: int = 1
     """How many nodes it begins with; the first one runs the control plane and pods."""
     ip_family: IpFamily = "ipv4"
+    kubernetes: str = "1.34"
+    """Minor version."""
 
     @classmethod
-    def named(cls, name: str, *, nodes: int = 1) -> ClusterSpec:
+    def named(cls, name: str, *, nodes: int = 1, kubernetes: str = "1.34") -> ClusterSpec:
         """Return the article's cluster for its own name, else one with an issuer derived from the name.
 
         Args:
             name: Name of the cluster.
             nodes: How many nodes it must have.
+            kubernetes: Minor version of Kubernetes.
 
         Raises:
             UsageError: EKS allows no such name.
@@ -50,7 +53,7 @@ class ClusterSpec:
                 f"{name!r} is no usable cluster name",
                 hint="use 1 to 63 letters, digits, - and _, beginning with a letter or digit",
             )
-        article = cls(nodes=nodes)
+        article = cls(nodes=nodes, kubernetes=kubernetes)
         if name == article.name:
             return article
         identifier = hashlib.sha256(name.encode()).hexdigest()[:32].upper()
@@ -145,6 +148,14 @@ class Cluster(Protocol):
 
     def run_on_node(self, node: str, command: Sequence[str], *, timeout: float = 60) -> Completed:
         """Run a command in the network and mounts of a node."""
+        ...
+
+    def end_api_server(self) -> None:
+        """End the API server's process, with a moment to end by itself; whatever runs it starts another one.
+
+        Raises:
+            HarnessFault: There is none, or it cannot be ended.
+        """
         ...
 
     def load_image(self, reference: str, archive: Path) -> None:

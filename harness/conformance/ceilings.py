@@ -38,8 +38,9 @@ class Ceilings:
             raise UsageError(f"{name} has no ceiling in the ledger")
         observed = round(observed, 2)
         earlier = read_measurements(self._history, self._leg, name)
+        margin = f": margin {1 - observed / ceiling.most:.0%}" if ceiling.most else ""
         lines = [
-            f"{observed:g} of {ceiling.most:g} {ceiling.unit}: margin {1 - observed / ceiling.most:.0%}",
+            f"{observed:g} of {ceiling.most:g} {ceiling.unit}{margin}",
             f"earlier runs, oldest first: {', '.join(f'{value:g}' for value in earlier) or 'none'}",
         ]
         check(

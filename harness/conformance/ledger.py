@@ -218,9 +218,9 @@ def _is_ceiling(told: Any) -> bool:
     if not isinstance(told, dict):
         return False
     fields: dict[str, Any] = told  # pyright: ignore[reportUnknownVariableType]
-    most = fields.get("most", 0)
+    most = fields.get("most", -1)
     texts = [isinstance(fields.get(name), str) for name in ("metric", "unit")]
-    return len(fields) == len(_A_CEILING) and all(texts) and type(most) in {int, float} and most > 0
+    return len(fields) == len(_A_CEILING) and all(texts) and type(most) in {int, float} and most >= 0
 
 
 def _is_day(text: Any) -> bool:

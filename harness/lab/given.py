@@ -15,13 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from harness.errors import UsageError
+from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
 from harness.images import ImageSpec
 
-__all__ = ["GivenImage", "Role", "lab_images", "read_given", "take_in"]
+__all__ = ["PREVIOUS_VERSION", "GivenImage", "Role", "lab_images", "previous_images", "read_given", "take_in"]
 
 Role = Literal["agent", "webhook"]
+
+PREVIOUS_VERSION = "0.0.0"
+"""What our own agent and webhook call themselves when they play a release that came before."""
 
 _REFERENCE = re.compile(r"[\w.:/@-]+")
 _HOW_TO_SAVE = "write one image into the file with: docker save --output FILE IMAGE"
@@ -83,6 +86,36 @@ def lab_images(given: Mapping[Role, GivenImage]) -> dict[str, ImageSpec]:
     """Return the images that every cluster of a lab can use, by their name in ``images.lock``."""
     ours = {name: built(name) for name in ("webhook", "agent", "aws-cli")}
     return ours | {role: given[role].spec(role) for role in get_args(Role) if role in given}
+
+
+def previous_images(directory: Path, now: Mapping[Role, GivenImage]) -> dict[Role, ImageSpec]:
+    """Return the images that upgrades begin with: those taken in for it, else ours of another version.
+
+    Of what is somebody else's now there is no other version unless it is given.
+
+    Args:
+        directory: What was taken in, and where what is needed for ours is kept.
+        now: What the lab was given instead of ours.
+    """
+    given = read_given(directory)
+    roles: tuple[Role, ...] = get_args(Role)
+    images: dict[Role, ImageSpec] = {role: image.spec(role) for role, image in given.items()}
+    for role in roles:
+        if role not in {*given, *now}:
+            images[role] = _of_another_version(role, directory)
+    return images
+
+
+def _of_another_version(role: Role, directory: Path) -> ImageSpec:
+    """Return our own image with another version in it: another image, which says so itself."""
+    module = f"podid_{role}/__init__.py"
+    text = (built(role).context / module).read_text()
+    changed, count = re.subn(r'^__version__ = ".+"$', f'__version__ = "{PREVIOUS_VERSION}"', text, flags=re.MULTILINE)
+    if count != 1:
+        raise HarnessFault(f"{module} of the {role} does not say its version in one line")
+    file = directory / f"{role}-version.py"
+    file.write_text(changed)
+    return built(f"previous-{role}", {module: file})
 
 
 def _sha256(path: Path) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from harness import limits, wait
+from harness.binaries import DEFAULT_KUBERNETES, groups_of
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.cluster.native.sandbox import MARK, marked_processes
@@ -29,7 +30,7 @@ from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
-from harness.lab.given import GivenImage, Role, lab_images, read_given, take_in
+from harness.lab.given import GivenImage, Role, lab_images, previous_images, read_given, take_in
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
@@ -72,6 +73,8 @@ class Lab:
         self.paths = LabPaths(state_directory(), name)
         self.aws = LabAws(self.paths.aws)
         self._providers: dict[str, Provider] = {}
+        self._seen: list[dict[str, dict[str, Any]]] = []
+        """What ran when somebody began to look for losses."""
 
     @property
     def exists(self) -> bool:
@@ -165,6 +168,41 @@ class Lab:
             HarnessFault: A build failed; the text has its last lines.
         """
         self._provider.add_images(self._find(cluster), specs, progress)
+
+    def take_previous(self, sources: Mapping[Role, str]) -> None:
+        """Copy images that upgrades begin with into the lab's directory, in the place of ours of another version.
+
+        Args:
+            sources: An archive, or a reference in the engine's reach.
+
+        Raises:
+            UsageError: What is given is no image.
+        """
+        take_in(self.paths.previous, sources, self._provider.export_image)
+
+    @property
+    def previous_images(self) -> Mapping[Role, ImageSpec]:
+        """The images that upgrades begin with; nothing is built (see :meth:`add_images`)."""
+        return previous_images(self.paths.previous, self.given)
+
+    def restart_api_server(self, cluster: Cluster) -> None:
+        """End a cluster's API server, and wait until the next one is ready; that counts as no loss.
+
+        Raises:
+            HarnessFault: It did not end.
+            harness.wait.Timeout: No other one got ready.
+        """
+        cluster.end_api_server()
+        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            wait.until(
+                kube.is_ready,
+                what=f"the API server of {cluster.name} after its restart",
+                timeout=limits.CLUSTER_CREATE,
+                hint=f"see: podid logs {cluster.name}/kube-apiserver",
+            )
+        now = self.status()
+        for known in self._seen:
+            known[cluster.name] = now[cluster.name]
 
     def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
         """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
@@ -263,6 +301,7 @@ class Lab:
             specs = [replace(spec, ip_family=family) for spec in specs]
             present = {cluster.spec.name: cluster for cluster in self.provider(name).clusters()}
             added = [spec for spec in specs if spec.name not in present]
+            _require_versions(specs, present, name)
             if not self.provider(name).can_add_nodes:
                 added = [replace(spec, nodes=max(spec.nodes, nodes_from_start)) for spec in added]
             try:
@@ -458,6 +497,7 @@ class Lab:
         One that was started again counts: AWS would have forgotten everything.
         """
         before = self.status()
+        self._seen.append(before)
 
         def look() -> str | None:
             try:
@@ -481,6 +521,24 @@ class Lab:
         for cluster in self._provider.clusters():
             logs |= {f"{cluster.spec.name}/{name}": path for name, path in cluster.logs().items()}
         return logs
+
+
+def _require_versions(specs: Sequence[ClusterSpec], present: Mapping[str, LabCluster], provider: ProviderName) -> None:
+    """Return if every cluster can have the Kubernetes that is asked for, or has it."""
+    for spec in specs:
+        if provider == "native":
+            groups_of(spec.kubernetes)
+        elif spec.kubernetes != DEFAULT_KUBERNETES:
+            raise UsageError(
+                "kind clusters have the Kubernetes of their node image",
+                hint="name one with PODID_KIND_NODE_IMAGE; suites/matrix.yaml has those of kind's release",
+            )
+        if spec.name in present and present[spec.name].spec.kubernetes != spec.kubernetes:
+            raise UsageError(
+                f"cluster {spec.name!r} is up with Kubernetes {present[spec.name].spec.kubernetes}, not "
+                f"{spec.kubernetes}",
+                hint="remove it with: podid down; or use another lab: set PODID_LAB",
+            )
 
 
 def _engine_answers() -> bool:

@@ -134,18 +134,21 @@ class NativeProvider:
         packages.install(progress)
         environment = builds.submit(localstack_environment.ensure, cache, progress) if is_new else None
         # Images wait for the network where Go waits for the processor: begin them before the big builds.
-        first = [group for group in binaries.GROUPS if group.name in _FOR_IMAGES]
+        minors = {spec.name: binaries.groups_of(spec.kubernetes) for spec in specs}
+        groups = {group.name: group for wanted in minors.values() for group in wanted}.values()
+        first = [group for group in groups if group.name in _FOR_IMAGES]
         programs = binaries.ensure(cache, progress, first)
         wanted = _image_specs(programs, images)
         self._images = builds.submit(ensure, wanted, cache, programs["registry"], progress)
-        programs |= binaries.ensure(cache, progress, [group for group in binaries.GROUPS if group not in first])
+        binaries.ensure(cache, progress, [group for group in groups if group not in first])
         started: Future[None] | None = None
         self._is_starting_aws = is_new
         if environment:
             self._start_aws(environment.result(), programs["registry"], cache, progress, specs[0].ip_family)
             started = Future()
             started.set_result(None)
-        return Started([self._start_cluster(spec, programs, cache) for spec in specs], started)
+        clusters = [self._start_cluster(spec, binaries.paths(cache, minors[spec.name]), cache) for spec in specs]
+        return Started(clusters, started)
 
     def _start_aws(
         self, environment: Environment, registry: Path, cache: Path, progress: Progress, ip_family: IpFamily
@@ -209,7 +212,8 @@ class NativeProvider:
 
     def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
         """Start further nodes."""
-        self._add_nodes(cast("NativeCluster", cluster), nodes, binaries.paths(cache_directory()))
+        groups = binaries.groups_of(cluster.spec.kubernetes)
+        self._add_nodes(cast("NativeCluster", cluster), nodes, binaries.paths(cache_directory(), groups))
 
     def _add_nodes(self, cluster: NativeCluster, nodes: int, programs: Mapping[str, Path]) -> None:
         while len(cluster.nodes) < nodes:

@@ -74,6 +74,11 @@ class LabPaths:
         return self.directory / "given"
 
     @property
+    def previous(self) -> Path:
+        """Images of agent and webhook that upgrades begin with."""
+        return self.directory / "previous"
+
+    @property
     def network(self) -> Path:
         """The lab's network and addresses."""
         return self.directory / "network.json"

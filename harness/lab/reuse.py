@@ -30,7 +30,9 @@ def makings(provider: str, given: Mapping[Role, GivenImage]) -> dict[str, str]:
     ours = {role: checkout.sources(CHECKOUT) for role in get_args(Role)}
     subject = ours | {role: image.sha256[:12] for role, image in given.items()}
     return {
-        "Kubernetes": read_lock()["node"].reference if provider == "kind" else binaries.KUBERNETES,
+        "Kubernetes": read_lock()["node"].reference
+        if provider == "kind"
+        else " and ".join(binaries.KUBERNETES.values()),
         "configuration": _digest(),
         "subject": json.dumps(subject, sort_keys=True),
         "major version of the harness": metadata.version("podid").partition(".")[0],

@@ -51,13 +51,23 @@ def test_margin_and_trend_are_shown(tmp_path: Path) -> None:
     assert [json.loads(line)["observed"] for line in lines] == [31.0, 32.5, 99.0, 40]
 
 
+@pytest.mark.parametrize(("value", "holds"), [(0, True), (1, False)])
+def test_a_ceiling_of_none_at_all_has_no_margin(tmp_path: Path, value: int, *, holds: bool) -> None:
+    nothing = ledger(tmp_path, "{metric: lost, unit: reads, most: 0}")
+
+    recorder = measured(Ceilings(nothing, tmp_path / "history", "ours"), value)
+
+    assert [entry.holds for entry in recorder.checks] == [holds]
+    assert recorder.evidence[0].content.startswith(f"{value} of 0 reads\n")
+
+
 def test_a_requirement_without_a_ceiling_has_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="RES-B has no ceiling"):
         Ceilings(ledger(tmp_path), tmp_path, "ours").hold("RES-B", 1)
 
 
 @pytest.mark.parametrize(
-    "ceiling", ["5", "{metric: m, unit: u}", "{metric: m, unit: u, most: 0}", "{metric: m, unit: u, most: yes}"]
+    "ceiling", ["5", "{metric: m, unit: u}", "{metric: m, unit: u, most: -1}", "{metric: m, unit: u, most: yes}"]
 )
 def test_what_is_no_ceiling_is_refused(tmp_path: Path, ceiling: str) -> None:
     with pytest.raises(UsageError, match="RES-A: ceiling must have a metric, a unit and a number as most"):

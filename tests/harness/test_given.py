@@ -13,7 +13,7 @@ import pytest
 from harness.cluster.base import ClusterSpec
 from harness.errors import UsageError
 from harness.lab import Lab
-from harness.lab.given import lab_images, read_given, take_in
+from harness.lab.given import lab_images, previous_images, read_given, take_in
 from harness.lab.native import NativeProvider
 from harness.lab.reuse import makings
 from harness.lab.wiring import agent_manifests
@@ -141,3 +141,33 @@ def test_a_lab_of_which_nothing_is_known_is_refused(up: Lab) -> None:
 
     with pytest.raises(UsageError, match="subject: not known"):
         up.up([], Progress())
+
+
+def test_an_upgrade_begins_with_our_own_images_of_another_version(tmp_path: Path) -> None:
+    """Other images: the same sources under another name, and with another version in them."""
+    take_in(tmp_path / "previous", {}, no_engine)
+
+    images = previous_images(tmp_path / "previous", {})
+
+    for role in ("agent", "webhook"):
+        now, old = lab_images({})[role], images[role]
+        files = dict(old.files())
+        assert old.reference.endswith(":0.0.0")
+        assert '__version__ = "0.0.0"' in files[f"podid_{role}/__init__.py"].read_text()
+        assert files.keys() == dict(now.files()).keys()
+
+
+def test_an_upgrade_begins_with_what_is_given_for_it(tmp_path: Path) -> None:
+    take_in(tmp_path / "previous", {"agent": archive(tmp_path / "old.tar")}, no_engine)
+
+    images = previous_images(tmp_path / "previous", {})
+
+    assert images["agent"].is_archive
+    assert not images["webhook"].is_archive
+
+
+def test_of_a_foreign_agent_there_is_no_older_version_unless_it_is_given(tmp_path: Path) -> None:
+    take_in(tmp_path / "given", {"agent": archive(tmp_path / "agent.tar")}, no_engine)
+    take_in(tmp_path / "previous", {}, no_engine)
+
+    assert previous_images(tmp_path / "previous", read_given(tmp_path / "given")).keys() == {"webhook"}

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.binaries import KUBERNETES
 from harness.cluster.addresses import pods_of
 from harness.cluster.base import Access, ClusterSpec, Completed, Node
 from harness.cluster.native import cgroups
@@ -90,7 +89,7 @@ class NativeCluster:
     @property
     def kubernetes_minor(self) -> str:
         """Kubernetes version without the patch, such as ``1.34``."""
-        return ".".join(KUBERNETES.removeprefix("v").split(".")[:2])
+        return self.spec.kubernetes
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -268,6 +267,10 @@ contexts:
             [*sandboxes[node].enter(), *command], capture_output=True, text=True, timeout=timeout, check=False
         )
         return Completed(result.returncode, result.stdout, result.stderr)
+
+    def end_api_server(self) -> None:
+        """End the API server; the sandbox's first process starts it again."""
+        self.sandbox.end_program("kube-apiserver")
 
     def load_image(self, reference: str, archive: Path) -> None:
         """Import an image archive into containerd on every node."""
