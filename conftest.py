@@ -55,7 +55,7 @@ NODES = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
-    declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
+    declare(group, "--provider", "auto", help="what a lab that is not up yet stands on")
     declare(group, "--cluster", [], help="cluster to run on; repeat for several")
     declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
     declare(group, "--agent-command", help="command line that starts the agent of suites/agent (default: ours)")
@@ -123,7 +123,8 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
     names = [*_cluster_names(config), *([SECOND_CLUSTER] if wants_second else [])]
     try:
         provider = lab.provider_name if lab.exists else chosen_provider(config.getoption("--provider"))
-        checks = [] if lab.exists else run_checks(provider or "native")
+        # What an existing cluster lacks is said by `podid run --dry-run` and `podid doctor`, which know which one.
+        checks = [] if lab.exists or provider == "existing" else run_checks(provider or "native")
         missing = "; ".join(check.line() for check in checks if check.status == "fail")
     except MissingPrerequisite as error:
         provider, missing = None, str(error)
@@ -258,8 +259,13 @@ def _administrator(
     cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
 ) -> Generator[Kube]:
     given = [image.reference for image in lab_images(lab.given).values()]
-    client, watching = Kube(cluster.kubeconfig), Kube(cluster.kubeconfig)
-    state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
+    tenancy, selector = cluster.tenancy, ""
+    if tenancy:
+        given += tenancy.images.values()
+        selector = tenancy.selector
+    client, watching = (Kube(cluster.kubeconfig, tenancy=tenancy) for _ in range(2))
+    state = ClusterState(cluster.name, client, selector)
+    watch = PodWatch(cluster.name, watching, given, selector)
     ground.watch(watch.foreign_image)
     with (
         lease.hold(watching.coordination, lease.Holder.this()) as note,

@@ -28,8 +28,19 @@ from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
 from harness.diagnose_commands import app as diagnose_app
+from harness.doctor_existing import existing_checks
 from harness.doctor_webhook import webhook_checks
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
+from harness.existing_commands import (
+    AllowInstall,
+    AwsAddress,
+    ClusterUid,
+    Context,
+    ImageRegistry,
+    Kubeconfig,
+    print_plan,
+    target_of,
+)
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
 from harness.image_commands import print_images
@@ -73,7 +84,7 @@ ProviderOption = Annotated[
     typer.Option(
         "--provider",
         envvar="PODID_PROVIDER",
-        help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
+        help="What clusters stand on: auto (kind with a Docker engine, else native), kind, native or existing.",
     ),
 ]
 Nodes = Annotated[
@@ -89,7 +100,7 @@ AgentImage = Annotated[
         "--agent-image",
         metavar="IMAGE",
         envvar="PODID_AGENT_IMAGE",
-        help="Agent to deploy instead of ours: a file of docker save, or on kind a reference.",
+        help="Agent to deploy instead of ours: a file of docker save, or on kind and existing a reference.",
     ),
 ]
 WebhookImage = Annotated[
@@ -128,9 +139,24 @@ def up(
     webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
     reuse: ReuseOption = "checked",
+    context: Context = "",
+    cluster_uid: ClusterUid = "",
+    kubeconfig: Kubeconfig = None,
+    allow_install: AllowInstall = False,
+    image_registry: ImageRegistry = "",
+    aws_address: AwsAddress = "",
 ) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
-    the_lab = Lab(lab)
+    target = target_of(
+        provider,
+        kubeconfig=kubeconfig,
+        context=context,
+        cluster_uid=cluster_uid,
+        allow_install=allow_install,
+        image_registry=image_registry,
+        aws_address=aws_address,
+    )
+    the_lab = Lab(lab, target)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
         specs = [ClusterSpec.named(name, nodes=nodes) for name in cluster]
@@ -245,18 +271,34 @@ def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFA
 
 @app.command()
 def doctor(
+    *,
     provider: ProviderOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     webhook: Annotated[
         Path | None,
         typer.Option("--webhook", metavar="KUBECONFIG", help="Instead: can the webhook of this cluster do its work?"),
     ] = None,
+    context: Context = "",
+    cluster_uid: ClusterUid = "",
+    kubeconfig: Kubeconfig = None,
+    allow_install: AllowInstall = False,
+    aws_address: AwsAddress = "",
 ) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
+    target = target_of(
+        provider,
+        kubeconfig=kubeconfig,
+        context=context,
+        cluster_uid=cluster_uid,
+        allow_install=allow_install,
+        aws_address=aws_address,
+    )
     if webhook is not None:
         kube = Kube(webhook)
         checks = webhook_checks(kube)
         kube.close()
+    elif target:
+        checks = existing_checks(target)
     else:
         requested = parse_request(provider)
         choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
@@ -298,6 +340,12 @@ def run(
     ] = None,
     shard: Annotated[str, typer.Option("--shard", metavar="I/N", help="Run the I-th of N shares.")] = "",
     offline: OfflineOption = False,
+    kube_context: Context = "",
+    cluster_uid: ClusterUid = "",
+    kubeconfig: Kubeconfig = None,
+    allow_install: AllowInstall = False,
+    image_registry: ImageRegistry = "",
+    aws_address: AwsAddress = "",
     list_images: Annotated[
         bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
     ] = False,
@@ -324,11 +372,21 @@ def run(
     if rerun_failed:
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
         arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
+    target = target_of(
+        provider,
+        kubeconfig=kubeconfig,
+        context=kube_context,
+        cluster_uid=cluster_uid,
+        allow_install=allow_install,
+        image_registry=image_registry,
+        aws_address=aws_address,
+    )
     if dry_run:
+        print_plan(target, cluster)
         result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
-    the_lab, given = Lab(lab), _given(agent_image, webhook_image)
+    the_lab, given = Lab(lab, target), _given(agent_image, webhook_image)
     if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
         arguments.append("--subject=upstream")
     keep = keep or the_lab.exists

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from harness import limits, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec
+from harness.cluster.existing.target import Target
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
 from harness.images import ImageSpec
@@ -29,7 +30,8 @@ from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
-from harness.lab.given import GivenImage, Role, lab_images, read_given, take_in
+from harness.lab.existing import ExistingProvider
+from harness.lab.given import GivenImage, Role, lab_images, note_references, read_given, take_in
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
@@ -55,11 +57,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 class Lab:
     """A lab by its name; whether it is up is seen on the machine, not remembered."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, target: Target | None = None) -> None:
         """Attach to a lab; nothing is created or started.
 
         Args:
             name: Up to 31 lower-case letters, digits and hyphens.
+            target: The cluster that a lab on provider ``existing`` shall be raised on.
 
         Raises:
             UsageError: The name cannot be used.
@@ -71,6 +74,7 @@ class Lab:
         self.name = name
         self.paths = LabPaths(state_directory(), name)
         self.aws = LabAws(self.paths.aws)
+        self._target = target
         self._providers: dict[str, Provider] = {}
 
     @property
@@ -105,6 +109,8 @@ class Lab:
                 from harness.lab.kind import KindProvider  # noqa: PLC0415
 
                 self._providers[name] = KindProvider(self.name, self.paths, self.aws)
+            elif name == "existing":
+                self._providers[name] = ExistingProvider(self.paths, self.aws, self._target)
             else:
                 self._providers[name] = NativeProvider(self.name, self.paths, self.aws)
         return self._providers[name]
@@ -318,7 +324,10 @@ class Lab:
         made_of: dict[str, str] = {} if is_new else self._description().get("made_of", {})
         self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
         if is_new:
-            take_in(self.paths.given, given, provider.export_image)
+            if provider.pulls_by_itself:
+                note_references(self.paths.given, given)
+            else:
+                take_in(self.paths.given, given, provider.export_image)
             made_of = makings(provider.name, self.given)
             self.paths.description.write_text(json.dumps({"provider": provider.name, "made_of": made_of}))
         images = lab_images(self.given)
@@ -358,7 +367,7 @@ class Lab:
         with progress.phase(name, total=5) as phase, contextlib.ExitStack() as stack:
             phase.step("waiting for the API server")
             provider.wait_until_created(cluster)
-            kube = stack.enter_context(contextlib.closing(Kube(cluster.kubeconfig)))
+            kube = stack.enter_context(contextlib.closing(provider.connect(cluster)))
             wait.until(
                 kube.is_ready,
                 what=f"the API server of {name}",
@@ -377,7 +386,7 @@ class Lab:
             provider.hand_over_keys(cluster)
             if "agent" in self.given:
                 wiring.provide_agent_link(cluster)
-            agent = wiring.agent_manifests(cluster.spec, images["agent"].reference)
+            agent = provider.fit(cluster, wiring.agent_manifests(cluster.spec, images["agent"].reference))
             self.aws.attach_cluster(cluster, agent, provider.aws_endpoint)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):

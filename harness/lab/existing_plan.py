@@ -1,0 +1,68 @@
+"""What a lab makes and edits on a cluster that the harness did not create (HRN-EXT-05)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from datetime import UTC, datetime
+
+from harness.cluster.base import ClusterSpec
+from harness.cluster.existing.changes import Thing
+from harness.errors import MissingPrerequisite
+from harness.image_lock import built
+from harness.kube import Manifest
+from harness.lab import wiring
+from harness.pki import KeyPair
+from harness.tenancy import Mark, Tenancy
+
+__all__ = ["ASSOCIATIONS", "COREDNS", "eks_name", "eks_objects", "local_address_towards", "planned"]
+
+_SYSTEM = "kube-system"
+COREDNS = (Thing("v1", "ConfigMap", "coredns", _SYSTEM), Thing("apps/v1", "Deployment", "coredns", _SYSTEM))
+"""What is edited: cluster DNS, and the annotation that starts it anew."""
+ASSOCIATIONS = Thing("v1", "ConfigMap", "pod-identity-associations", _SYSTEM)
+"""What EKS's hand writes itself."""
+
+
+def eks_name(run: str) -> str:
+    """Return the name of EKS's hand in the cluster."""
+    return f"podid-{run}-eks"
+
+
+def eks_objects(tenancy: Tenancy) -> list[Manifest]:
+    """Return the account and the rights of EKS's hand, and what the agent needs to trust AWS."""
+    name = eks_name(tenancy.mark.run)
+    metadata = {"name": name, "namespace": _SYSTEM}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    return [account, *wiring.eks_rights(name, metadata), tenancy.trust(_SYSTEM)]
+
+
+def planned(spec: ClusterSpec) -> list[Thing]:
+    """Return what a lab makes in a cluster before any scenario; a name with ``RUN`` gets the run's six digits."""
+    tenancy = Tenancy(Mark("RUN", "", "", datetime.now(UTC)), {}, "")
+    no_pair = KeyPair("", "")
+    manifests = [
+        *eks_objects(tenancy),
+        *wiring.webhook_manifests(spec, built("webhook").reference, "", no_pair),
+        *wiring.agent_manifests(spec, built("agent").reference),
+    ]
+    return [*map(Thing.of, manifests), ASSOCIATIONS]
+
+
+def local_address_towards(node: str) -> str:
+    """Return this machine's address on its way to a node; nothing is sent.
+
+    Raises:
+        MissingPrerequisite: There is no way.
+    """
+    family = socket.AF_INET6 if ":" in node else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect((node, 53))
+        except OSError as error:
+            raise MissingPrerequisite(
+                f"no route of this machine leads to node {node}: {error}",
+                hint="run where the nodes can be reached, or name an address with: --aws-address ADDRESS",
+                kind="environment",
+            ) from error
+        return str(probe.getsockname()[0])
