@@ -33,7 +33,15 @@ from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
 from harness.lab import wiring
 from harness.lab.aws import LabAws
-from harness.lab.existing_plan import ASSOCIATIONS, COREDNS, eks_name, eks_objects, local_address_towards
+from harness.lab.existing_plan import (
+    ASSOCIATIONS,
+    COREDNS,
+    HOSTS,
+    agent_hosts,
+    eks_name,
+    eks_objects,
+    local_address_towards,
+)
 from harness.lab.native import kill_marked
 from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
 from harness.lab.provider import LabCluster, Parts, Started
@@ -266,8 +274,11 @@ class ExistingProvider:
         noting.edit(deployment, {"spec": {"template": {"metadata": {"annotations": annotations}}}})
 
     def fit(self, cluster: LabCluster, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
-        """Let the agent reach AWS from somebody's node: names from the cluster's DNS, metadata from this machine."""
+        """Let the agent reach AWS from somebody's node: its names, and instance metadata, are on this machine."""
         ours = _ours(cluster)
+        hosts = agent_hosts(self.aws_address, ours.spec.region)
+        volume = {"name": HOSTS, "configMap": {"name": HOSTS}}
+        mount = {"name": HOSTS, "mountPath": "/etc/hosts", "subPath": "hosts", "readOnly": True}
         metadata = {
             "name": "AWS_EC2_METADATA_SERVICE_ENDPOINT",
             "value": f"http://{self.aws_address}:{self._network()['imds_port']}",
@@ -276,11 +287,14 @@ class ExistingProvider:
         for manifest in fitted:
             if manifest["kind"] == "DaemonSet":
                 pod = manifest["spec"]["template"]["spec"]
-                pod["dnsPolicy"] = "ClusterFirstWithHostNet"
+                pod["volumes"].append(volume)
                 for container in pod["containers"]:
                     container.setdefault("env", []).append(metadata)
-        with contextlib.closing(Kube(ours.kubeconfig)) as kube:
-            Changes(ours.changes_file, kube).will_create([*fitted, ASSOCIATIONS.as_manifest()])
+                    container["volumeMounts"].append(mount)
+        with contextlib.closing(_NotingKube(ours)) as kube:
+            kube.apply([hosts])
+            # These two EKS's hand will make.
+            kube.changes.will_create([*fitted, ASSOCIATIONS.as_manifest()])
         return fitted
 
     def deliver_images(self, cluster: LabCluster) -> None:

@@ -15,13 +15,23 @@ from harness.lab import wiring
 from harness.pki import KeyPair
 from harness.tenancy import Mark, Tenancy
 
-__all__ = ["ASSOCIATIONS", "COREDNS", "eks_name", "eks_objects", "local_address_towards", "planned"]
+__all__ = [
+    "ASSOCIATIONS",
+    "COREDNS",
+    "HOSTS",
+    "agent_hosts",
+    "eks_name",
+    "eks_objects",
+    "local_address_towards",
+    "planned",
+]
 
 _SYSTEM = "kube-system"
 COREDNS = (Thing("v1", "ConfigMap", "coredns", _SYSTEM), Thing("apps/v1", "Deployment", "coredns", _SYSTEM))
 """What is edited: cluster DNS, and the annotation that starts it anew."""
 ASSOCIATIONS = Thing("v1", "ConfigMap", "pod-identity-associations", _SYSTEM)
 """What EKS's hand writes itself."""
+HOSTS = "podid-agent-hosts"
 
 
 def eks_name(run: str) -> str:
@@ -37,6 +47,17 @@ def eks_objects(tenancy: Tenancy) -> list[Manifest]:
     return [account, *wiring.eks_rights(name, metadata), tenancy.trust(_SYSTEM)]
 
 
+def agent_hosts(aws_address: str, region: str) -> Manifest:
+    """Return the agent's ``/etc/hosts``: on the host's network it asks the node for names, and not the cluster."""
+    names = f"eks-auth.{region}.api.aws eks.{region}.amazonaws.com sts.{region}.amazonaws.com"
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": HOSTS, "namespace": _SYSTEM},
+        "data": {"hosts": f"127.0.0.1 localhost\n::1 localhost\n{aws_address} {names}\n"},
+    }
+
+
 def planned(spec: ClusterSpec) -> list[Thing]:
     """Return what a lab makes in a cluster before any scenario; a name with ``RUN`` gets the run's six digits."""
     tenancy = Tenancy(Mark("RUN", "", "", datetime.now(UTC)), {}, "")
@@ -44,6 +65,7 @@ def planned(spec: ClusterSpec) -> list[Thing]:
     manifests = [
         *eks_objects(tenancy),
         *wiring.webhook_manifests(spec, built("webhook").reference, "", no_pair),
+        agent_hosts("", spec.region),
         *wiring.agent_manifests(spec, built("agent").reference),
     ]
     return [*map(Thing.of, manifests), ASSOCIATIONS]

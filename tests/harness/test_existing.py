@@ -152,7 +152,9 @@ def test_a_corefile_that_answers_already_stays_the_same() -> None:
 
 def test_nodes_of_somebody_are_out_of_reach(tmp_path: Path) -> None:
     """HRN-EXT-16: typed, so that a scenario which needs it could not run, and says why."""
-    with pytest.raises(MissingPrerequisite, match="not possible on a cluster that the harness did not create") as refused:
+    with pytest.raises(
+        MissingPrerequisite, match="not possible on a cluster that the harness did not create"
+    ) as refused:
         ExistingCluster(tmp_path).run_on_node("node-1", ["true"])
 
     assert refused.value.kind == "environment"
@@ -177,6 +179,7 @@ def test_plan_names_every_object_outside_of_scenarios() -> None:
         "RoleBinding kube-system/pod-identity-webhook",
         "Secret kube-system/pod-identity-webhook",
         "Service kube-system/pod-identity-webhook",
+        "ConfigMap kube-system/podid-agent-hosts",
         "DaemonSet kube-system/eks-pod-identity-agent",
         "ConfigMap kube-system/pod-identity-associations",
     ]
