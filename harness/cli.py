@@ -302,7 +302,7 @@ def doctor(
     else:
         requested = parse_request(provider)
         choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
-        checks = doctor_checks.run_checks(choice.name)
+        checks = doctor_checks.run_checks("kind" if choice.name == "kind" else "native")
         if not as_json:
             print(choice.line)
     if as_json:

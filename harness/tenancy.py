@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import kubernetes
@@ -112,8 +112,10 @@ class Tenancy:
         made = copy.deepcopy(manifest)
         made.setdefault("metadata", {}).setdefault("labels", {}).update(self.mark.labels)
         spec: Manifest = made.get("spec") or {}
-        for template in (spec.get("jobTemplate", {}).get("spec", {}).get("template"), spec.get("template")):
-            if isinstance(template, dict) and "containers" in template.get("spec", {}):
+        templates: list[Manifest] = [spec.get("template") or {}]
+        templates.append(spec.get("jobTemplate", {}).get("spec", {}).get("template") or {})
+        for template in templates:
+            if "containers" in (template.get("spec") or {}):
                 template.setdefault("metadata", {}).setdefault("labels", {}).update(self.mark.labels)
                 self._adapt_pod(template["spec"])
         if "containers" in spec:
@@ -186,7 +188,7 @@ class TenantClient(kubernetes.client.ApiClient):
 
     def __init__(self, configuration: Any, tenancy: Tenancy) -> None:
         """Keep the tenancy; nothing is sent."""
-        super().__init__(configuration=configuration)
+        cast("Any", super()).__init__(configuration=configuration)
         self._tenancy = tenancy
         self._own_namespaces: set[str] = set()
 
@@ -209,10 +211,12 @@ class TenantClient(kubernetes.client.ApiClient):
             # What is created anywhere is new, and gets our label; everything else may be somebody's.
             if method != "POST" or place.name:
                 self._require_own(place)
-            is_whole = method in {"POST", "PUT"} or (header_params or {}).get("Content-Type") == _APPLY
+            headers: Mapping[str, str] = header_params or {}
+            is_whole = method in {"POST", "PUT"} or headers.get("Content-Type") == _APPLY
             if is_whole and not place.subresource and isinstance(body, dict):
-                body = self._tenancy.adapted(body)
-        response = super().call_api(method, url, header_params, body, post_params, _request_timeout)
+                body = self._tenancy.adapted(cast("Manifest", body))
+        send: Any = cast("Any", super()).call_api
+        response: Any = send(method, url, header_params, body, post_params, _request_timeout)
         if place and place.resource == "namespaces" and method in {"POST", "PATCH"} and response.status < 300:
             self._give_trust(place.name or body["metadata"]["name"])
         return response
@@ -220,7 +224,8 @@ class TenantClient(kubernetes.client.ApiClient):
     def _require_own(self, place: _Place) -> None:
         if place.namespace and self._is_own_namespace(place.namespace):
             return
-        found = self._labels(place.path) if place.name else {}
+        nobodys: Mapping[str, str] = {}
+        found = self._labels(place.path) if place.name else nobodys
         # What is not there yet becomes this run's.
         if found is None or self._tenancy.owns(found):
             return
@@ -246,11 +251,12 @@ class TenantClient(kubernetes.client.ApiClient):
     def _send(self, method: str, path: str, body: Manifest | None = None) -> Manifest | None:
         """Call the API about the tenancy itself."""
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        request = self.param_serialize(method, path, header_params=headers, body=body, auth_settings=["BearerToken"])
-        response: Any = super().call_api(*request, _request_timeout=30)
+        base: Any = super()
+        request = base.param_serialize(method, path, header_params=headers, body=body, auth_settings=["BearerToken"])
+        response = base.call_api(*request, _request_timeout=30)
         response.read()
         if response.status == 404:
             return None
         if response.status >= 300 and response.status != 409:
-            self.response_deserialize(response, {})
+            base.response_deserialize(response, {})
         return json.loads(response.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from harness.kube import Kube
 
@@ -67,7 +68,7 @@ NEEDED: Sequence[Right] = (
 def missing_rights(kube: Kube, rights: Sequence[Right] = NEEDED) -> list[Right]:
     """Return which rights the caller lacks, as the cluster itself says; nothing is changed."""
     with ThreadPoolExecutor(8) as pool:
-        allowed = list(pool.map(lambda right: _is_allowed(kube, right), rights))
+        allowed = list(pool.map(partial(_is_allowed, kube), rights))
     return [right for right, has in zip(rights, allowed, strict=True) if not has]
 
 
