@@ -56,6 +56,7 @@ from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
 from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, require_paths, run_suites
+from harness.sweep_commands import app as sweep_app
 
 __all__ = ["app", "main"]
 
@@ -73,6 +74,7 @@ app.add_typer(images_app, name="images")
 app.add_typer(diagnose_app)
 app.add_typer(audit_app)
 app.add_typer(migrate_app, name="migrate")
+app.add_typer(sweep_app)
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[

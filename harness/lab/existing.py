@@ -21,7 +21,7 @@ from harness import doctor_existing
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cluster.base import ClusterSpec
-from harness.cluster.existing.changes import Changes, Thing
+from harness.cluster.existing.changes import Changes, Edit
 from harness.cluster.existing.cluster import Description, ExistingCluster, read_nodes
 from harness.cluster.existing.corefile import answering_for_aws
 from harness.cluster.existing.marked import find_marked, remove
@@ -40,6 +40,7 @@ from harness.lab.existing_plan import (
     agent_hosts,
     eks_name,
     eks_objects,
+    keepsake,
     local_address_towards,
 )
 from harness.lab.native import kill_marked
@@ -75,11 +76,6 @@ class _NotingKube(Kube):
         adapted = [self._tenancy.adapted(manifest) for manifest in manifests]
         self.changes.will_create(adapted)
         super().apply(adapted, namespace)
-
-    def edit(self, thing: Thing, change: Manifest) -> None:
-        """Change members of somebody's object, after a note of how it was."""
-        self.changes.will_edit(thing)
-        self.merge(thing.api_version, thing.kind, thing.name, change, thing.namespace or None)
 
 
 class ExistingProvider:
@@ -268,10 +264,16 @@ class ExistingProvider:
         write_private(ours.token_file, answer.status.token)
         config_map, deployment = COREDNS
         corefile: str = noting.read("v1", "ConfigMap", config_map.name, config_map.namespace)["data"]["Corefile"]
-        noting.edit(config_map, {"data": {"Corefile": answering_for_aws(corefile, self.aws_address)}})
         # CoreDNS may be without its plugin reload, and with it takes up to a minute.
         annotations = {"podid.dev/restarted-for": ours.mark.run}
-        noting.edit(deployment, {"spec": {"template": {"metadata": {"annotations": annotations}}}})
+        edits = {
+            config_map: {"data": {"Corefile": answering_for_aws(corefile, self.aws_address)}},
+            deployment: {"spec": {"template": {"metadata": {"annotations": annotations}}}},
+        }
+        # Kept in the cluster too: the sweeper may not have this machine's notes.
+        noting.apply([keepsake(ours.mark.run, [Edit.of(noting, *edit) for edit in edits.items()])])
+        for thing, change in edits.items():
+            noting.changes.edit(thing, change)
 
     def fit(self, cluster: LabCluster, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
         """Let the agent reach AWS from somebody's node: its names, and instance metadata, are on this machine."""
@@ -343,17 +345,22 @@ class ExistingProvider:
             return
         try:
             with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-                edited = Changes(cluster.changes_file, kube).undo()
+                left = Changes(cluster.changes_file, kube).undo()
                 remove(kube, [found.thing for found in find_marked(kube, cluster.mark.run)])
-                for thing in edited:
-                    if thing.kind == "Deployment":
-                        kube.wait_until_deployed(thing.kind, thing.name, thing.namespace)
+                dns = COREDNS[1]
+                kube.wait_until_deployed(dns.kind, dns.name, dns.namespace)
         except OSError as error:
             raise HarnessFault(
                 f"{cluster.name} cannot be put back as it was: {error}",
                 hint="podid down tries again; until then the notes of what was changed stay with the lab",
             ) from error
         cluster.delete()
+        if left:
+            names = ", ".join(str(edit.thing) for edit in left)
+            raise HarnessFault(
+                f"somebody has edited {names} while the lab was up: left as it is",
+                hint="take out what answers for amazonaws.com and api.aws by hand",
+            )
 
     def remove(self) -> bool:
         """Put the cluster back as it was, then end AWS."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from harness.cluster.base import ClusterSpec
-from harness.cluster.existing.changes import Thing
+from harness.cluster.existing.changes import Edit, Thing
+from harness.cluster.existing.marked import KEPT, keepsake_name
 from harness.errors import MissingPrerequisite
 from harness.image_lock import built
 from harness.kube import Manifest
@@ -22,6 +25,7 @@ __all__ = [
     "agent_hosts",
     "eks_name",
     "eks_objects",
+    "keepsake",
     "local_address_towards",
     "planned",
 ]
@@ -58,12 +62,20 @@ def agent_hosts(aws_address: str, region: str) -> Manifest:
     }
 
 
+def keepsake(run: str, edits: Sequence[Edit]) -> Manifest:
+    """Return what takes edits back, kept in the cluster for whoever sweeps it."""
+    metadata = {"name": keepsake_name(run), "namespace": _SYSTEM}
+    data = {KEPT: json.dumps([edit.as_data() for edit in edits])}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
 def planned(spec: ClusterSpec) -> list[Thing]:
     """Return what a lab makes in a cluster before any scenario; a name with ``RUN`` gets the run's six digits."""
     tenancy = Tenancy(Mark("RUN", "", "", datetime.now(UTC)), {}, "")
     no_pair = KeyPair("", "")
     manifests = [
         *eks_objects(tenancy),
+        keepsake("RUN", []),
         *wiring.webhook_manifests(spec, built("webhook").reference, "", no_pair),
         agent_hosts("", spec.region),
         *wiring.agent_manifests(spec, built("agent").reference),

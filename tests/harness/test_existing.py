@@ -169,6 +169,7 @@ def test_plan_names_every_object_outside_of_scenarios() -> None:
         "Role kube-system/podid-RUN-eks",
         "RoleBinding kube-system/podid-RUN-eks",
         "ConfigMap kube-system/podid-lab-trust",
+        "ConfigMap kube-system/podid-RUN-edits",
         "Deployment kube-system/pod-identity-webhook",
         "PodDisruptionBudget kube-system/pod-identity-webhook",
         "MutatingWebhookConfiguration pod-identity-webhook",

@@ -6,18 +6,16 @@ Each note is on disk before the change is made: whatever ends the run, ``podid d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 from harness.errors import MissingPrerequisite
 from harness.kube import ApiException, Kube, Manifest
 from harness.pki import write_private
 
-__all__ = ["Changes", "Thing"]
-
-_SET_BY_THE_API = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid", "selfLink")
+__all__ = ["Changes", "Edit", "Thing"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,10 +59,8 @@ class Changes:
     def _read(self) -> list[dict[str, Any]]:
         return json.loads(self._file.read_text()) if self._file.exists() else []
 
-    def _note(self, thing: Thing, how: Literal["created", "edited"], before: Manifest | None = None) -> None:
-        notes = self._read()
-        if not any(note["thing"] == asdict(thing) for note in notes):
-            self._write([*notes, {"thing": asdict(thing), "how": how, "before": before}])
+    def _note(self, note: dict[str, Any]) -> None:
+        self._write([*self._read(), note])
 
     def _write(self, notes: list[dict[str, Any]]) -> None:
         """Replace the notes at once: half of them would be worth nothing."""
@@ -89,7 +85,7 @@ class Changes:
                 kind="environment",
             )
         for thing in things:
-            self._note(thing, "created")
+            self._note({"how": "created", "thing": asdict(thing)})
 
     @staticmethod
     def existing_in(kube: Kube, things: Iterable[Thing]) -> list[Thing]:
@@ -98,43 +94,81 @@ class Changes:
             thing for thing in things if kube.exists(thing.api_version, thing.kind, thing.name, thing.namespace or None)
         ]
 
-    def will_edit(self, thing: Thing) -> Manifest:
-        """Note an object as it is, and return it."""
-        before = self._kube.read(thing.api_version, thing.kind, thing.name, thing.namespace or None)
-        self._note(thing, "edited", before)
-        return before
+    def edit(self, thing: Thing, change: Manifest) -> None:
+        """Change members of somebody's object, after a note of how they were."""
+        self._note(Edit.of(self._kube, thing, change).as_data())
+        self._kube.merge(thing.api_version, thing.kind, thing.name, change, thing.namespace or None)
 
-    def noted(self) -> list[tuple[Thing, str]]:
-        """Return what was noted, in order, and whether it was created or edited."""
-        return [(Thing(**note["thing"]), note["how"]) for note in self._read()]
+    def undo(self) -> list[Edit]:
+        """Delete what was created and take back what was edited, latest first.
 
-    def undo(self) -> list[Thing]:
-        """Delete what was created and put back what was edited, latest first; return what was edited."""
-        notes, edited = self._read(), list[Thing]()
+        Returns:
+            Edits that somebody has changed since, and that were left as they are.
+        """
+        notes, left = self._read(), list[Edit]()
         while notes:
             note = notes[-1]
-            thing = Thing(**note["thing"])
             if note["how"] == "created":
-                self._kube.delete(thing.as_manifest())
+                self._kube.delete(Thing(**note["thing"]).as_manifest())
             else:
-                self._put_back(note["before"])
-                edited.append(thing)
+                edit = Edit.from_data(note)
+                if not edit.take_back(self._kube):
+                    left.append(edit)
             notes.pop()
             self._write(notes)
-        return edited
+        return left
 
-    def _put_back(self, before: Manifest) -> None:
-        thing = Thing.of(before)
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of members of somebody's object, and what takes it back: nothing else of the object is touched."""
+
+    thing: Thing
+    change: Manifest
+    inverse: Manifest
+
+    @classmethod
+    def of(cls, kube: Kube, thing: Thing, change: Manifest) -> Edit:
+        """Return what a change means for an object as it is."""
+        before = kube.read(thing.api_version, thing.kind, thing.name, thing.namespace or None)
+        return cls(thing, change, _inverse(before, change))
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Edit:
+        """Read it back."""
+        return cls(Thing(**data["thing"]), data["change"], data["inverse"])
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {"how": "edited", "thing": asdict(self.thing), "change": self.change, "inverse": self.inverse}
+
+    def take_back(self, kube: Kube) -> bool:
+        """Take it back; return False where somebody has changed the same since, and leave it."""
+        thing = self.thing
         try:
-            now = self._kube.read(thing.api_version, thing.kind, thing.name, thing.namespace or None)
+            now = kube.read(thing.api_version, thing.kind, thing.name, thing.namespace or None)
         except ApiException as error:
-            if getattr(error, "status", None) != 404:
-                raise
-            now = None
-        metadata = {name: value for name, value in before["metadata"].items() if name not in _SET_BY_THE_API}
-        wanted = {name: value for name, value in before.items() if name != "status"} | {"metadata": metadata}
-        if now is None:
-            self._kube.apply([wanted])
-        else:
-            metadata["resourceVersion"] = now["metadata"]["resourceVersion"]
-            self._kube.replace(wanted)
+            if getattr(error, "status", None) == 404:
+                return True  # somebody removed the object, and our change with it
+            raise
+        if _has(now, self.change):
+            kube.merge(thing.api_version, thing.kind, thing.name, self.inverse, thing.namespace or None)
+            return True
+        # Taken back before, by a run of this that did not come to its end.
+        return _has(now, self.inverse)
+
+
+def _inverse(before: Mapping[str, Any], change: Mapping[str, Any]) -> Manifest:
+    """Return the merge patch that takes another one back."""
+    return {
+        key: _inverse(before.get(key) or {}, cast("Manifest", value)) if isinstance(value, dict) else before.get(key)
+        for key, value in change.items()
+    }
+
+
+def _has(now: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
+    """Tell whether an object is as a merge patch makes it."""
+    return all(
+        _has(now.get(key) or {}, cast("Manifest", value)) if isinstance(value, dict) else now.get(key) == value
+        for key, value in change.items()
+    )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from harness import limits, wait
-from harness.cluster.existing.changes import Thing
+from harness.cluster.existing.changes import Edit, Thing
 from harness.kube import Kube
 from harness.tenancy import RUN_LABEL, Mark
 
-__all__ = ["KINDS", "Found", "find_marked", "remove"]
+__all__ = ["KEPT", "KINDS", "Found", "find_marked", "keepsake_name", "remove", "take_back"]
+
+KEPT = "edits.json"
 
 KINDS: Sequence[tuple[str, str, str]] = (
     # Admission first: nothing shall ask a webhook that is about to go. Namespaces take everything in them along.
@@ -70,6 +73,21 @@ def find_marked(kube: Kube, run: str = "") -> list[Found]:
     order = [kind for _, kind, _ in KINDS]
     unique = {one.thing: one for one in found}
     return sorted(unique.values(), key=lambda one: order.index(one.thing.kind))
+
+
+def keepsake_name(run: str) -> str:
+    """Return the name of the ConfigMap that keeps what a run edited."""
+    return f"podid-{run}-edits"
+
+
+def take_back(kube: Kube, found: Found) -> list[Edit]:
+    """Take back what a run edited, if this is the object that keeps it; return what somebody has edited since."""
+    thing = found.thing
+    if (thing.kind, thing.name) != ("ConfigMap", keepsake_name(found.run)):
+        return []
+    kept = kube.read(thing.api_version, thing.kind, thing.name, thing.namespace)["data"][KEPT]
+    edits = [Edit.from_data(entry) for entry in reversed(json.loads(kept))]
+    return [edit for edit in edits if not edit.take_back(kube)]
 
 
 def remove(kube: Kube, things: Sequence[Thing]) -> None:
