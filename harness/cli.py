@@ -179,7 +179,8 @@ def _given(agent_image: str, webhook_image: str) -> dict[Role, str]:
 @app.command()
 def down(lab: LabName = DEFAULT_LAB) -> None:
     """Remove the lab with everything it left on this machine; also after a crash."""
-    removed = Lab(lab).down()
+    with Progress() as progress, progress.phase("clean-up"):
+        removed = Lab(lab).down()
     print(f"lab {lab!r} is gone" if removed else f"there was no lab {lab!r}")
 
 

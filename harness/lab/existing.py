@@ -294,9 +294,9 @@ class ExistingProvider:
                     container.setdefault("env", []).append(metadata)
                     container["volumeMounts"].append(mount)
         with contextlib.closing(_NotingKube(ours)) as kube:
-            kube.apply([hosts])
-            # These two EKS's hand will make.
-            kube.changes.will_create([*fitted, ASSOCIATIONS.as_manifest()])
+            # What EKS's hand will fill is made here, with the marks that it does not know.
+            kube.apply([hosts, ASSOCIATIONS.as_manifest()])
+            kube.changes.will_create(fitted)
         return fitted
 
     def deliver_images(self, cluster: LabCluster) -> None:

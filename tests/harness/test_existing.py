@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from harness.cluster.base import ClusterSpec
+from harness.cluster.existing.changes import Changes, Edit, Thing
 from harness.cluster.existing.cluster import ExistingCluster
 from harness.cluster.existing.corefile import answering_for_aws
 from harness.cluster.existing.marked import KINDS
@@ -17,6 +19,7 @@ from harness.cluster.existing.rights import NEEDED
 from harness.cluster.existing.target import Target
 from harness.errors import MissingPrerequisite, UsageError
 from harness.existing_commands import target_of
+from harness.kube import ApiException
 from harness.lab.aws import LabAws
 from harness.lab.existing import ExistingProvider
 from harness.lab.existing_plan import planned
@@ -145,6 +148,103 @@ def test_a_corefile_that_answers_already_stays_the_same() -> None:
     once = answering_for_aws(KUBEADM, "192.0.2.7")
 
     assert answering_for_aws(once, "192.0.2.7") == once
+
+
+# --- what is put back -----------------------------------------------------------------------------------------------
+
+DNS = Thing("v1", "ConfigMap", "coredns", "kube-system")
+
+
+class OneObject:
+    """A cluster with one object, or none."""
+
+    def __init__(self, content: dict[str, Any] | None) -> None:
+        self.content = content
+
+    def read(self, *_: object) -> dict[str, Any]:
+        if self.content is None:
+            raise ApiException(status=404)
+        return self.content
+
+    def merge(self, api_version: str, kind: str, name: str, change: dict[str, Any], namespace: str) -> None:
+        assert (api_version, kind, name, namespace) == ("v1", "ConfigMap", "coredns", "kube-system")
+        assert self.content is not None
+        self.content = merged(self.content, change)
+
+
+def merged(content: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Apply a JSON merge patch (RFC 7396)."""
+    result = dict(content)
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key) or {}, value) if isinstance(value, dict) else value
+    return result
+
+
+def edited(content: dict[str, Any], change: dict[str, Any], notes: Path) -> tuple[OneObject, Changes]:
+    cluster: Any = OneObject(content)
+    changes = Changes(notes, cluster)
+    changes.edit(DNS, change)
+    return cluster, changes
+
+
+def test_edit_is_taken_back_member_by_member(tmp_path: Path) -> None:
+    """HRN-EXT-04: what the owner changed elsewhere in the object meanwhile stays."""
+    cluster, changes = edited({"data": {"Corefile": "theirs"}}, {"data": {"Corefile": "ours"}}, tmp_path / "notes")
+    assert cluster.content == {"data": {"Corefile": "ours"}}
+    assert cluster.content is not None
+    cluster.content["data"]["other"] = "of today"
+
+    assert changes.undo() == []
+    assert cluster.content == {"data": {"Corefile": "theirs", "other": "of today"}}
+
+
+def test_member_that_was_not_there_goes_again(tmp_path: Path) -> None:
+    change = {"metadata": {"annotations": {"podid.dev/restarted-for": "ab12cd"}}}
+    cluster, changes = edited({"metadata": {"name": "coredns"}}, change, tmp_path / "notes")
+
+    assert changes.undo() == []
+    assert cluster.content == {"metadata": {"name": "coredns", "annotations": {}}}
+
+
+def test_edit_of_an_edit_is_left_and_named(tmp_path: Path) -> None:
+    """Somebody's newer Corefile is worth more than ours of yesterday."""
+    cluster, changes = edited({"data": {"Corefile": "theirs"}}, {"data": {"Corefile": "ours"}}, tmp_path / "notes")
+    cluster.content = {"data": {"Corefile": "theirs of today"}}
+
+    (left,) = changes.undo()
+    assert str(left.thing) == "ConfigMap kube-system/coredns"
+    assert cluster.content == {"data": {"Corefile": "theirs of today"}}
+
+
+def test_taking_back_twice_is_fine() -> None:
+    """A clean-up may be killed between the change and its note."""
+    cluster: Any = OneObject({"data": {"Corefile": "theirs"}})
+    edit = Edit.of(cluster, DNS, {"data": {"Corefile": "ours"}})
+    cluster.content = {"data": {"Corefile": "ours"}}
+
+    assert Edit.from_data(edit.as_data()).take_back(cluster)
+    assert edit.take_back(cluster)
+    assert cluster.content == {"data": {"Corefile": "theirs"}}
+
+
+def test_object_that_somebody_removed_is_not_made_again(tmp_path: Path) -> None:
+    cluster, changes = edited({"data": {"Corefile": "theirs"}}, {"data": {"Corefile": "ours"}}, tmp_path / "notes")
+    cluster.content = None
+
+    assert changes.undo() == []
+    assert cluster.content is None
+
+
+def test_nothing_of_somebodys_is_replaced(tmp_path: Path) -> None:
+    """HRN-EXT-04: an object of the same name keeps the run from beginning."""
+    cluster: Any = SimpleNamespace(exists=lambda *_: True)
+    with pytest.raises(MissingPrerequisite, match="already, and not from this lab: ConfigMap kube-system/coredns"):
+        Changes(tmp_path / "notes", cluster).will_create([DNS.as_manifest()])
+
+    assert not (tmp_path / "notes").exists()
 
 
 # --- limits and plan ------------------------------------------------------------------------------------------------

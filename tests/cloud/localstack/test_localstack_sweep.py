@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from harness.subject.aws import CLUSTER, Aws
@@ -20,7 +21,7 @@ EXPIRED = {
 }
 RUNNING = EXPIRED | {"podid:expires": "2026-11-26T13:00:00Z"}
 UNTAGGED: dict[str, str] = {}
-TRUST = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:*"}]})
+TRUST = (Path(__file__).parents[3] / "fixtures" / "s3" / "pod-identity-trust.json").read_text()
 POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
 )
