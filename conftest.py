@@ -58,7 +58,7 @@ NODES = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("podid", "conformance of Amazon EKS Pod Identity")
     declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
-    declare(group, "--provider", "auto", help="what a lab that is not up yet stands on: auto, kind or native")
+    declare(group, "--provider", "auto", help="what a lab that is not up yet stands on")
     declare(group, "--ip-family", choices=["ipv4", "ipv6", "dual"], help="its pods' addresses (default: ipv4)")
     declare(group, "--cluster", [], help="cluster to run on; repeat for several")
     declare(group, "--kubernetes", binaries.DEFAULT_KUBERNETES, help="version of Kubernetes of native clusters")
@@ -130,7 +130,9 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
     names = [*_cluster_names(config), *([SECOND_CLUSTER] if wants_second else [])]
     try:
         provider = lab.provider_name if lab.exists else chosen_provider(config.getoption("--provider"))
-        checks = [] if lab.exists else run_checks(provider or "native", config.getoption("--ip-family") or "ipv4")
+        # What an existing cluster lacks is said by `podid run --dry-run` and `podid doctor`, which know which one.
+        family = config.getoption("--ip-family") or "ipv4"
+        checks = [] if lab.exists or provider == "existing" else run_checks(provider or "native", family)
         missing = "; ".join(check.line() for check in checks if check.status == "fail")
     except MissingPrerequisite as error:
         provider, missing = None, str(error)
@@ -307,8 +309,13 @@ def _administrator(
     cluster: Cluster, lab: Lab, diagnostics: Diagnostics, ground: Ground, run_environment: dict[str, str]
 ) -> Generator[Kube]:
     given = [image.reference for image in (*lab_images(lab.given).values(), *lab.previous_images.values())]
-    client, watching = Kube(cluster.kubeconfig), Kube(cluster.kubeconfig)
-    state, watch = ClusterState(cluster.name, client), PodWatch(cluster.name, watching, given)
+    tenancy, selector = cluster.tenancy, ""
+    if tenancy:
+        given += tenancy.images.values()
+        selector = tenancy.selector
+    client, watching = (Kube(cluster.kubeconfig, tenancy=tenancy) for _ in range(2))
+    state = ClusterState(cluster.name, client, selector)
+    watch = PodWatch(cluster.name, watching, given, selector)
     ground.watch(watch.foreign_image)
     with (
         lease.hold(watching.coordination, lease.Holder.this()) as note,

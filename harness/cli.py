@@ -28,8 +28,19 @@ from harness.conformance.ledger import Level, read_ledger
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
 from harness.diagnose_commands import app as diagnose_app
+from harness.doctor_existing import existing_checks
 from harness.doctor_webhook import webhook_checks
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
+from harness.existing_commands import (
+    AllowInstall,
+    AwsAddress,
+    ClusterUid,
+    Context,
+    ImageRegistry,
+    Kubeconfig,
+    print_plan,
+    target_of,
+)
 from harness.iam_commands import app as iam_app
 from harness.image_commands import app as images_app
 from harness.image_commands import print_images
@@ -47,6 +58,7 @@ from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
 from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, require_paths, run_suites
+from harness.sweep_commands import app as sweep_app
 
 __all__ = ["app", "main"]
 
@@ -65,6 +77,7 @@ app.add_typer(diagnose_app)
 app.add_typer(audit_app)
 app.add_typer(migrate_app, name="migrate")
 app.add_typer(matrix_app, name="matrix")
+app.add_typer(sweep_app)
 
 LabName = Annotated[str, typer.Option("--lab", envvar="PODID_LAB", help="Name of the lab.")]
 Clusters = Annotated[
@@ -76,7 +89,7 @@ ProviderOption = Annotated[
     typer.Option(
         "--provider",
         envvar="PODID_PROVIDER",
-        help="What clusters stand on: auto (kind where a Docker engine answers, else native), kind or native.",
+        help="What clusters stand on: auto (kind with a Docker engine, else native), kind, native or existing.",
     ),
 ]
 Nodes = Annotated[
@@ -109,7 +122,7 @@ AgentImage = Annotated[
         "--agent-image",
         metavar="IMAGE",
         envvar="PODID_AGENT_IMAGE",
-        help="Agent to deploy instead of ours: a file of docker save, or on kind a reference.",
+        help="Agent to deploy instead of ours: a file of docker save, or on kind and existing a reference.",
     ),
 ]
 WebhookImage = Annotated[
@@ -150,9 +163,24 @@ def up(
     webhook_image: WebhookImage = "",
     offline: OfflineOption = False,
     reuse: ReuseOption = "checked",
+    context: Context = "",
+    cluster_uid: ClusterUid = "",
+    kubeconfig: Kubeconfig = None,
+    allow_install: AllowInstall = False,
+    image_registry: ImageRegistry = "",
+    aws_address: AwsAddress = "",
 ) -> None:
     """Raise the lab, or add a cluster to it, and print how to use it."""
-    the_lab = Lab(lab)
+    target = target_of(
+        provider,
+        kubeconfig=kubeconfig,
+        context=context,
+        cluster_uid=cluster_uid,
+        allow_install=allow_install,
+        image_registry=image_registry,
+        aws_address=aws_address,
+    )
+    the_lab = Lab(lab, target)
     with Progress() as progress:
         kubectl = _missing_kubectl(progress)
         specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
@@ -181,8 +209,9 @@ def _given(agent_image: str, webhook_image: str) -> dict[Role, str]:
 @app.command()
 def down(lab: LabName = DEFAULT_LAB) -> None:
     """Remove the lab with everything it left on this machine; also after a crash."""
-    # Of a run that was killed there may be more.
-    removed = [each.down() for each in (*beside(lab), Lab(lab))]
+    with Progress() as progress, progress.phase("clean-up"):
+        # Of a run that was killed there may be more.
+        removed = [each.down() for each in (*beside(lab), Lab(lab))]
     print(f"lab {lab!r} is gone" if any(removed) else f"there was no lab {lab!r}")
 
 
@@ -276,6 +305,7 @@ def curl(context: typer.Context, lab: LabName = DEFAULT_LAB, cluster: str = DEFA
 
 @app.command()
 def doctor(
+    *,
     provider: ProviderOption = "auto",
     ip_family: IpFamilyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
@@ -283,16 +313,31 @@ def doctor(
         Path | None,
         typer.Option("--webhook", metavar="KUBECONFIG", help="Instead: can the webhook of this cluster do its work?"),
     ] = None,
+    context: Context = "",
+    cluster_uid: ClusterUid = "",
+    kubeconfig: Kubeconfig = None,
+    allow_install: AllowInstall = False,
+    aws_address: AwsAddress = "",
 ) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
+    target = target_of(
+        provider,
+        kubeconfig=kubeconfig,
+        context=context,
+        cluster_uid=cluster_uid,
+        allow_install=allow_install,
+        aws_address=aws_address,
+    )
     if webhook is not None:
         kube = Kube(webhook)
         checks = webhook_checks(kube)
         kube.close()
+    elif target:
+        checks = existing_checks(target)
     else:
         requested = parse_request(provider)
         choice = choose(find_kind(), find_native()) if requested == "auto" else Choice(requested, "as asked for")
-        checks = doctor_checks.run_checks(choice.name, ip_family or "ipv4")
+        checks = doctor_checks.run_checks("kind" if choice.name == "kind" else "native", ip_family or "ipv4")
         if not as_json:
             print(choice.line)
     if as_json:
@@ -341,6 +386,12 @@ def run(
         ),
     ] = 0,
     offline: OfflineOption = False,
+    kube_context: Context = "",
+    cluster_uid: ClusterUid = "",
+    kubeconfig: Kubeconfig = None,
+    allow_install: AllowInstall = False,
+    image_registry: ImageRegistry = "",
+    aws_address: AwsAddress = "",
     list_images: Annotated[
         bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
     ] = False,
@@ -368,14 +419,24 @@ def run(
     if rerun_failed:
         files = sorted({node.partition("::")[0] for node in tests_to_rerun(rerun_failed)})
         arguments += [f"--rerun-failed={rerun_failed.absolute()}", *files]
+    target = target_of(
+        provider,
+        kubeconfig=kubeconfig,
+        context=kube_context,
+        cluster_uid=cluster_uid,
+        allow_install=allow_install,
+        image_registry=image_registry,
+        aws_address=aws_address,
+    )
     if dry_run:
+        print_plan(target, cluster)
         family = [f"--ip-family={ip_family}"] if ip_family else []
         result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *family, *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
     if labs > 1 and keep_failed:
         raise UsageError("--keep-failed with several labs: only the first can stay", hint="use --labs 1")
-    the_lab, given = Lab(lab), _given(agent_image, webhook_image)
+    the_lab, given = Lab(lab, target), _given(agent_image, webhook_image)
     if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
         arguments.append("--subject=upstream")
     keep = keep or the_lab.exists

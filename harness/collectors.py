@@ -80,14 +80,16 @@ def _is_administrator(entry: dict[str, Any]) -> bool:
 class ClusterState:
     """Collects events, pods, nodes, logs and metrics of a cluster; in system namespaces and wherever a pod is."""
 
-    def __init__(self, name: str, kube: Kube) -> None:
+    def __init__(self, name: str, kube: Kube, selector: str = "") -> None:
         """Keep the client.
 
         Args:
             name: The cluster's name; its files go into a directory of that name.
             kube: An administrator.
+            selector: Labels of the pods that may be looked at; all of them, unless the cluster is somebody else's.
         """
         self.name = name
+        self._selector = {"label_selector": selector} if selector else {}
         self._core: Any = kube.core
 
     def collect(self, folder: Folder, since: datetime) -> None:
@@ -95,14 +97,18 @@ class ClusterState:
         del since  # what led to a failure is often older than the test
         self.collect_events(folder)
         folder.data(f"{self.name}/nodes.json", self._list("list_node"))
-        pods = self._list("list_pod_for_all_namespaces")
+        pods = self._list("list_pod_for_all_namespaces", **self._selector)
         folder.data(f"{self.name}/pods.json", pods)
         for pod in pods:
             self._collect_pod(folder, pod)
 
     def collect_events(self, folder: Folder) -> None:
-        """Write what happened in the cluster."""
+        """Write what happened in the cluster; of somebody else's, where this run's pods are."""
         events = self._list("list_event_for_all_namespaces")
+        if self._selector:
+            pods = self._list("list_pod_for_all_namespaces", **self._selector)
+            own = {pod["metadata"]["namespace"] for pod in pods}
+            events = [event for event in events if event["metadata"]["namespace"] in own]
         folder.text(f"{self.name}/events.txt", "\n".join(map(_event, sorted(events, key=_last_seen))) + "\n")
 
     def _collect_pod(self, folder: Folder, pod: dict[str, Any]) -> None:
@@ -125,8 +131,8 @@ class ClusterState:
             text = _asked(lambda: read(port, namespace, "metrics", _request_timeout=_REQUEST_SECONDS))
             folder.text(f"{self.name}/metrics/{name}.txt", text)
 
-    def _list(self, method: str) -> list[dict[str, Any]]:
-        response = getattr(self._core, method)(_preload_content=False, _request_timeout=_REQUEST_SECONDS)
+    def _list(self, method: str, **selector: str) -> list[dict[str, Any]]:
+        response = getattr(self._core, method)(**selector, _preload_content=False, _request_timeout=_REQUEST_SECONDS)
         items: list[dict[str, Any]] = json.loads(response.data)["items"]
         for item in items:
             item["metadata"].pop("managedFields", None)

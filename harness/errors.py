@@ -15,15 +15,21 @@ Only a :class:`SubjectFault` may ever make a verdict *non-conformant*.
 
 from __future__ import annotations
 
+from typing import Literal
+
 __all__ = [
     "HarnessFault",
     "MissingFeature",
     "MissingPrerequisite",
     "NotReady",
     "PodidError",
+    "PrerequisiteKind",
     "SubjectFault",
     "UsageError",
 ]
+
+
+PrerequisiteKind = Literal["prerequisite", "environment", "opt-in-required"]
 
 
 class PodidError(Exception):
@@ -51,6 +57,17 @@ class MissingPrerequisite(PodidError):  # noqa: N818 - named after what it says
     """The machine lacks a program, a right, a kernel feature or the network."""
 
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", kind: PrerequisiteKind = "prerequisite") -> None:
+        """Keep what sort of thing is missing.
+
+        Args:
+            message: As of every error.
+            hint: As of every error.
+            kind: Kind of the typed skip that a test becomes (HRN-SKIP-01).
+        """
+        super().__init__(message, hint=hint)
+        self.kind: PrerequisiteKind = kind
 
 
 class HarnessFault(PodidError):  # noqa: N818 - "fault" is the word of the verdict

@@ -20,6 +20,7 @@ from harness import limits, wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault
 from harness.limits import Limit
+from harness.tenancy import Tenancy, TenantClient
 
 __all__ = ["ApiException", "Kube", "Manifest", "Pod", "load_manifests", "pod_manifest"]
 
@@ -45,19 +46,23 @@ def load_manifests(path: Path, replacements: Mapping[str, str] | None = None) ->
 class Kube:
     """A client for one cluster, by its kubeconfig."""
 
-    def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
+    def __init__(self, kubeconfig: Path, context: str | None = None, tenancy: Tenancy | None = None) -> None:
         """Read the kubeconfig; the API server is not asked yet.
 
         Args:
             kubeconfig: The file.
             context: Its context; None for the current one.
+            tenancy: What to keep to on a cluster that is somebody else's.
         """
         self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig), context)
+        if tenancy:
+            self._api = TenantClient(self._api.configuration, tenancy)
         self._discovery_cache = kubeconfig.with_name("discovery.json")
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
         self.networking: Any = kubernetes.client.NetworkingV1Api(self._api)
         self.coordination: Any = kubernetes.client.CoordinationV1Api(self._api)
+        self.authorization: Any = kubernetes.client.AuthorizationV1Api(self._api)
         self._dynamic: Any = None
 
     def close(self) -> None:
@@ -125,6 +130,13 @@ class Kube:
                 field_manager=_FIELD_MANAGER,
                 force_conflicts=True,
             )
+
+    def replace(self, manifest: Manifest) -> None:
+        """Put an object in the place of the one that is there."""
+        metadata = manifest["metadata"]
+        self._resource(manifest).replace(
+            body=manifest, name=metadata["name"], namespace=metadata.get("namespace"), field_manager=_FIELD_MANAGER
+        )
 
     def delete(self, manifest: Manifest, namespace: str | None = None) -> bool:
         """Delete the object that a manifest describes; return whether it was there."""

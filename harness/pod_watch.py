@@ -18,8 +18,9 @@ import urllib3.exceptions
 from harness.conformance.diagnostics import Folder
 from harness.image_lock import read_lock
 from harness.kube import ApiException, Kube, Manifest
+from harness.tenancy import full_name
 
-__all__ = ["PodWatch", "full_name"]
+__all__ = ["PodWatch"]
 
 _HEAD_BYTES, _TAIL_BYTES = 64 << 10, 256 << 10
 _MOST_FOLLOWED = 64
@@ -28,17 +29,6 @@ _MOST_KEPT = 200
 """Pods of which something is kept."""
 _WATCH_SECONDS = 300
 _ENDED = (OSError, urllib3.exceptions.HTTPError, ApiException, ValueError)
-
-
-def full_name(reference: str) -> str:
-    """Return an image's reference with registry and tag, without its digest."""
-    name, _, _ = reference.partition("@")
-    first, _, rest = name.partition("/")
-    if not rest:
-        name = f"docker.io/library/{name}"
-    elif not ("." in first or ":" in first or first == "localhost"):
-        name = f"docker.io/{name}"
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 class _Log:
@@ -60,16 +50,18 @@ class _Log:
 class PodWatch:
     """Follows the pods of one cluster in threads of its own, until it is closed."""
 
-    def __init__(self, name: str, kube: Kube, given: Collection[str] = ()) -> None:
+    def __init__(self, name: str, kube: Kube, given: Collection[str] = (), selector: str = "") -> None:
         """Begin to watch.
 
         Args:
             name: The cluster's.
             kube: An administrator of it.
             given: Images besides those of ``images.lock`` that the lab knows by digest.
+            selector: Labels of the pods that may be looked at; all of them, unless the cluster is somebody else's.
         """
         self.name = f"{name}: pods that are gone"
         self._cluster = name
+        self._selector = {"label_selector": selector} if selector else {}
         self._core: Any = kube.core
         self._lock = threading.Lock()
         self._logs: dict[tuple[str, str, str], _Log] = {}
@@ -103,7 +95,9 @@ class PodWatch:
             folder.text(f"{self._cluster}/logs/{pod}.{container}.deleted-{uid[:8]}.log", text)
 
     def _list(self) -> Manifest:
-        return json.loads(self._core.list_pod_for_all_namespaces(_preload_content=False, _request_timeout=10).data)
+        return json.loads(
+            self._core.list_pod_for_all_namespaces(**self._selector, _preload_content=False, _request_timeout=10).data
+        )
 
     def _start(self, work: Any, *arguments: Any) -> None:
         threading.Thread(target=work, args=arguments, name=f"watch of {self._cluster}", daemon=True).start()
@@ -112,6 +106,7 @@ class PodWatch:
         while not self._closed:
             with contextlib.suppress(*_ENDED):
                 response = self._core.list_pod_for_all_namespaces(
+                    **self._selector,
                     watch=True,
                     resource_version=version,
                     timeout_seconds=_WATCH_SECONDS,

@@ -80,7 +80,8 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         file = Path(directory) / "result.json"
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
         if fault:
-            environment[SETUP_FAULT_VARIABLE] = json.dumps({"exit_code": fault.exit_code, "text": str(fault)})
+            told = {"exit_code": fault.exit_code, "text": str(fault), "kind": getattr(fault, "kind", "")}
+            environment[SETUP_FAULT_VARIABLE] = json.dumps(told)
         command = [sys.executable, "-m", "pytest", *_OUTPUT, *options, *arguments, *paths]
         code = run_to_its_end(command, environment, CHECKOUT)
         if file.exists():
@@ -163,7 +164,9 @@ def raise_setup_fault() -> None:
     """
     if told := os.environ.get(SETUP_FAULT_VARIABLE):
         fault = json.loads(told)
-        raise (MissingPrerequisite if fault["exit_code"] == ExitCode.INCOMPLETE else HarnessFault)(fault["text"])
+        if fault["exit_code"] == ExitCode.INCOMPLETE:
+            raise MissingPrerequisite(fault["text"], kind=fault["kind"])
+        raise HarnessFault(fault["text"])
 
 
 def collect_bindings(suites: Path, folders: Sequence[str] = (), *, is_last: bool = False) -> dict[str, tuple[str, ...]]:

@@ -113,6 +113,9 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube, *, keeps_link: 
     daemon_set = kube.read("apps/v1", "DaemonSet", AGENT_ADDON, "kube-system")
     selector = ",".join(f"{key}={value}" for key, value in daemon_set["spec"]["selector"]["matchLabels"].items())
     hidden: Sequence[Node] = () if keeps_link else cluster.nodes
+    for node in hidden:
+        # Where commands cannot be run on nodes, nothing shall have been done.
+        cluster.run_on_node(node.name, ["true"])
     aws.delete_agent_addon(cluster.name)
     try:
         wait.until(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from harness.errors import UsageError
+from harness.tenancy import Tenancy
 
 __all__ = ["Access", "Cluster", "ClusterSpec", "Completed", "IpFamily", "Node"]
 
@@ -95,8 +96,10 @@ class Access:
     endpoint: str
     certificate_authority: str
     """PEM."""
-    client_certificate: Path
-    client_key: Path
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    token_file: Path | None = None
+    """In the place of certificate and key, where the cluster's authority signs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,11 @@ class Cluster(Protocol):
     @property
     def kubeconfig(self) -> Path:
         """Kubeconfig file of an administrator; the cluster's own, never the user's."""
+        ...
+
+    @property
+    def tenancy(self) -> Tenancy | None:
+        """What to keep to, where the cluster is somebody else's."""
         ...
 
     @property

@@ -139,6 +139,6 @@ def outcome_of(error: BaseException | None, *, in_body: bool) -> tuple[Outcome, 
 
 def _obstacle(error: MissingPrerequisite | NotReady | MissingFeature) -> Reason:
     if isinstance(error, MissingPrerequisite):
-        return Reason("prerequisite", str(error))
+        return Reason(error.kind, str(error))
     blocker = error.requirement if isinstance(error, NotReady) else error.feature
     return Reason("blocked-by", f"{blocker}: {error}")

@@ -141,8 +141,9 @@ class LabAws:
                 certificate_authority=access.certificate_authority,
                 version=cluster.kubernetes_minor,
                 role_arn=f"arn:aws:iam::{spec.account}:role/{_CLUSTER_ROLE}",
-                client_certificate=str(access.client_certificate),
-                client_key=str(access.client_key),
+                client_certificate=str(access.client_certificate or ""),
+                client_key=str(access.client_key or ""),
+                token_file=str(access.token_file or ""),
                 service_cidr=service_networks(spec)[0],
                 addon_manifests=agent_manifests,
             )

@@ -19,7 +19,16 @@ from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
 from harness.images import ImageSpec
 
-__all__ = ["PREVIOUS_VERSION", "GivenImage", "Role", "lab_images", "previous_images", "read_given", "take_in"]
+__all__ = [
+    "PREVIOUS_VERSION",
+    "GivenImage",
+    "Role",
+    "lab_images",
+    "note_references",
+    "previous_images",
+    "read_given",
+    "take_in",
+]
 
 Role = Literal["agent", "webhook"]
 
@@ -39,14 +48,19 @@ class GivenImage:
     sha256: str
     """Digest of the archive."""
     archive: str
-    """The lab's copy."""
+    """The lab's copy; empty where clusters pull by themselves."""
 
     def is_from(self, source: str) -> bool:
         """Tell whether a source still names this image, as far as that is seen without asking an engine."""
         return source == self.source and (not Path(source).is_file() or _sha256(Path(source)) == self.sha256)
 
     def spec(self, role: Role) -> ImageSpec:
-        """Return it under a name of the lab: neither tag nor registry of the original decide what a node runs."""
+        """Return it under a name of the lab: neither tag nor registry of the original decide what a node runs.
+
+        Where there is no copy, they do.
+        """
+        if not self.archive:
+            return ImageSpec(self.source, Path())
         return ImageSpec(f"docker.io/podid/given-{role}:{self.sha256[:12]}", Path(self.archive))
 
 
@@ -74,6 +88,27 @@ def take_in(directory: Path, sources: Mapping[Role, str], export: Callable[[str,
         _require_one_image(copy, source)
         found[role] = GivenImage(source, _sha256(copy), str(copy))
     _notes(directory).write_text(json.dumps({role: asdict(image) for role, image in found.items()}))
+
+
+def note_references(directory: Path, sources: Mapping[Role, str]) -> None:
+    """Note images that the clusters pull by themselves.
+
+    Args:
+        directory: Where the notes are kept.
+        sources: References.
+
+    Raises:
+        UsageError: One is none.
+    """
+    for source in sources.values():
+        if Path(source).is_file() or not _REFERENCE.fullmatch(source):
+            raise UsageError(
+                f"{source} is no reference of an image",
+                hint="a cluster that the harness did not create pulls its images: push it, and name its reference",
+            )
+    directory.mkdir(exist_ok=True)
+    notes = {role: asdict(GivenImage(source, "", "")) for role, source in sources.items()}
+    _notes(directory).write_text(json.dumps(notes))
 
 
 def read_given(directory: Path) -> dict[Role, GivenImage]:

@@ -29,7 +29,7 @@ from harness.docker_images import Archive, DockerImages
 from harness.errors import HarnessFault, UsageError
 from harness.image_lock import built
 from harness.images import ImageSpec
-from harness.kube import Kube
+from harness.kube import Kube, Manifest
 from harness.lab import wiring
 from harness.lab.aws import LabAws
 from harness.lab.given import lab_images
@@ -235,6 +235,11 @@ class KindProvider:
             client.api.start(self._aws_container)
 
     @property
+    def pulls_by_itself(self) -> bool:
+        """No: images are built, or taken in."""
+        return False
+
+    @property
     def can_add_nodes(self) -> bool:
         """No: kind makes all nodes when it makes the cluster."""
         return False
@@ -257,6 +262,10 @@ class KindProvider:
         ours = _ours(cluster)
         ours.wait_until_created(cache_directory() / "logs" / ours.kind_name)
 
+    def connect(self, cluster: LabCluster) -> Kube:
+        """Return an administrator."""
+        return Kube(cluster.kubeconfig)
+
     def wire(self, cluster: LabCluster, kube: Kube) -> None:
         """Attach the node, apply trust and the rule about pulls, and make CoreDNS answer for AWS."""
         ours = _ours(cluster)
@@ -278,6 +287,11 @@ class KindProvider:
         """Have the engine build the images, and load them into the node."""
         archive = DockerImages(self.engine.engine, cache_directory(), self._cancelled).ensure_archive(specs, progress)
         _load_archive(_ours(cluster), archive)
+
+    def fit(self, cluster: LabCluster, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
+        """Return them as they are: the lab made the nodes for them."""
+        del cluster
+        return manifests
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Get a client certificate from the cluster, and put it where AWS reads it."""

@@ -23,6 +23,7 @@ from harness import limits, wait
 from harness.binaries import DEFAULT_KUBERNETES, groups_of
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec, IpFamily
+from harness.cluster.existing.target import Target
 from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, PodidError, UsageError
 from harness.images import ImageSpec
@@ -30,7 +31,16 @@ from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
 from harness.lab.aws import REGION, LabAws
-from harness.lab.given import GivenImage, Role, lab_images, previous_images, read_given, take_in
+from harness.lab.existing import ExistingProvider
+from harness.lab.given import (
+    GivenImage,
+    Role,
+    lab_images,
+    note_references,
+    previous_images,
+    read_given,
+    take_in,
+)
 from harness.lab.lock import exclusive
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
@@ -56,11 +66,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 class Lab:
     """A lab by its name; whether it is up is seen on the machine, not remembered."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, target: Target | None = None) -> None:
         """Attach to a lab; nothing is created or started.
 
         Args:
             name: Up to 31 lower-case letters, digits and hyphens.
+            target: The cluster that a lab on provider ``existing`` shall be raised on.
 
         Raises:
             UsageError: The name cannot be used.
@@ -72,6 +83,7 @@ class Lab:
         self.name = name
         self.paths = LabPaths(state_directory(), name)
         self.aws = LabAws(self.paths.aws)
+        self._target = target
         self._providers: dict[str, Provider] = {}
         self._seen: list[dict[str, dict[str, Any]]] = []
         """What ran when somebody began to look for losses."""
@@ -113,6 +125,8 @@ class Lab:
                 from harness.lab.kind import KindProvider  # noqa: PLC0415
 
                 self._providers[name] = KindProvider(self.name, self.paths, self.aws)
+            elif name == "existing":
+                self._providers[name] = ExistingProvider(self.paths, self.aws, self._target)
             else:
                 self._providers[name] = NativeProvider(self.name, self.paths, self.aws)
         return self._providers[name]
@@ -376,7 +390,10 @@ class Lab:
         description = {"provider": provider.name, "ip_family": specs[0].ip_family, "made_of": made_of}
         self.paths.description.write_text(json.dumps(description))
         if is_new:
-            take_in(self.paths.given, given, provider.export_image)
+            if provider.pulls_by_itself:
+                note_references(self.paths.given, given)
+            else:
+                take_in(self.paths.given, given, provider.export_image)
             made_of = makings(provider.name, self.given)
             self.paths.description.write_text(json.dumps(description | {"made_of": made_of}))
         images = lab_images(self.given)
@@ -416,7 +433,7 @@ class Lab:
         with progress.phase(name, total=5) as phase, contextlib.ExitStack() as stack:
             phase.step("waiting for the API server")
             provider.wait_until_created(cluster)
-            kube = stack.enter_context(contextlib.closing(Kube(cluster.kubeconfig)))
+            kube = stack.enter_context(contextlib.closing(provider.connect(cluster)))
             wait.until(
                 kube.is_ready,
                 what=f"the API server of {name}",
@@ -435,7 +452,7 @@ class Lab:
             provider.hand_over_keys(cluster)
             if "agent" in self.given:
                 wiring.provide_agent_link(cluster)
-            agent = wiring.agent_manifests(cluster.spec, images["agent"].reference)
+            agent = provider.fit(cluster, wiring.agent_manifests(cluster.spec, images["agent"].reference))
             self.aws.attach_cluster(cluster, agent, provider.aws_endpoint)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):

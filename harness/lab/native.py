@@ -33,7 +33,7 @@ from harness.images import (
     registry_configuration,
     registry_storage,
 )
-from harness.kube import Kube
+from harness.kube import Kube, Manifest
 from harness.lab import wiring
 from harness.lab.aws import LabAws
 from harness.lab.given import lab_images
@@ -206,6 +206,11 @@ class NativeProvider:
         return pid
 
     @property
+    def pulls_by_itself(self) -> bool:
+        """No: images are built, or taken in."""
+        return False
+
+    @property
     def can_add_nodes(self) -> bool:
         """Yes: a node is a sandbox of its own."""
         return True
@@ -233,6 +238,10 @@ class NativeProvider:
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Do nothing: the kubeconfig is written first."""
 
+    def connect(self, cluster: LabCluster) -> Kube:
+        """Return an administrator."""
+        return Kube(cluster.kubeconfig)
+
     def wire(self, cluster: LabCluster, kube: Kube) -> None:
         """Apply DNS and trust."""
         trust_bundle = cast("NativeCluster", cluster).trust_bundle
@@ -257,6 +266,11 @@ class NativeProvider:
         del cluster
         cache = cache_directory()
         ensure(specs, cache, binaries.paths(cache)["registry"], progress)
+
+    def fit(self, cluster: LabCluster, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
+        """Return them as they are: the lab made the nodes for them."""
+        del cluster
+        return manifests
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
         """Do nothing: AWS reads the files where they are."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.errors import MissingPrerequisite, UsageError
 from harness.images import ImageSpec
-from harness.kube import Kube
+from harness.kube import Kube, Manifest
 from harness.progress import Progress
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "parse_request",
 ]
 
-ProviderName = Literal["native", "kind"]
+ProviderName = Literal["native", "kind", "existing"]
 Programs = Mapping[str, Mapping[str, Any]]
 
 
@@ -148,6 +148,11 @@ class Provider(Protocol):
         ...
 
     @property
+    def pulls_by_itself(self) -> bool:
+        """Whether clusters pull what is given by its reference, so that the lab keeps no copy."""
+        ...
+
+    @property
     def can_add_nodes(self) -> bool:
         """Whether a running cluster can get more nodes."""
         ...
@@ -168,6 +173,10 @@ class Provider(Protocol):
         """Wait until the cluster's kubeconfig is there."""
         ...
 
+    def connect(self, cluster: LabCluster) -> Kube:
+        """Return the client with which a lab installs what it adds to a cluster."""
+        ...
+
     def wire(self, cluster: LabCluster, kube: Kube) -> None:
         """Make a cluster whose API server is ready look like one on EKS: DNS, trust, metadata service."""
         ...
@@ -178,6 +187,10 @@ class Provider(Protocol):
 
     def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
         """Build images that a lab does not start with, and make a running cluster able to use them."""
+        ...
+
+    def fit(self, cluster: LabCluster, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
+        """Return the agent's manifests as they work on the cluster's nodes."""
         ...
 
     def hand_over_keys(self, cluster: LabCluster) -> None:
@@ -242,7 +255,7 @@ def parse_request(text: str) -> ProviderName | Literal["auto"]:
     for name in (*get_args(ProviderName), "auto"):
         if text == name:
             return name
-    raise UsageError(f"there is no provider {text!r}", hint="use --provider auto, native or kind")
+    raise UsageError(f"there is no provider {text!r}", hint="use --provider auto, native, kind or existing")
 
 
 def choose(kind: Finding, native: Finding) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,12 @@ Reuse = Literal["checked", "force"]
 
 _CONFIGURATION = ("kind-config.yaml", "fixtures/lab", "images.lock")
 
+_KUBERNETES: Mapping[str, Callable[[], str]] = {
+    "native": lambda: " and ".join(binaries.KUBERNETES.values()),
+    "kind": lambda: read_lock()["node"].reference,
+    "existing": lambda: "the cluster's own",
+}
+
 
 def makings(provider: str, given: Mapping[Role, GivenImage]) -> dict[str, str]:
     """Return what a lab that is raised now is made of: name → version or digest (HRN-CLN-06).
@@ -30,9 +36,7 @@ def makings(provider: str, given: Mapping[Role, GivenImage]) -> dict[str, str]:
     ours = {role: checkout.sources(CHECKOUT) for role in get_args(Role)}
     subject = ours | {role: image.sha256[:12] for role, image in given.items()}
     return {
-        "Kubernetes": read_lock()["node"].reference
-        if provider == "kind"
-        else " and ".join(binaries.KUBERNETES.values()),
+        "Kubernetes": _KUBERNETES[provider](),
         "configuration": _digest(),
         "subject": json.dumps(subject, sort_keys=True),
         "major version of the harness": metadata.version("podid").partition(".")[0],

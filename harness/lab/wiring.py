@@ -23,10 +23,12 @@ __all__ = [
     "apply_dns",
     "apply_pull_rule",
     "apply_wiring",
+    "eks_rights",
     "install_webhook",
     "provide_agent_link",
     "replace_corefile",
     "trust_bundle",
+    "webhook_manifests",
 ]
 
 _LAB = CHECKOUT / "fixtures" / "lab"
@@ -47,6 +49,20 @@ def apply_wiring(kube: Kube, *, trust_bundle_path: str) -> None:
     """Apply trust and rights to a cluster whose API server is ready."""
     kube.apply(load_manifests(_LAB / "eks-control-plane.yaml"))
     kube.apply(load_manifests(_LAB / "trust.yaml", {"TRUST_BUNDLE": trust_bundle_path}))
+
+
+def eks_rights(name: str, account: Manifest) -> list[Manifest]:
+    """Return the rights of EKS's hand under another name, given to a ServiceAccount.
+
+    Args:
+        name: Name of roles and bindings.
+        account: Name and namespace of the ServiceAccount.
+    """
+    manifests = load_manifests(_LAB / "eks-control-plane.yaml", {"podid:eks-control-plane": name})
+    for manifest in manifests:
+        if "subjects" in manifest:
+            manifest["subjects"] = [{"kind": "ServiceAccount", **account}]
+    return manifests
 
 
 def apply_dns(
@@ -118,7 +134,9 @@ def install_webhook(kube: Kube, spec: ClusterSpec, image: str, deploy: Path = CH
     kube.apply(webhook_manifests(spec, image, authority.certificate, pair, deploy))
 
 
-def webhook_manifests(spec: ClusterSpec, image: str, authority: str, pair: KeyPair, deploy: Path) -> list[Manifest]:
+def webhook_manifests(
+    spec: ClusterSpec, image: str, authority: str, pair: KeyPair, deploy: Path = CHECKOUT / "webhook" / "deploy"
+) -> list[Manifest]:
     """Return the webhook's manifests with one replica.
 
     Args:

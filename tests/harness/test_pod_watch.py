@@ -15,7 +15,8 @@ import pytest
 from harness import limits, wait
 from harness.conformance.diagnostics import Folder
 from harness.conformance.redaction import Redactor
-from harness.pod_watch import PodWatch, full_name
+from harness.pod_watch import PodWatch
+from harness.tenancy import full_name
 
 
 def pod(name: str, image: str, *, running: bool = True, version: str = "1") -> dict[str, Any]:

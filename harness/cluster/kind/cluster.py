@@ -149,6 +149,11 @@ class KindCluster:
         return instance_id(self._engine.lab, index if number == 0 else 100 * (index + 1) + number)
 
     @property
+    def tenancy(self) -> None:
+        """None: the cluster is the lab's own."""
+        return None
+
+    @property
     def control_plane_access(self) -> Access:
         """Access of EKS's own control plane; its files are in the AWS container."""
         cluster = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]

@@ -102,6 +102,11 @@ class NativeCluster:
         return self.directory / "kubeconfig"
 
     @property
+    def tenancy(self) -> None:
+        """None: the cluster is the lab's own."""
+        return None
+
+    @property
     def control_plane_access(self) -> Access:
         """Access of EKS's own control plane."""
         pki = self.directory / "pki"

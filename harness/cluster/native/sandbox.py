@@ -22,7 +22,7 @@ from harness import limits, wait
 from harness.cluster.native import init
 from harness.errors import HarnessFault
 
-__all__ = ["MARK", "Program", "Sandbox", "marked_processes"]
+__all__ = ["MARK", "Program", "Sandbox", "let_outlive", "marked_processes"]
 
 MARK = "PODID_SANDBOX"
 """Environment variable that every process of a sandbox carries; its value is the sandbox's directory."""
@@ -30,6 +30,11 @@ MARK = "PODID_SANDBOX"
 _STARTED_HERE: list[subprocess.Popen[bytes]] = []
 """What this process started and may outlive it. Python warns of a running child whose handle is forgotten, which ends a
 test run where warnings are errors."""
+
+
+def let_outlive(process: subprocess.Popen[bytes]) -> None:
+    """Keep the handle of a process that may outlive this one."""
+    _STARTED_HERE.append(process)
 
 
 @atexit.register
@@ -118,7 +123,7 @@ class Sandbox:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        _STARTED_HERE.append(process)
+        let_outlive(process)
         assert process.stdin is not None  # noqa: S101 - follows from stdin=PIPE
         try:
             pid = wait.until(

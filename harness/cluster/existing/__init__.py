@@ -1,0 +1,1 @@
+"""Clusters that the harness did not create."""

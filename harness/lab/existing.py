@@ -1,0 +1,399 @@
+"""Labs on a cluster that the harness did not create: AWS is a process of this machine, the cluster is somebody's."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from harness import doctor_existing
+from harness.cloud.localstack import environment as localstack_environment
+from harness.cloud.localstack import process
+from harness.cluster.base import ClusterSpec, IpFamily
+from harness.cluster.existing.changes import Changes, Edit
+from harness.cluster.existing.cluster import Description, ExistingCluster, read_nodes
+from harness.cluster.existing.corefile import answering_for_aws
+from harness.cluster.existing.marked import find_marked, remove
+from harness.cluster.existing.target import Target
+from harness.cluster.native.sandbox import MARK, let_outlive, marked_processes
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+from harness.image_lock import read_lock
+from harness.images import ImageSpec
+from harness.kube import Kube, Manifest
+from harness.lab import wiring
+from harness.lab.aws import LabAws
+from harness.lab.existing_plan import (
+    ASSOCIATIONS,
+    COREDNS,
+    HOSTS,
+    agent_hosts,
+    eks_name,
+    eks_objects,
+    keepsake,
+    local_address_towards,
+)
+from harness.lab.native import kill_marked
+from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
+from harness.lab.provider import LabCluster, Parts, Started
+from harness.pki import write_private
+from harness.progress import Progress
+from harness.tenancy import Mark, full_name
+
+__all__ = ["ExistingProvider"]
+
+_LIFETIME = timedelta(hours=4)
+_TOKEN_SECONDS = 24 * 3600
+
+
+class _NotingKube(Kube):
+    """An administrator whose applied objects are marked, and noted so that they can be removed."""
+
+    def __init__(self, cluster: ExistingCluster) -> None:
+        super().__init__(cluster.kubeconfig)
+        self._tenancy = cluster.tenancy
+        self.changes = Changes(cluster.changes_file, self)
+
+    def is_ready(self) -> bool:
+        """Ask as somebody: not every API server answers strangers."""
+        try:
+            return self.get("/version") is not None
+        except HarnessFault:
+            return False
+
+    def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
+        """Apply objects that do not exist yet."""
+        adapted = [self._tenancy.adapted(manifest) for manifest in manifests]
+        self.changes.will_create(adapted)
+        super().apply(adapted, namespace)
+
+
+class ExistingProvider:
+    """Somebody's cluster and AWS beside it; implements :class:`harness.lab.provider.Provider`."""
+
+    can_add_nodes = False
+    pulls_by_itself = True
+
+    def __init__(self, paths: LabPaths, aws: LabAws, target: Target | None) -> None:
+        """Attach to a lab; nothing is asked or started.
+
+        Args:
+            paths: The lab's files.
+            aws: The lab's AWS.
+            target: The cluster for a lab that is to be raised; None for the one that it was raised on.
+        """
+        self._paths = paths
+        self._aws = aws
+        self._given = target
+
+    @property
+    def name(self) -> Literal["existing"]:
+        """Its name."""
+        return "existing"
+
+    @property
+    def _target_file(self) -> Path:
+        return self._paths.directory / "target.json"
+
+    @property
+    def target(self) -> Target:
+        """The cluster that is meant.
+
+        Raises:
+            UsageError: None was named, or another one than the lab is on.
+        """
+        known = Target(**json.loads(self._target_file.read_text())) if self._target_file.exists() else None
+        if known and self._given and (known.context, known.uid) != (self._given.context, self._given.uid):
+            raise UsageError(
+                f"the lab is on context {known.context} of {known.kubeconfig}, cluster {known.uid}",
+                hint="remove it with: podid down; or use another lab: set PODID_LAB",
+            )
+        found = known or self._given
+        if found is None:
+            raise UsageError(
+                "provider existing needs to know which cluster",
+                hint="podid up --provider existing --context NAME --cluster-uid UID --allow-install",
+            )
+        return found
+
+    def _network(self) -> dict[str, Any]:
+        return json.loads(self._paths.network.read_text())
+
+    @property
+    def aws_address(self) -> str:
+        """Address of this machine at which AWS answers for the cluster."""
+        return self._network()["aws_address"]
+
+    @property
+    def aws_endpoint(self) -> str:
+        """URL at which AWS answers for all services."""
+        return f"http://{self.aws_address}"
+
+    def require(self, ip_family: IpFamily) -> None:
+        """Refuse where a run could not work or was not allowed; only reads."""
+        if ip_family != "ipv4":
+            raise UsageError(
+                f"--ip-family {ip_family} with --provider existing", hint="its pods have the addresses that they have"
+            )
+        if not self._target_file.exists():
+            doctor_existing.require(self.target)
+
+    def missing(self) -> Sequence[str]:
+        """Say what a start would download or build."""
+        return [] if localstack_environment.find(cache_directory()) else ["the emulator's Python environment"]
+
+    def parts(self) -> Parts:
+        """Return the emulator's environment."""
+        environment = localstack_environment.find(cache_directory())
+        return Parts([environment.directory] if environment else [], {})
+
+    def save_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: :meth:`parts` has no images."""
+        raise NotImplementedError
+
+    def load_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: :meth:`parts` has no images."""
+        raise NotImplementedError
+
+    def export_image(self, reference: str, file: Path) -> None:
+        """Refuse: the cluster pulls what it is told."""
+        raise NotImplementedError
+
+    # --- up ---------------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        specs: Sequence[ClusterSpec],
+        images: Sequence[ImageSpec],
+        builds: ThreadPoolExecutor,
+        progress: Progress,
+        *,
+        is_new: bool,
+    ) -> Started:
+        """Begin to use the cluster, and start AWS beside it; the cluster itself is only read."""
+        del images  # the cluster pulls them
+        if not is_new or len(specs) != 1:
+            raise MissingPrerequisite(
+                "a lab on an existing cluster has that one cluster, and cannot get another",
+                hint="scenarios of two clusters run in a lab of its own: --provider native or --provider kind",
+                kind="environment",
+            )
+        self._target_file.write_text(json.dumps(asdict(self.target)))
+        cluster = ExistingCluster(self._paths.cluster(specs[0].name))
+        cluster.directory.mkdir(mode=0o700, parents=True)
+        self.target.write_copy(cluster.kubeconfig)
+        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            version, discovery = kube.get("/version"), kube.get("/.well-known/openid-configuration")
+            nodes = read_nodes(kube)
+        if version is None or discovery is None:
+            raise MissingPrerequisite("the cluster does not say its version or its issuer", kind="environment")
+        mark = _new_mark()
+        cluster.describe(
+            Description(
+                asdict(replace(specs[0], issuer=discovery["issuer"], nodes=len(nodes))),
+                version["gitVersion"],
+                [asdict(node) for node in nodes],
+                asdict(mark) | {"expires": mark.expires.isoformat()},
+                _images(self.target.image_registry),
+            )
+        )
+        address = self.target.aws_address or local_address_towards(nodes[0].address)
+        network = {"aws_address": address, "imds_port": _free_port(address), "local_port": _free_port("127.0.0.1")}
+        self._paths.network.write_text(json.dumps(network))
+        self._aws.prepare([address])
+        cluster.trust_bundle.write_text(wiring.trust_bundle(self._aws.authority_file.read_text()))
+        return Started([cluster], builds.submit(self._start_aws, progress))
+
+    def _start_aws(self, progress: Progress) -> None:
+        environment = localstack_environment.ensure(cache_directory(), progress)
+        network = self._network()
+        with progress.phase("aws start"):
+            argv, variables = process.start_command(
+                environment,
+                # The first is where LocalStack looks whether it is up itself: its usual port may be taken here.
+                listen=[f"127.0.0.1:{network['local_port']}", *(f"{self.aws_address}:{port}" for port in (80, 443))],
+                certificate=self._aws.certificate_file,
+                state_directory=self._paths.aws / "state",
+                bootstrap_file=self._aws.bootstrap_file,
+                imds_listen=f"{self.aws_address}:{network['imds_port']}",
+            )
+            with self._log.open("wb") as log:
+                started = subprocess.Popen(
+                    argv,
+                    env=variables | {MARK: str(self._paths.aws)},
+                    cwd=CHECKOUT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            let_outlive(started)
+
+    @property
+    def _log(self) -> Path:
+        return self._paths.aws / "localstack.log"
+
+    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
+        """Refuse."""
+        raise UsageError(f"{cluster.spec.name} has {len(cluster.nodes)} nodes, and is not ours to grow to {nodes}")
+
+    def interrupt(self) -> None:
+        """End an AWS that is starting: it would be waited for."""
+        kill_marked(self._paths.aws)
+
+    def wait_until_created(self, cluster: LabCluster) -> None:
+        """Do nothing: it was there before."""
+
+    def connect(self, cluster: LabCluster) -> _NotingKube:
+        """Return a client that marks and notes what it applies."""
+        return _NotingKube(_ours(cluster))
+
+    def wire(self, cluster: LabCluster, kube: Kube) -> None:
+        """Give EKS's hand its rights and a token, and make cluster DNS answer for AWS."""
+        ours, noting = _ours(cluster), cast("_NotingKube", kube)
+        name = eks_name(ours.mark.run)
+        noting.apply(eks_objects(ours.tenancy))
+        request = {"spec": {"expirationSeconds": _TOKEN_SECONDS}}
+        answer: Any = noting.core.create_namespaced_service_account_token(name, "kube-system", request)
+        write_private(ours.token_file, answer.status.token)
+        config_map, deployment = COREDNS
+        corefile: str = noting.read("v1", "ConfigMap", config_map.name, config_map.namespace)["data"]["Corefile"]
+        # CoreDNS may be without its plugin reload, and with it takes up to a minute.
+        annotations = {"podid.dev/restarted-for": ours.mark.run}
+        edits = {
+            config_map: {"data": {"Corefile": answering_for_aws(corefile, self.aws_address)}},
+            deployment: {"spec": {"template": {"metadata": {"annotations": annotations}}}},
+        }
+        # Kept in the cluster too: the sweeper may not have this machine's notes.
+        noting.apply([keepsake(ours.mark.run, [Edit.of(noting, *edit) for edit in edits.items()])])
+        for thing, change in edits.items():
+            noting.changes.edit(thing, change)
+
+    def fit(self, cluster: LabCluster, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
+        """Let the agent reach AWS from somebody's node: its names, and instance metadata, are on this machine."""
+        ours = _ours(cluster)
+        hosts = agent_hosts(self.aws_address, ours.spec.region)
+        volume = {"name": HOSTS, "configMap": {"name": HOSTS}}
+        mount = {"name": HOSTS, "mountPath": "/etc/hosts", "subPath": "hosts", "readOnly": True}
+        metadata = {
+            "name": "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            "value": f"http://{self.aws_address}:{self._network()['imds_port']}",
+        }
+        fitted = [ours.tenancy.adapted(manifest) for manifest in manifests]
+        for manifest in fitted:
+            if manifest["kind"] == "DaemonSet":
+                pod = manifest["spec"]["template"]["spec"]
+                pod["volumes"].append(volume)
+                for container in pod["containers"]:
+                    container.setdefault("env", []).append(metadata)
+                    container["volumeMounts"].append(mount)
+        with contextlib.closing(_NotingKube(ours)) as kube:
+            # What EKS's hand will fill is made here, with the marks that it does not know.
+            kube.apply([hosts, ASSOCIATIONS.as_manifest()])
+            kube.changes.will_create(fitted)
+        return fitted
+
+    def deliver_images(self, cluster: LabCluster) -> None:
+        """Do nothing: the cluster's nodes pull them, or have them."""
+
+    def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Trust in the registry that was named; refuse where there is none."""
+        del progress
+        if not self.target.image_registry:
+            raise MissingPrerequisite(
+                f"{cluster.spec.name} has to get {', '.join(spec.reference for spec in specs)}, nobody said where from",
+                hint="push them to a registry that it pulls from, and name that with: --image-registry PREFIX",
+                kind="environment",
+            )
+
+    def hand_over_keys(self, cluster: LabCluster) -> None:
+        """Do nothing: AWS reads the token where it is."""
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def clusters(self) -> Sequence[ExistingCluster]:
+        """Return the cluster, once the lab uses it."""
+        if not self._paths.clusters.exists():
+            return []
+        found = [ExistingCluster(directory) for directory in self._paths.clusters.iterdir()]
+        return [cluster for cluster in found if cluster.exists]
+
+    def aws_programs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return AWS's one program."""
+        return {"localstack": {"running": self.aws_stopped() is None, "exits": []}}
+
+    def aws_logs(self) -> Mapping[str, Path]:
+        """Return AWS's log."""
+        return {"localstack": self._log} if self._log.exists() else {}
+
+    def aws_stopped(self) -> str | None:
+        """Return why AWS does not run, None when it does."""
+        return None if marked_processes(self._paths.aws) else "the AWS process ended"
+
+    # --- down -------------------------------------------------------------------------------------------------------
+
+    def remove_cluster(self, name: str) -> None:
+        """Undo everything that was changed in the cluster, and forget it."""
+        cluster = ExistingCluster(self._paths.cluster(name))
+        if not cluster.exists:
+            return
+        try:
+            with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+                left = Changes(cluster.changes_file, kube).undo()
+                remove(kube, [found.thing for found in find_marked(kube, cluster.mark.run)])
+                dns = COREDNS[1]
+                kube.wait_until_deployed(dns.kind, dns.name, dns.namespace)
+        except OSError as error:
+            raise HarnessFault(
+                f"{cluster.name} cannot be put back as it was: {error}",
+                hint="podid down tries again; until then the notes of what was changed stay with the lab",
+            ) from error
+        cluster.delete()
+        if left:
+            names = ", ".join(str(edit.thing) for edit in left)
+            raise HarnessFault(
+                f"somebody has edited {names} while the lab was up: left as it is",
+                hint="take out what answers for amazonaws.com and api.aws by hand",
+            )
+
+    def remove(self) -> bool:
+        """Put the cluster back as it was, then end AWS."""
+        found = bool(self.clusters())
+        for cluster in self.clusters():
+            self.remove_cluster(cluster.spec.name)
+        kill_marked(self._paths.directory)
+        return found
+
+
+def _ours(cluster: LabCluster) -> ExistingCluster:
+    return cast("ExistingCluster", cluster)
+
+
+def _new_mark() -> Mark:
+    owner = os.environ.get("PODID_OWNER") or f"{getpass.getuser()}@{socket.gethostname()}"
+    repo = os.environ.get("GITHUB_REPOSITORY") or CHECKOUT.name
+    expires = (datetime.now(UTC) + _LIFETIME).replace(microsecond=0)
+    return Mark(secrets.token_hex(3), owner, repo, expires)
+
+
+def _images(registry: str) -> dict[str, str]:
+    """Return image of the lab → what the cluster calls it: the same name, unless a registry was named."""
+    ours = [full_name(image.reference) for image in read_lock().values() if image.origin == "build"]
+    prefix = re.sub("/+$", "", registry)
+    return {name: f"{prefix}/{name.rpartition('/')[2]}" if prefix else name for name in ours}
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]

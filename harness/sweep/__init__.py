@@ -1,0 +1,1 @@
+"""Removes what runs left behind in a cluster or an account, found by marks alone."""
