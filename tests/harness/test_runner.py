@@ -214,8 +214,8 @@ class LabThatDoesNotComeUp:
     def __init__(self, name: str) -> None:
         assert name == "podid"
 
-    def up(self, *_arguments: object, given: object, nodes_from_start: int, is_offline: bool, reuse: str) -> None:
-        assert (given, is_offline, reuse) == ({}, False, "checked")
+    def up(self, *_arguments: object, nodes_from_start: int, **options: object) -> None:
+        assert options == {"ip_family": None, "given": {}, "is_offline": False, "reuse": "checked"}
         assert nodes_from_start in {1, 2}
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
