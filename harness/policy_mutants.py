@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.conformance.record import FILE_NAME, read_run, write_atomically
+from harness.conformance.record import FILE_NAME, Run, read_run, write_atomically
 from harness.errors import HarnessFault, UsageError
 from harness.kill_matrix import Matrix, Row, judge_control
 from harness.lab.paths import CHECKOUT
 from harness.policy_mutations import PolicyMutation, mutate
 
-__all__ = ["EQUIVALENT", "choose_policies", "run_policy_mutants", "users"]
+__all__ = ["EQUIVALENT", "choose_policies", "run_policy_mutants", "users", "why_none_failed"]
 
 _ONE_AUDIENCE = "IAM's provider takes no other audience there; test_portability.py has one that does"
 EQUIVALENT: Mapping[str, str] = {
@@ -34,6 +35,9 @@ EQUIVALENT: Mapping[str, str] = {
     "s3/trust-without-tag-session: the statement turned into Deny": "it is there to be refused",
 }
 """Changes that change nothing, and why."""
+_REFUSED = "AWS refuses it"
+_CLIENT_ERROR = re.compile(r"An error occurred \(\w+\) when calling the \w+ operation")
+"""What boto3 says when AWS refuses an administrator's call; a pod's refusals fail tests, and are no errors."""
 _TIMEOUT = 900
 """Seconds for the scenarios of one policy; they take one or two minutes, and more where a wait runs to its limit."""
 
@@ -138,16 +142,14 @@ def _run_all(mutations: Sequence[PolicyMutation], lab: str, copy: Path, director
 
 def _judge(mutation: PolicyMutation, outcomes: Mapping[str, str], seconds: float, note: str) -> Row:
     killed_by = tuple(sorted(name for name, outcome in outcomes.items() if outcome == "failed"))
-    erred = sorted(name for name, outcome in outcomes.items() if outcome == "error")
-    if erred and not killed_by:
-        note = note or f"errors only, which kill nothing: {' '.join(erred)}"
     fault = f"fixtures/{mutation.file}: {mutation.change}"
-    state = "killed" if killed_by else "survived"
+    # EKS does not take an association whose role nobody there may assume, so that a scenario does not even begin.
+    state = "killed" if killed_by or note.startswith(_REFUSED) else "survived"
     return Row(mutation.name, fault, state, killed_by, seconds=seconds, judged=len(outcomes), note=note)
 
 
 def _run(tests: Sequence[str], lab: str, copy: Path, place: Path, *, stop: bool) -> tuple[Mapping[str, str], str]:
-    """Run tests from a copy of the checkout; return requirement ID → outcome, and why there are none."""
+    """Run tests from a copy of the checkout; return requirement ID → outcome, and why none of them failed."""
     place.mkdir()
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "--record-only", "--partial", "--reuse=force"]
     options += [f"--lab={lab}", f"--report-dir={place}", *(["-x"] if stop else [])]
@@ -164,4 +166,16 @@ def _run(tests: Sequence[str], lab: str, copy: Path, place: Path, *, stop: bool)
     found = sorted(place.glob(f"*/{FILE_NAME}"))
     if not found:
         return {}, f"pytest left no record: {place / 'output.txt'}"
-    return {each.id: each.outcome for each in read_run(found[0], check=False).requirements if each.outcome}, ""
+    run = read_run(found[0], check=False)
+    return {each.id: each.outcome for each in run.requirements if each.outcome}, why_none_failed(run)
+
+
+def why_none_failed(run: Run) -> str:
+    """Say what a run came to in which requirements erred and none failed; empty for any other."""
+    outcomes = [each.outcome for each in run.requirements]
+    erred = sorted(each.id for each in run.requirements if each.outcome == "error")
+    if "failed" in outcomes or not erred:
+        return ""
+    refusals = [_CLIENT_ERROR.search(test.message) for test in run.tests if test.outcome == "error"]
+    told = next((refusal.group() for refusal in refusals if refusal), "")
+    return f"{_REFUSED}: {told}" if told else f"errors only, which kill nothing: {' '.join(erred)}"

@@ -376,7 +376,10 @@ def test_secrets_are_shared_out_by_their_own_tags(
 def test_items_are_shared_out_by_their_partition_key(
     pods: dict[str, Pod], aws: AwsAccount, role_arn: str, team: str, other: str
 ) -> None:
-    """A policy that compares a table's leading keys with the session's tag opens the items of one namespace."""
+    """A policy that compares a table's leading keys with the session's tag opens the items of one namespace.
+
+    A Scan has none, which ``ForAllValues`` takes for a match; the ``Null`` condition does not.
+    """
     notes = [{"team": name, "text": f"of {name}"} for name in TEAMS]
     with (
         aws.policy("pod-identity-lab-abac-table", (FILES / "table-policy.json").read_text()) as policy_arn,
@@ -387,13 +390,15 @@ def test_items_are_shared_out_by_their_partition_key(
         written = {name: in_table(pods[team], "put-item", f'--item={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
         everything = in_table(pods[team], "scan")
 
-    assert json.loads(read[team].stdout)["Item"] == {"team": {"S": team}, "text": {"S": f"of {team}"}}
     exit_codes = {
         "own": [read[team].returncode, written[team].returncode],
         "other": [read[other].returncode, written[other].returncode],
         "all": everything.returncode,
     }
     check("IAM-ABAC-06", expected={"own": [0, 0], "other": [254, 254], "all": 254}, observed=exit_codes)
+    item = json.loads(read[team].stdout or "{}")
+    own = {"team": {"S": team}, "text": {"S": f"of {team}"}}
+    check("IAM-ABAC-06", what="item", expected={"Item": own}, observed=item)
     denial = (
         r"An error occurred \(AccessDeniedException\) when calling the GetItem operation: "
         rf"User: {SESSION_ARN} is not authorized to perform: dynamodb:GetItem "

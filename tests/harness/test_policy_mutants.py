@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance_runs import make_run
 
 from harness.errors import UsageError
 from harness.lab.paths import CHECKOUT
-from harness.policy_mutants import EQUIVALENT, choose_policies, users
+from harness.policy_mutants import EQUIVALENT, choose_policies, users, why_none_failed
 from harness.policy_mutations import mutate
 
 READ = {
@@ -94,3 +95,23 @@ def test_patterns_choose_and_a_typing_error_is_told() -> None:
     }
     with pytest.raises(UsageError, match="no policy 'portable'"):
         choose_policies(["portable"])
+
+
+REFUSAL = "An error occurred (InvalidParameterException) when calling the CreatePodIdentityAssociation operation"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message", "told"),
+    [
+        ("failed", "assert 1 == 2", ""),
+        ("passed", "", ""),
+        (
+            "error",
+            f"InvalidParameterException: {REFUSAL}: Trust policy of role is invalid",
+            f"AWS refuses it: {REFUSAL}",
+        ),
+        ("error", "KeyError: 'x'", "errors only, which kill nothing: AGT-1"),
+    ],
+)
+def test_what_aws_refuses_is_told_from_a_fault_of_the_harness(outcome: str, message: str, told: str) -> None:
+    assert why_none_failed(make_run({"AGT-1": outcome, "AGT-2": "passed"}, message=message)) == told
