@@ -22,6 +22,7 @@ from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, NotReady, SubjectFault
 from harness.kube import Kube, Manifest, Pod
+from harness.lab import Lab
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 from harness.progress import Progress
 
@@ -29,6 +30,7 @@ __all__ = [
     "AGENT_ADDON",
     "NOT_ASSUMED",
     "NOT_BY_WEB_IDENTITY",
+    "RESTARTS",
     "UUID4",
     "AwsAccount",
     "CredentialsResponse",
@@ -41,6 +43,7 @@ __all__ = [
     "decode_token",
     "hide_agent_link",
     "read_document",
+    "restart",
     "session_of",
     "show_agent_link",
     "shown_progress",
@@ -258,6 +261,37 @@ def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> Credentials
     answer = f"{status}\nContent-Type: {content_type}\n\n{body}"
     attach(Evidence("http", f"pod {pod.name} asks the agent → {status}", {"request": request, "response": answer}))
     return CredentialsResponse(int(status), content_type, body)
+
+
+RESTARTS = ("agent", "API server")
+"""What :func:`restart` can restart in the middle of a scenario."""
+
+
+def restart(what: str, lab: Lab, cluster: Cluster, kube: Kube) -> None:
+    """Kill every agent of a cluster, or end its API server, and wait until what comes after it is ready.
+
+    Args:
+        what: One of :data:`RESTARTS`.
+        lab: The lab of the cluster.
+        cluster: The cluster.
+        kube: Its administrator.
+    """
+    if what == "API server":
+        lab.restart_api_server(cluster)
+        return
+    selector = f"app.kubernetes.io/name={AGENT_ADDON}"
+    killed = kube.pods("kube-system", selector)
+    for pod in killed:
+        pod.delete()
+    names = {pod.name for pod in killed}
+    successors = wait.until(
+        lambda: [pod for pod in kube.pods("kube-system", selector) if pod.name not in names],
+        lambda pods: len(pods) == len(killed),
+        what="an agent in the place of each that was killed",
+        timeout=limits.AGENT_READY,
+    )
+    for pod in successors:
+        pod.wait_until_ready()
 
 
 def web_identity_refusals(

@@ -16,16 +16,19 @@ import pytest
 from harness import limits, wait
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
-from harness.conformance.recording import check
+from harness.conformance.recording import Evidence, attach, check
 from harness.kube import Kube, Pod, load_manifests
+from harness.lab import Lab
 from harness.scenario import (
     NOT_ASSUMED,
+    RESTARTS,
     UUID4,
     AwsAccount,
     assume_role_records,
     caller_identity,
     credentials_response,
     read_document,
+    restart,
     wait_until_admission_injects,
 )
 
@@ -460,3 +463,26 @@ def test_policy_on_the_service_account_parts_pods_of_one_namespace(
     )
     text = after[1].stderr.strip()
     check("IAM-MSG-01", expected=denial, observed=text, holds=bool(re.fullmatch(denial, text)))
+
+
+# --- Restarts in the middle -----------------------------------------------------------------------------------------
+
+
+@requirement("IAM-ABAC-04")
+@pytest.mark.parametrize("what", RESTARTS)
+def test_restart_of_what_serves_leaves_everybody_their_own(
+    pods: dict[str, Pod], lab: Lab, cluster: Cluster, kube: Kube, what: str
+) -> None:
+    """Under running pods the agent or the API server begins anew: each team reads its own prefix, and no other."""
+    restart(what, lab, cluster, kube)
+    reads = {
+        f"{team} reads {prefix}": pods[team].exec(
+            "aws", "s3api", "get-object", f"--bucket={BUCKET}", f"--key={prefix}/file.txt", "/dev/null"
+        )
+        for team in TEAMS
+        for prefix in TEAMS
+    }
+
+    expected = {f"{team} reads {prefix}": 0 if team == prefix else 254 for team in TEAMS for prefix in TEAMS}
+    attach(Evidence("text", f"after the {what}'s restart", "".join(read.stderr for read in reads.values())))
+    check("IAM-ABAC-04", expected=expected, observed={name: read.returncode for name, read in reads.items()})

@@ -20,7 +20,9 @@ from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.kube import Kube, Pod
+from harness.lab import Lab
 from harness.scenario import (
+    RESTARTS,
     UUID4,
     AwsAccount,
     admitted_variables,
@@ -28,6 +30,7 @@ from harness.scenario import (
     credentials_response,
     credentials_uri,
     decode_token,
+    restart,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
     without_agent,
@@ -497,3 +500,19 @@ def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s
         "Received error when attempting to retrieve container metadata: "
         f'Connect timeout on endpoint URL: "{credentials_uri(cluster)}"'
     )
+
+
+# --- Restarts in the middle -----------------------------------------------------------------------------------------
+
+
+@requirement("IAM-S3-02")
+@pytest.mark.parametrize("what", RESTARTS)
+def test_pod_reads_on_after_a_restart_of_what_serves(
+    s3_test: Pod, lab: Lab, cluster: Cluster, kube: Kube, what: str
+) -> None:
+    """Under the running pod the agent or the API server begins anew: it asks again, and reads."""
+    restart(what, lab, cluster, kube)
+    read = s3_test.exec("aws", "s3", "cp", f"s3://{BUCKET}/hello.txt", "-")
+
+    check("IAM-S3-02", what="error", expected="", observed=read.stderr)
+    check("IAM-S3-02", expected="Hello from Pod Identity!\n", observed=read.stdout)
