@@ -67,8 +67,8 @@ def _listed(file: Path) -> Mapping[str, Any]:
     if not file.exists():
         return {}
     try:
-        document: dict[str, dict[Any, Any]] = yaml.safe_load(file.read_text()) or {}
-        accounts = document["accounts"]
+        document: Any = yaml.safe_load(file.read_text()) or {}
+        accounts: dict[Any, Any] = document["accounts"]
         return {str(account): members or {} for account, members in accounts.items()}
     except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"cannot read {file}: {error!r}", hint=f"it looks like this: {_EXAMPLE}") from error

@@ -159,10 +159,13 @@ def test_what_failed_before_runs_again_in_its_own_files(tmp_path: Path, monkeypa
 def test_the_suites_are_told_why_there_is_no_lab(
     fault: HarnessFault, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(runner.SETUP_FAULT_VARIABLE, json.dumps({"exit_code": fault.exit_code, "text": str(fault)}))
+    told = {"exit_code": fault.exit_code, "text": str(fault), "kind": "environment"}
+    monkeypatch.setenv(runner.SETUP_FAULT_VARIABLE, json.dumps(told))
 
-    with pytest.raises(raised, match=str(fault)):
+    with pytest.raises(raised, match=str(fault)) as seen:
         runner.raise_setup_fault()
+
+    assert getattr(seen.value, "kind", "environment") == "environment"
 
 
 def test_scenarios_are_what_runs_unless_paths_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,8 +214,8 @@ class LabThatDoesNotComeUp:
     exists = False
     given: ClassVar[Mapping[str, object]] = {}
 
-    def __init__(self, name: str) -> None:
-        assert name == "podid"
+    def __init__(self, name: str, target: object) -> None:
+        assert (name, target) == ("podid", None)
 
     def up(self, *_arguments: object, nodes_from_start: int, **options: object) -> None:
         assert options == {"ip_family": None, "given": {}, "is_offline": False, "reuse": "checked"}
