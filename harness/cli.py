@@ -381,10 +381,10 @@ def run(
         typer.Option(
             "--labs",
             envvar="PODID_LABS",
-            min=0,
-            help="Labs at a time, among which files are shared out; 0 takes two for all scenarios on native.",
+            min=1,
+            help="Labs side by side, among which files are shared out.",
         ),
-    ] = 0,
+    ] = 1,
     offline: OfflineOption = False,
     kube_context: Context = "",
     cluster_uid: ClusterUid = "",
@@ -458,7 +458,7 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
-            arguments += workers(the_lab, labs or (1 if keep or keep_failed else None), arguments)
+            arguments += workers(the_lab, labs)
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
                 keep = keep or (keep_failed and bool(result.failed) and not fault)

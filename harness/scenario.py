@@ -22,7 +22,6 @@ from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, NotReady, SubjectFault
 from harness.kube import Kube, Manifest, Pod
-from harness.lab import Lab
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 from harness.progress import Progress
 
@@ -30,7 +29,6 @@ __all__ = [
     "AGENT_ADDON",
     "NOT_ASSUMED",
     "NOT_BY_WEB_IDENTITY",
-    "RESTARTS",
     "UUID4",
     "AwsAccount",
     "CredentialsResponse",
@@ -42,8 +40,8 @@ __all__ = [
     "credentials_response",
     "decode_token",
     "hide_agent_link",
+    "kill_agents",
     "read_document",
-    "restart",
     "session_of",
     "show_agent_link",
     "shown_progress",
@@ -263,22 +261,8 @@ def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> Credentials
     return CredentialsResponse(int(status), content_type, body)
 
 
-RESTARTS = ("agent", "API server")
-"""What :func:`restart` can restart in the middle of a scenario."""
-
-
-def restart(what: str, lab: Lab, cluster: Cluster, kube: Kube) -> None:
-    """Kill every agent of a cluster, or end its API server, and wait until what comes after it is ready.
-
-    Args:
-        what: One of :data:`RESTARTS`.
-        lab: The lab of the cluster.
-        cluster: The cluster.
-        kube: Its administrator.
-    """
-    if what == "API server":
-        lab.restart_api_server(cluster)
-        return
+def kill_agents(kube: Kube) -> None:
+    """Kill every agent of a cluster, as a crash does, and wait until others are ready in their places."""
     selector = f"app.kubernetes.io/name={AGENT_ADDON}"
     killed = kube.pods("kube-system", selector)
     for pod in killed:

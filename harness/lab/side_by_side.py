@@ -5,10 +5,7 @@ The first worker has the lab that the person named; the others add their number 
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
 
 from harness.lab.lab import Lab
 from harness.lab.paths import state_directory
@@ -16,10 +13,6 @@ from harness.lab.paths import state_directory
 __all__ = ["beside", "of_worker", "workers"]
 
 _FIRST = "gw0"
-_LAB_BYTES = 3 << 30
-"""Memory that a lab may take with everything that the scenarios run in it."""
-_MOST = 2
-"""Scenario files are of different lengths; more labs than this wait for the longest."""
 
 
 def of_worker(lab: str, worker: str) -> str:
@@ -39,24 +32,13 @@ def beside(lab: str) -> list[Lab]:
     return [Lab(name) for name in sorted(names)]
 
 
-def workers(lab: Lab, asked: int | None, arguments: Sequence[str]) -> list[str]:
-    """Return pytest's arguments that share the scenarios out among labs, by file.
+def workers(lab: Lab, count: int) -> list[str]:
+    """Return pytest's arguments that share scenarios out among so many labs, by file.
 
     Args:
         lab: The person's lab; when it did not come up, nothing is shared out.
-        asked: How many labs; None for as many as this machine has processors and memory for, if all scenarios run.
-        arguments: Pytest's arguments so far.
+        count: How many labs.
     """
-    if lab.provider_name is None:
+    if count == 1 or lab.provider_name is None:
         return []
-    if asked is None:
-        is_whole = not any(argument.startswith("suites") for argument in arguments)
-        # A node of kind is a container engine of its own: two labs there take longer than one.
-        asked = _fitting() if is_whole and lab.provider_name == "native" else 1
-    return [f"--numprocesses={asked}", "--dist=loadfile", f"--provider={lab.provider_name}"] if asked > 1 else []
-
-
-def _fitting() -> int:
-    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    memory = int(available.split()[1]) << 10
-    return max(1, min(_MOST, os.cpu_count() or 1, memory // _LAB_BYTES))
+    return [f"--numprocesses={count}", "--dist=loadfile", f"--provider={lab.provider_name}"]

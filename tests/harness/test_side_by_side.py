@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.lab import Lab, side_by_side
+from harness.lab import Lab
 from harness.lab.side_by_side import beside, of_worker, workers
 
 
@@ -36,24 +36,10 @@ def test_labs_beside_are_found_and_nobody_else_s(state: Path) -> None:
     assert [lab.name for lab in beside("podid")] == ["podid-gw1", "podid-gw12"]
 
 
-def test_all_scenarios_are_shared_out_as_the_machine_allows(native: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert workers(native, None, []) == ["--numprocesses=2", "--dist=loadfile", "--provider=native"]
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    assert workers(native, None, []) == []
-
-
-def test_little_memory_means_one_lab(native: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr(side_by_side, "_LAB_BYTES", 1 << 60)
-    assert workers(native, None, []) == []
-
-
-def test_named_files_share_a_lab_unless_asked_otherwise(native: Lab) -> None:
-    assert workers(native, None, ["suites/test_s3.py"]) == []
-    assert workers(native, 3, ["suites/test_s3.py"])[0] == "--numprocesses=3"
-    assert workers(native, 1, []) == []
+def test_files_are_shared_out_among_workers(native: Lab) -> None:
+    assert workers(native, 2) == ["--numprocesses=2", "--dist=loadfile", "--provider=native"]
+    assert workers(native, 1) == []
 
 
 def test_lab_that_did_not_come_up_has_nothing_beside_it() -> None:
-    assert workers(Lab("absent"), 2, []) == []
+    assert workers(Lab("absent"), 2) == []
