@@ -153,7 +153,7 @@ def _start_agent_again(kube: Kube, node: Node) -> Pod:
 
 def _agents(kube: Kube, node: Node) -> set[str]:
     pods = kube.pods("kube-system", f"app.kubernetes.io/name={AGENT_ADDON}")
-    return {pod.name for pod in pods if pod.read()["spec"]["nodeName"] == node.name}
+    return {pod.name for pod in pods if pod.read()["spec"].get("nodeName") == node.name}
 
 
 @requirement("AGT-506", "AGT-523", "AGT-607")
