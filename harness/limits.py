@@ -30,7 +30,6 @@ __all__ = [
     "POD_READY",
     "PROCESS_END",
     "PROCESS_START",
-    "PROGRAM_GRACE",
     "READS",
     "RENEWAL",
     "RESUMED",
@@ -68,8 +67,6 @@ class Limit:
 CLUSTER_CREATE = Limit("CLUSTER_CREATE", 300)
 CLUSTER_GONE = Limit("CLUSTER_GONE", 120)
 NODE_READY = Limit("NODE_READY", 120)
-PROGRAM_GRACE = Limit("PROGRAM_GRACE", 5)
-"""What a program of a cluster has to end by itself."""
 EMULATOR_READY = Limit("EMULATOR_READY", 60)
 OBJECT_READY = Limit("OBJECT_READY", 30)
 """The API server makes an object usable: a namespace, a CRD, a certificate."""

@@ -158,14 +158,6 @@ class Cluster(Protocol):
         """Run a command in the network and mounts of a node."""
         ...
 
-    def end_api_server(self) -> None:
-        """End the API server's process, with a moment to end by itself; whatever runs it starts another one.
-
-        Raises:
-            HarnessFault: There is none, or it cannot be ended.
-        """
-        ...
-
     def load_image(self, reference: str, archive: Path) -> None:
         """Make an image from a ``docker-archive`` file available to the cluster under its full name."""
         ...

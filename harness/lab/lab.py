@@ -85,8 +85,6 @@ class Lab:
         self.aws = LabAws(self.paths.aws)
         self._target = target
         self._providers: dict[str, Provider] = {}
-        self._seen: list[dict[str, dict[str, Any]]] = []
-        """What ran when somebody began to look for losses."""
 
     @property
     def exists(self) -> bool:
@@ -198,25 +196,6 @@ class Lab:
     def previous_images(self) -> Mapping[Role, ImageSpec]:
         """The images that upgrades begin with; nothing is built (see :meth:`add_images`)."""
         return previous_images(self.paths.previous, self.given)
-
-    def restart_api_server(self, cluster: Cluster) -> None:
-        """End a cluster's API server, and wait until the next one is ready; that counts as no loss.
-
-        Raises:
-            HarnessFault: It did not end.
-            harness.wait.Timeout: No other one got ready.
-        """
-        cluster.end_api_server()
-        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-            wait.until(
-                kube.is_ready,
-                what=f"the API server of {cluster.name} after its restart",
-                timeout=limits.CLUSTER_CREATE,
-                hint=f"see: podid logs {cluster.name}/kube-apiserver",
-            )
-        now = self.status()
-        for known in self._seen:
-            known[cluster.name] = now[cluster.name]
 
     def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
         """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
@@ -514,7 +493,6 @@ class Lab:
         One that was started again counts: AWS would have forgotten everything.
         """
         before = self.status()
-        self._seen.append(before)
 
         def look() -> str | None:
             try:

@@ -273,10 +273,6 @@ contexts:
         )
         return Completed(result.returncode, result.stdout, result.stderr)
 
-    def end_api_server(self) -> None:
-        """End the API server; the sandbox's first process starts it again."""
-        self.sandbox.end_program("kube-apiserver")
-
     def load_image(self, reference: str, archive: Path) -> None:
         """Import an image archive into containerd on every node."""
         for known in self.nodes:

@@ -182,37 +182,6 @@ class Sandbox:
             raise HarnessFault(f"{self.directory.name} does not run", hint="run: podid up")
         return ["nsenter", f"--target={pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
 
-    def end_program(self, name: str) -> None:
-        """Ask one program to end, end it after its grace if need be, and wait until it has; it is started again.
-
-        An API server would wait a minute for those who follow a log.
-
-        Args:
-            name: Also the name of its file.
-
-        Raises:
-            HarnessFault: It does not run.
-        """
-        found = [pid for pid in marked_processes(self.directory) if _name_of(pid) == name]
-        if not found:
-            raise HarnessFault(f"{name} of {self.directory.name} does not run", hint="run: podid status")
-
-        def end(number: signal.Signals, timeout: limits.Limit) -> None:
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            wait.until(
-                lambda: [pid for pid in found if _name_of(pid) == name],
-                lambda left: not left,
-                what=f"{name} of {self.directory.name} to end",
-                timeout=timeout,
-            )
-
-        try:
-            end(signal.SIGTERM, limits.PROGRAM_GRACE)
-        except wait.Timeout:
-            end(signal.SIGKILL, limits.PROCESS_END)
-
     def kill(self) -> None:
         """End every process of the sandbox, also one whose PID was never recorded, and wait until they are gone."""
         for pid in marked_processes(self.directory):
@@ -247,15 +216,6 @@ def _pids() -> list[int]:
 
 def _is_below(mark: str | None, directory: Path) -> bool:
     return mark is not None and Path(mark).is_relative_to(directory)
-
-
-def _name_of(pid: int) -> str:
-    """Return the name under which a process was started; empty once it is gone or only waits for its parent."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return "" if state == "Z" else Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def _mark_of(pid: int) -> str | None:
