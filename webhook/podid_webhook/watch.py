@@ -74,7 +74,7 @@ class Watch:
         """Copy until cancelled. Errors are logged and lead to another try, later and later up to 10 s."""
         delay = _MIN_DELAY
         while True:
-            started = asyncio.get_running_loop().time()
+            started, is_resumed = asyncio.get_running_loop().time(), bool(self._version)
             try:
                 if not self._version:
                     await self._list()
@@ -82,6 +82,9 @@ class Watch:
             except _GoneError:
                 self._version = ""
                 _log.info("%s: the watch is too old to be resumed; listing anew", self.path)
+                if is_resumed:
+                    # After an outage the pause has grown to seconds, in which new pods would get nothing.
+                    continue
             except (ApiError, JsonError, aiohttp.ClientError, OSError) as error:
                 self._failed(error)
             if asyncio.get_running_loop().time() - started > _MAX_DELAY:
