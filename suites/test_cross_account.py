@@ -151,14 +151,20 @@ def test_session_tags_reach_the_target_role(pod: Pod) -> None:
     """The target role's policy uses the namespace tag as a variable: its own prefix is open, another is not."""
     own = pod.exec("aws", "s3", "cp", f"s3://accountb-bucket/{NAMESPACE}/hello.txt", "-")
     listed = pod.exec("aws", "s3", "ls", f"s3://accountb-bucket/{NAMESPACE}/")
-    other = pod.exec("aws", "s3", "ls", "s3://accountb-bucket/elsewhere/")
+    refused = {
+        "s3:ListBucket": pod.exec("aws", "s3", "ls", "s3://accountb-bucket/elsewhere/"),
+        "s3:GetObject": pod.exec(
+            "aws", "s3api", "get-object", "--bucket=accountb-bucket", "--key=elsewhere/hello.txt", "/dev/null"
+        ),
+    }
 
     assert own.returncode == 0, own.stderr
     assert own.stdout == "Hello from account B!\n"
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.endswith(" 22 hello.txt\n")
-    assert other.returncode == 254
-    assert other.stderr.strip().endswith("because no identity-based policy allows the s3:ListBucket action")
+    for action, done in refused.items():
+        assert done.returncode == 254
+        assert done.stderr.strip().endswith(f"because no identity-based policy allows the {action} action")
 
 
 @requirement("API-602")

@@ -32,6 +32,7 @@ from harness.scenario import (
     caller_identity,
     credentials_uri,
     read_document,
+    stage_of,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
     web_identity_refusals,
@@ -179,8 +180,9 @@ def application(
 
 @pytest.fixture(scope="module")
 def baseline(application: Application) -> Moment:
-    """Step 1: IRSA alone."""
-    return application.start()
+    """Step 1: IRSA alone; the application is ready once it has read."""
+    with stage_of("API-711"):
+        return application.start()
 
 
 @pytest.fixture(scope="module")
