@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from harness.conformance.record import ShardRecord
 from harness.conformance.selection import Selection
 from harness.conformance.shards import Shard, digest, divide
 
-__all__ = ["bind", "case_name", "choose", "share"]
+__all__ = ["bind", "case_name", "choose", "longest_files_first", "share"]
 
 _NAMED_BY_PYTEST = (int, float, type(None))
 _LONGEST_NAME = 40
@@ -124,6 +125,14 @@ def choose(
         if any(selection.asks(ledger[name], node.partition("::")[0]) for name in bindings[node])
         and (failed_before is None or node in failed_before)
     }
+
+
+def longest_files_first(nodes: Iterable[str], durations: Durations) -> list[str]:
+    """Return the files of tests, those that take longest first: whoever runs the last one then is not long alone."""
+    total = Counter[str]()
+    for node, seconds in durations.expected(nodes).items():
+        total[node.partition("::")[0]] += seconds
+    return [file for file, _ in total.most_common()]
 
 
 def share(

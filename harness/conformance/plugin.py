@@ -25,7 +25,7 @@ from harness.conformance import canary as canaries
 from harness.conformance import fixtures, hooks, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
-from harness.conformance.binding import bind, case_name, choose, share
+from harness.conformance.binding import bind, case_name, choose, longest_files_first, share
 from harness.conformance.ceilings import Ceilings
 from harness.conformance.cleanup import CleanUp
 from harness.conformance.compare import since
@@ -120,6 +120,8 @@ class Plugin:
             attempts = Attempts(retries=self._options.retries, repeat=self._options.repeat)
             config.pluginmanager.register(attempts, "podid-attempts")
         if not hasattr(config, "workerinput") and not self._options.dry_run:
+            # The workers know a better order than by number of tests.
+            config.option.loadscopereorder = False
             workers = len(getattr(config.option, "tx", None) or ["this process"])
             config.pluginmanager.register(Pace(self._durations, workers / self._options.repeat), "podid-pace")
 
@@ -249,6 +251,9 @@ class Plugin:
                 self.results.behaviours[item.nodeid] = _behaviour(item)
         # Under pytest-xdist all workers collect the same, and the process that the person started collects nothing.
         worker = getattr(config, "workerinput", {}).get("workerid", "")
+        if worker:
+            files = longest_files_first([item.nodeid for item in items], self._durations)
+            items.sort(key=lambda item: files.index(item.nodeid.partition("::")[0]))
         events = EventLog(self._directory) if worker == "gw0" and not self._options.record_only else self._events
         if events and not self._options.dry_run:
             events.collected(self.results, self._facts)

@@ -154,6 +154,22 @@ def test_a_feature_that_there_is_not_is_refused(features: pytest.Pytester) -> No
     assert "no feature 'ipv6'" in result.stdout.str() + result.stderr.str()
 
 
+# --- Order ----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_begin_with_the_file_that_takes_longest(suite: pytest.Pytester, tmp_path: Path) -> None:
+    """Not with the one of most tests: what runs last shall not keep everybody waiting."""
+    (suite.path / "suites" / "test_slow.py").write_text(HEADER + '@requirement("AGT-2")\ndef test_slow(): pass\n')
+    seconds = {"suites/test_slow.py::test_slow": [50.0], "suites/test_it.py::test_a": [1.0]}
+    content = {"schema": "podid-durations/1", "legs": {"ours": seconds}}
+    (tmp_path / "durations.json").write_text(json.dumps(content))
+
+    run(suite, TWO_TESTS, f"--history={tmp_path}", "-pxdist", "-n1", "--dist=loadfile")
+
+    begun = sorted(record(suite).tests, key=lambda test: test.started_at)
+    assert [test.name for test in begun] == ["test_slow", "test_a", "test_b"]
+
+
 # --- Names of cases -------------------------------------------------------------------------------------------------
 
 
