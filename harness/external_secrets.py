@@ -101,8 +101,8 @@ def _start(kube: Kube) -> None:
     webhook = [entry for entry in manifests if (entry["kind"], entry["metadata"]["name"]) == ("Deployment", _WEBHOOK)]
     kube.apply(entry for entry in manifests if entry not in webhook)
     wait.until(
-        lambda: _data(kube, _WEBHOOK, NAMESPACE),
-        lambda data: "tls.crt" in data,
+        lambda: sorted(secret_data(kube, _WEBHOOK, NAMESPACE) or ()),
+        lambda names: "tls.crt" in names,
         what="the operator's cert-controller to make the webhook's certificate",
         timeout=limits.CONTROLLER,
         hint=f"see: kubectl --namespace {NAMESPACE} logs deployment/external-secrets-cert-controller",
@@ -281,13 +281,10 @@ class Resource:
 
 def secret_data(kube: Kube, name: str, namespace: str) -> dict[str, str] | None:
     """Return the decoded data of a Secret, None where there is none."""
-    if not kube.exists("v1", "Secret", name, namespace):
+    found = kube.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+    if found is None:
         return None
-    return {key: base64.b64decode(value).decode() for key, value in _data(kube, name, namespace).items()}
-
-
-def _data(kube: Kube, name: str, namespace: str) -> dict[str, str]:
-    return kube.read("v1", "Secret", name, namespace).get("data") or {}
+    return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
 
 
 class Calls:
