@@ -18,7 +18,7 @@ from harness import binaries, checkout, lease
 from harness.alb.state import LoadBalancers
 from harness.cluster.base import Cluster, ClusterSpec, Completed, Node
 from harness.cluster.kind_fixture import LabKindCluster, adapt
-from harness.collectors import AwsCalls, ClusterState, planted_canary
+from harness.collectors import AwsCalls, ClusterState, EndedPrograms, planted_canary
 from harness.conformance.canary import VARIABLE as CANARY
 from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.features import Detection
@@ -193,7 +193,9 @@ def lab(
     the_lab.take_previous({role: source for role, source in old.items() if source})
     if was_up and (told := the_lab.differences()):
         run_environment["lab"] = f"used again by force: {'; '.join(told)}"
-    ground.watch(the_lab.look_for_losses())
+    the_lab.losses.begin()
+    ground.watch(the_lab.losses.tell)
+    diagnostics.register(EndedPrograms(the_lab.losses.found, the_lab.logs))
     control = the_lab.control()
     control.set_marker(issued.marker)
     yield the_lab
@@ -254,24 +256,22 @@ def kind_cluster(cluster: Cluster) -> LabKindCluster:
 
 
 @pytest.fixture(scope="session")
-def second_cluster(
-    lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, run_environment: dict[str, str], ground: Ground
-) -> Cluster:
+def second_cluster(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, run_environment: dict[str, str]) -> Cluster:
     """Another cluster beside the same AWS, raised for the first scenario that needs two; it goes with the lab."""
     name = next(name for name in (*_cluster_names(pytestconfig), SECOND_CLUSTER) if name != cluster.name)
     _raise_clusters(lab, [name], pytestconfig)
     run_environment["second cluster"] = name
-    ground.watch(lab.look_for_losses())
+    lab.losses.begin()
     return lab.cluster(name)
 
 
 @pytest.fixture(scope="session")
-def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config, ground: Ground) -> Node:
+def last_node(lab: Lab, cluster: Cluster, pytestconfig: pytest.Config) -> Node:
     """Another node than the first, added where a running cluster can grow; else the only one that there is."""
     if len(cluster.nodes) < NODES:
         with contextlib.suppress(UsageError):
             _raise_clusters(lab, [cluster.name], pytestconfig, nodes=NODES)
-            ground.watch(lab.look_for_losses())
+            lab.losses.begin()
     return cluster.nodes[-1]
 
 

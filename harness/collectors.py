@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from harness.conformance.diagnostics import Folder
 from harness.conformance.recording import Evidence
 from harness.kube import ApiException, Kube
 
-__all__ = ["AgentOutput", "AwsCalls", "ClusterState", "planted_canary"]
+__all__ = ["AgentOutput", "AwsCalls", "ClusterState", "EndedPrograms", "planted_canary"]
 
 _REQUEST_SECONDS = 5
 _LOG_BYTES = 1 << 20
@@ -181,6 +181,51 @@ def _event(event: dict[str, Any]) -> str:
         event.get("message", ""),
     )
     return "  ".join(str(word) for word in words)
+
+
+class Ended(Protocol):
+    """What is needed of a program of the lab that ended."""
+
+    @property
+    def log(self) -> str:
+        """Name of its log."""
+        ...
+
+
+class EndedPrograms:
+    """Keeps how programs of the lab ended, and the end of their logs: these go with the lab."""
+
+    name = "lab"
+
+    def __init__(self, found: Callable[[], Sequence[Ended]], logs: Callable[[], Mapping[str, Path]]) -> None:
+        """Keep where to look.
+
+        Args:
+            found: Returns which programs ended; its text says how.
+            logs: Returns the lab's logs by name.
+        """
+        self._found = found
+        self._logs = logs
+
+    def collect(self, folder: Folder, since: datetime) -> None:
+        """Write what ended, if anything did."""
+        del since  # it may have ended long before anybody noticed
+        if not (ended := self._found()):
+            return
+        folder.text("lab/ended.txt", "".join(f"{program}\n" for program in ended))
+        logs = self._logs()
+        for program in ended:
+            folder.tell(str(program))
+            if file := logs.get(program.log):
+                text = _end_of(file)
+                folder.text(f"lab/{program.log}.log", text)
+                folder.tell(f"last line of {program.log}: {text.rstrip().rpartition(chr(10))[2]}")
+
+
+def _end_of(file: Path) -> str:
+    with file.open("rb") as log:
+        log.seek(max(0, file.stat().st_size - _LOG_BYTES))
+        return log.read().decode(errors="replace")
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ _VERSIONS = {
     "SecretStore": "external-secrets.io/v1",
 }
 _GROUP = "external-secrets.io"
+_WORK = ("controller_runtime_active_workers{", "workqueue_depth{")
 _CRD = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 _numbers = itertools.count(1)
 
@@ -204,6 +205,23 @@ class Operator:
     def _scale(self, replicas: int) -> None:
         self.kube.merge("apps/v1", "Deployment", _NAME, {"spec": {"replicas": replicas}}, NAMESPACE)
 
+    def wait_until_quiet(self) -> None:
+        """Wait until it has nothing to reconcile, in hand or in a queue: what was pending has asked AWS by then."""
+        wait.until(
+            self._busy,
+            lambda busy: not busy,
+            what="the operator to have nothing left to reconcile",
+            timeout=limits.CONTROLLER,
+            # What the API server is about to tell it is in no queue yet.
+            successes=3,
+        )
+
+    def _busy(self) -> list[str]:
+        """Return the lines of its metrics that say what it does, or that there are none."""
+        text = self.kube.raw(f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod.name}:8080/proxy/metrics")
+        lines = [line for line in text.splitlines() if line.startswith(_WORK)]
+        return [line for line in lines if not line.endswith(" 0")] if lines else ["no metrics of its work"]
+
     def log(self) -> str:
         """Return the log of its pod."""
         pod = self.pod
@@ -311,6 +329,8 @@ class Calls:
 
 def attempt(secret: Resource, control: Control) -> tuple[str, str]:
     """Have an ExternalSecret reconciled, and return who asked AWS for it and with which error code that ended."""
+    # An earlier reconciliation that is still to come would be taken for this one.
+    Operator(secret.kube).wait_until_quiet()
     calls = Calls(control)
     secret.refresh()
     made = wait.until(calls.made, what=f"the operator to ask for {secret.name}", timeout=limits.CONTROLLER)

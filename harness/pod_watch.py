@@ -160,17 +160,27 @@ class PodWatch:
         if not self._followed.acquire(blocking=False):
             return
         try:
-            with contextlib.suppress(*_ENDED):
-                response = self._core.read_namespaced_pod_log(
-                    name, namespace, container=key[2], follow=True, timestamps=True, _preload_content=False
-                )
-                for part in response.stream():
-                    with self._lock:
-                        self._logs.setdefault(key, _Log()).add(part)
-                    if self._closed:
-                        return
+            with contextlib.suppress(ApiException, ValueError):
+                while not (self._closed or self._read(namespace, name, key)):
+                    threading.Event().wait(0.5)
         finally:
             self._followed.release()
+
+    def _read(self, namespace: str, name: str, key: tuple[str, str, str]) -> bool:
+        """Read a log from its first line to its last; False when the API server went away in between."""
+        log = _Log()
+        with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+            response = self._core.read_namespaced_pod_log(
+                name, namespace, container=key[2], follow=True, timestamps=True, _preload_content=False
+            )
+            for part in response.stream():
+                log.add(part)
+                with self._lock:
+                    self._logs[key] = log
+                if self._closed:
+                    break
+            return True
+        return False
 
 
 def _events(response: Any) -> Any:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3.exceptions
 
 from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, NotReady, SubjectFault
 from harness.kube import Kube, Manifest, Pod
+from harness.lab import Lab
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 from harness.progress import Progress
 
@@ -29,6 +31,7 @@ __all__ = [
     "AGENT_ADDON",
     "NOT_ASSUMED",
     "NOT_BY_WEB_IDENTITY",
+    "RESTARTS",
     "UUID4",
     "AwsAccount",
     "CredentialsResponse",
@@ -42,6 +45,7 @@ __all__ = [
     "hide_agent_link",
     "kill_agents",
     "read_document",
+    "restart",
     "session_of",
     "show_agent_link",
     "shown_progress",
@@ -278,6 +282,25 @@ def kill_agents(kube: Kube) -> None:
         pod.wait_until_ready()
 
 
+RESTARTS = ("agent", "API server")
+"""What :func:`restart` can restart in the middle of a scenario."""
+
+
+def restart(what: str, lab: Lab, cluster: Cluster, kube: Kube) -> None:
+    """Kill every agent of a cluster, or its API server, and wait until what comes in their place is ready.
+
+    Args:
+        what: One of :data:`RESTARTS`.
+        lab: The cluster's lab.
+        cluster: The cluster.
+        kube: Its administrator.
+    """
+    if what == "agent":
+        kill_agents(kube)
+    else:
+        lab.restart_api_server(cluster)
+
+
 def web_identity_refusals(
     kube: Kube, aws: AwsAccount, role_arn: str, namespace: str, service_account: str
 ) -> dict[str, str]:
@@ -305,16 +328,35 @@ class LogReader:
             timestamps: Whether each line begins with when it was printed.
         """
         self.pod = pod
+        self._timestamps = timestamps
         self._text = ""
-        self._response: Any = pod.kube.core.read_namespaced_pod_log(
-            pod.name, pod.namespace, follow=True, timestamps=timestamps, _preload_content=False
-        )
+        self._response = self._open()
         self._thread = threading.Thread(target=self._read, name=f"log of {pod.name}", daemon=True)
         self._thread.start()
 
+    def _open(self) -> Any:
+        return self.pod.kube.core.read_namespaced_pod_log(
+            self.pod.name, self.pod.namespace, follow=True, timestamps=self._timestamps, _preload_content=False
+        )
+
     def _read(self) -> None:
-        for part in self._response.stream():
-            self._text += part.decode()
+        while not self._is_read():
+            # The API server went away; its successor has all that the pod ever printed.
+            self._response = wait.until(
+                self._open,
+                what=f"the API server to go on with the log of {self.pod.name}",
+                timeout=limits.CLUSTER_CREATE,
+                transient=(urllib3.exceptions.HTTPError,),
+            )
+
+    def _is_read(self) -> bool:
+        read = b""
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            for part in self._response.stream():
+                read += part
+                self._text = max(self._text, read.decode(errors="ignore"), key=len)
+            return True
+        return False
 
     def lines(self) -> list[str]:
         """Return the complete lines so far."""

@@ -18,15 +18,17 @@ from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
 from harness.kube import Kube, Pod, load_manifests
+from harness.lab import Lab
 from harness.scenario import (
     NOT_ASSUMED,
+    RESTARTS,
     UUID4,
     AwsAccount,
     assume_role_records,
     caller_identity,
     credentials_response,
-    kill_agents,
     read_document,
+    restart,
     wait_until_admission_injects,
 )
 
@@ -463,13 +465,16 @@ def test_policy_on_the_service_account_parts_pods_of_one_namespace(
     check("IAM-MSG-01", expected=denial, observed=text, holds=bool(re.fullmatch(denial, text)))
 
 
-# --- An agent dies in the middle ------------------------------------------------------------------------------------
+# --- What serves dies in the middle ---------------------------------------------------------------------------------
 
 
 @requirement("IAM-ABAC-04")
-def test_next_agent_serves_everybody_their_own(pods: dict[str, Pod], kube: Kube) -> None:
-    """Another agent takes the place of one that is killed: each team reads its own prefix, and no other."""
-    kill_agents(kube)
+@pytest.mark.parametrize("what", RESTARTS)
+def test_everybody_still_has_their_own_after_a_restart(
+    pods: dict[str, Pod], lab: Lab, cluster: Cluster, kube: Kube, what: str
+) -> None:
+    """Agents or API server are killed under running pods: each team reads its own prefix, and no other."""
+    restart(what, lab, cluster, kube)
     reads = {
         f"{team} reads {prefix}": pods[team].exec(
             "aws", "s3api", "get-object", f"--bucket={BUCKET}", f"--key={prefix}/file.txt", "/dev/null"
@@ -479,5 +484,5 @@ def test_next_agent_serves_everybody_their_own(pods: dict[str, Pod], kube: Kube)
     }
 
     expected = {f"{team} reads {prefix}": 0 if team == prefix else 254 for team in TEAMS for prefix in TEAMS}
-    attach(Evidence("text", "what the next agent's credentials are denied", "".join(r.stderr for r in reads.values())))
+    attach(Evidence("text", f"what is denied after the {what} was killed", "".join(r.stderr for r in reads.values())))
     check("IAM-ABAC-04", expected=expected, observed={name: read.returncode for name, read in reads.items()})

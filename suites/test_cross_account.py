@@ -23,13 +23,14 @@ from harness.kube import Kube, Pod
 from harness.lab import Lab
 from harness.scenario import (
     NOT_ASSUMED,
+    RESTARTS,
     UUID4,
     AwsAccount,
     assume_role_records,
     caller_identity,
     credentials_response,
-    kill_agents,
     read_document,
+    restart,
     session_of,
     wait_until_admission_injects,
 )
@@ -387,13 +388,16 @@ def test_target_role_can_be_removed_and_set_again(
     assert set_again.startswith("arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/eks-")
 
 
-# --- An agent dies in the middle ------------------------------------------------------------------------------------
+# --- What serves dies in the middle ---------------------------------------------------------------------------------
 
 
 @requirement("API-602")
-def test_next_agent_goes_through_both_roles_again(pod: Pod, kube: Kube) -> None:
-    """Another agent takes the place of one that is killed: the running pod is the target role again."""
-    kill_agents(kube)
+@pytest.mark.parametrize("what", RESTARTS)
+def test_pod_is_still_the_target_role_after_a_restart(
+    pod: Pod, lab: Lab, cluster: Cluster, kube: Kube, what: str
+) -> None:
+    """Agents or API server are killed under the running pod: it is the target role, through both roles again."""
+    restart(what, lab, cluster, kube)
     arn = caller_identity(pod)["Arn"]
 
     expected = "arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/eks-…"

@@ -355,10 +355,14 @@ def test_deleting_the_operator_s_pod_mends_it(mended: Mended) -> None:
 
 
 @requirement("ESO-CRED-ROLE", "ESO-CALLS-MINIMAL")
-def test_only_the_operator_s_role_reads_the_secret(mended: Mended, secret: Resource, control: Control) -> None:
+def test_only_the_operator_s_role_reads_the_secret(
+    operator: Operator, mended: Mended, secret: Resource, control: Control
+) -> None:
     """From the new pod on every call is of its Pod Identity session, and one reconciliation makes one call."""
+    operator.wait_until_quiet()
     calls = Calls(control)
     attempt(secret, control)
+    operator.wait_until_quiet()
     made = calls.made()
 
     others = [call["principal"] for call in [*mended.calls, *made] if not re.fullmatch(SESSION, call["principal"])]

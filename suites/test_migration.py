@@ -390,9 +390,22 @@ def test_step_7_old_role_is_not_missed(
     check("WHK-903", what="role", expected=role, observed=migrated.arn, holds=migrated.arn.startswith(role))
 
 
+@requirement("WHK-903")
+def test_killed_api_server_leaves_the_application_its_role(
+    application: Application, migrated: Moment, lab: Lab, cluster: Cluster
+) -> None:
+    """The application reads on with the new role; whether it did so all the time is counted below."""
+    lab.restart_api_server(cluster)
+    after = application.look()
+
+    check("WHK-903", expected=(migrated.pod, migrated.variables), observed=(after.pod, after.variables))
+    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    check("WHK-903", what="role", expected=role, observed=after.arn, holds=after.arn.startswith(role))
+
+
 @requirement("WHK-902", "WHK-903", "WHK-904")
 def test_no_read_failed_on_the_whole_way(application: Application, migrated: Moment) -> None:
-    """Baseline, five restarts, both ways and the end: every single read succeeded, and none of the pods fell silent."""
+    """Five restarts, both ways, the end, an API server killed: every single read succeeded, and no pod fell silent."""
     assert migrated
     reads = application.reads()
 

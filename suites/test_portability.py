@@ -18,6 +18,7 @@ from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
 from harness.kube import Kube, Pod
+from harness.lab import Lab
 from harness.scenario import (
     NOT_BY_WEB_IDENTITY,
     AwsAccount,
@@ -221,6 +222,17 @@ def test_association_of_one_cluster_counts_there_only(sides: tuple[Side, Side], 
     (container,) = admitted["spec"]["containers"]
     check("WHK-201", expected=[], observed=container.get("env", []))
     check("API-413", expected=[], observed=listed["associations"])
+
+
+@requirement("API-509")
+def test_one_cluster_s_api_server_is_killed_and_both_pods_read_on(
+    pods: tuple[Pod, Pod], sides: tuple[Side, Side], lab: Lab
+) -> None:
+    """AWS and the agents have what they need of a cluster: neither its own pod nor the other's notices."""
+    lab.restart_api_server(sides[0].cluster)
+    listings = [pod.exec("aws", "s3", "ls", f"s3://{BUCKET}/") for pod in pods]
+
+    check("API-509", expected=[(0, "")] * 2, observed=[(done.returncode, done.stderr) for done in listings])
 
 
 # --- The counter-example: IRSA --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,9 @@ from botocore.exceptions import ClientError
 from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
-from harness.conformance.recording import check
+from harness.conformance.recording import Evidence, attach, check
 from harness.kube import Kube, Pod
+from harness.lab import Lab
 from harness.scenario import (
     UUID4,
     AwsAccount,
@@ -500,7 +502,7 @@ def test_node_without_agent_times_out(kube: Kube, demo: str, cluster: Cluster, s
     )
 
 
-# --- An agent dies in the middle ------------------------------------------------------------------------------------
+# --- What serves dies in the middle ---------------------------------------------------------------------------------
 
 
 @requirement("IAM-S3-02")
@@ -511,3 +513,25 @@ def test_pod_reads_on_after_its_agent_died(s3_test: Pod, kube: Kube) -> None:
 
     check("IAM-S3-02", what="error", expected="", observed=read.stderr)
     check("IAM-S3-02", expected="Hello from Pod Identity!\n", observed=read.stdout)
+
+
+@requirement("IAM-S3-02", "WHK-201")
+def test_killed_api_server_costs_nobody_anything(
+    s3_test: Pod, demo: str, lab: Lab, cluster: Cluster, kube: Kube, *, aws: AwsAccount, role_arn: str
+) -> None:
+    """The running pod reads on; what is associated as soon as the next API server is ready counts for the next pod."""
+    kube.create_service_account("newcomer", demo)
+    lab.restart_api_server(cluster)
+    with aws.association(cluster.name, demo, "newcomer", role_arn):
+        began = time.monotonic()
+        wait_until_admission_injects(kube, demo, "newcomer")
+        took = f"{time.monotonic() - began:.1f} s"
+        newcomer = kube.run("newcomer", demo, image=IMAGE, service_account="newcomer", command=SLEEP)
+        pods = (s3_test, newcomer.wait_until_ready())
+        reads = [pod.exec("aws", "s3", "cp", f"s3://{BUCKET}/hello.txt", "-") for pod in pods]
+
+    attach(Evidence("text", "from the association to the first admission that knows it", took))
+    uri = admitted_variables(newcomer).get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    check("WHK-201", expected=credentials_uri(cluster), observed=uri)
+    check("IAM-S3-02", what="errors", expected=["", ""], observed=[read.stderr for read in reads])
+    check("IAM-S3-02", expected=["Hello from Pod Identity!\n"] * 2, observed=[read.stdout for read in reads])

@@ -1,4 +1,4 @@
-"""Changes under traffic: agent and webhook rolled to another version and back, and a drain.
+"""Changes under traffic: agent and webhook rolled to another version and back, a drain, an API server's restart.
 
 On each node two clients read an object twice a second from the first step to the last: one keeps its credentials, one
 asks for them each time (``fixtures/upgrade``). Each step is a fixture: a clean time, a change, and ten seconds to
@@ -436,6 +436,15 @@ def evict(kube: Kube, pod: Pod) -> None:
     wait.until(is_evicted, what=f"pod {pod.namespace}/{pod.name} to be evicted", timeout=limits.ROLLOUT)
 
 
+@pytest.fixture(scope="module")
+def restarted(journey: Journey, lab: Lab, cluster: Cluster, drained: Step) -> Step:
+    """The API server's process, killed and started again."""
+    assert drained
+    with journey.change("API server restarted") as steps:
+        lab.restart_api_server(cluster)
+    return steps[0]
+
+
 # --- What the clients saw -------------------------------------------------------------------------------------------
 
 
@@ -472,3 +481,11 @@ def test_draining_a_node_is_not_noticed(journey: Journey, drained: Step, ceiling
     traffic = journey.tell([drained])
 
     ceilings.hold("UPG-301", sum(len(traffic.failed(drained, kind)) for kind in READERS))
+
+
+@requirement("UPG-401")
+def test_restarting_the_api_server_is_not_noticed(journey: Journey, restarted: Step, ceilings: Ceilings) -> None:
+    """Neither kind of client fails while there is no API server, nor when it is back."""
+    traffic = journey.tell([restarted])
+
+    ceilings.hold("UPG-401", sum(len(traffic.failed(restarted, kind)) for kind in READERS))

@@ -158,6 +158,14 @@ class Cluster(Protocol):
         """Run a command in the network and mounts of a node."""
         ...
 
+    def kill_api_server(self) -> None:
+        """End the API server's process as a crash does; whatever runs it starts another one.
+
+        Raises:
+            HarnessFault: There is none, or it cannot be ended.
+        """
+        ...
+
     def load_image(self, reference: str, archive: Path) -> None:
         """Make an image from a ``docker-archive`` file available to the cluster under its full name."""
         ...

@@ -76,6 +76,7 @@ class Observer:
         self._features = features
         self._alike: Counter[tuple[Path, type, str]] = Counter()
         """Scenario and failure → how often."""
+        self._is_loss_known = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -115,14 +116,21 @@ class Observer:
         if item.nodeid not in self._bindings or recorder is None:
             return report
         directory = ""
+        lost = self._ground.lost() if report.failed or call.when == "call" else None
+        if report.failed or (lost and not self._is_loss_known):
+            directory = self._collect(item, call, report.longreprtext or str(lost), lost)
         if report.failed:
-            directory = self._collect(item, call, report)
             self._explain(report, recorder.requirements, directory)
-        vars(report)["podid"] = self._phase(item, call, report, recorder) | {"diagnostics": directory}
+        vars(report)["podid"] = self._phase(item, call, report, recorder, lost) | {"diagnostics": directory}
         return report
 
     def _phase(
-        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, recorder: Recorder
+        self,
+        item: pytest.Item,
+        call: pytest.CallInfo[None],
+        report: pytest.TestReport,
+        recorder: Recorder,
+        lost: str | None,
     ) -> Phase:
         error = call.excinfo.value if call.excinfo else None
         outcome, reason = outcome_of(None if isinstance(error, ChecksFailed) else error, in_body=call.when == "call")
@@ -131,7 +139,7 @@ class Observer:
         if isinstance(error, MissingFeature):
             for name in recorder.requirements:
                 recorder.checks.append(Check(name, error.feature, "present", str(error), holds=False, evidence=()))
-        if call.when == "call" and (lost := self._ground.lost()):
+        if call.when == "call" and lost:
             outcome, reason = Outcome.ERROR, Reason("lab", lost)
             recorder.checks.clear()
         if call.when in {"setup", "call"}:
@@ -157,20 +165,21 @@ class Observer:
             resources=recorder.resources,
         )
 
-    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
+    def _collect(self, item: pytest.Item, call: pytest.CallInfo[None], text: str, lost: str | None) -> str:
         """Look into what is alive, while it is; return the directory relative to the run's."""
         error = call.excinfo.value if call.excinfo else None
         first_line, _, _ = str(error).partition("\n")
         alike = (item.path, type(error), first_line)
         self._alike[alike] += 1
         depth: Depth = "events" if call.when == "teardown" else "all"
-        if self._alike[alike] > _MOST_ALIKE:
+        if self._alike[alike] > _MOST_ALIKE or (lost and self._is_loss_known):
             depth = "text"
+        self._is_loss_known = bool(lost)
         name = "".join(char if char.isalnum() or char in "-_." else "-" for char in item.nodeid.rpartition("::")[2])
         # An earlier attempt at the test has a directory of its own.
         names = itertools.chain([name[:80]], (f"{name[:80]}-{number}" for number in itertools.count(2)))
         relative = next(path for path in map("diagnostics/{}".format, names) if not (self._directory / path).exists())
-        told = f"{item.nodeid}, {call.when}\n\n{report.longreprtext}\n"
+        told = f"{item.nodeid}, {call.when}\n\n{text}\n"
         began = datetime.fromtimestamp(call.start, UTC)
         found = self._diagnostics.collect(self._directory / relative, began, told, depth)
         return relative if found else ""

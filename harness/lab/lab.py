@@ -25,7 +25,7 @@ from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.cluster.existing.target import Target
 from harness.cluster.native.sandbox import MARK, marked_processes
-from harness.errors import MissingPrerequisite, PodidError, UsageError
+from harness.errors import MissingPrerequisite, UsageError
 from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
@@ -42,6 +42,7 @@ from harness.lab.given import (
     take_in,
 )
 from harness.lab.lock import exclusive
+from harness.lab.losses import Losses
 from harness.lab.native import NativeProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
@@ -85,6 +86,8 @@ class Lab:
         self.aws = LabAws(self.paths.aws)
         self._target = target
         self._providers: dict[str, Provider] = {}
+        self.losses = Losses(self.status)
+        """What ended while somebody depended on it."""
 
     @property
     def exists(self) -> bool:
@@ -196,6 +199,23 @@ class Lab:
     def previous_images(self) -> Mapping[Role, ImageSpec]:
         """The images that upgrades begin with; nothing is built (see :meth:`add_images`)."""
         return previous_images(self.paths.previous, self.given)
+
+    def restart_api_server(self, cluster: Cluster) -> None:
+        """Kill a cluster's API server, and wait until the next one is ready; that counts as no loss.
+
+        Raises:
+            HarnessFault: It did not end.
+            harness.wait.Timeout: No other one got ready.
+        """
+        self.losses.expect_restart(cluster.name, "kube-apiserver")
+        cluster.kill_api_server()
+        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            wait.until(
+                kube.is_ready,
+                what=f"the API server of {cluster.name} after its restart",
+                timeout=limits.CLUSTER_CREATE,
+                hint=f"see: podid logs {cluster.name}/kube-apiserver",
+            )
 
     def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
         """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
@@ -480,33 +500,12 @@ class Lab:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return place → program → ``running`` and latest ``exits``; empty without a lab."""
+        """Return place → program → ``running``, latest ``exits`` and how many ``starts``; empty without a lab."""
         if self.provider_name is None:
             return {}
         places = {"aws": self._provider.aws_programs()}
         places |= {cluster.spec.name: cluster.programs() for cluster in self._provider.clusters()}
         return {place: dict(programs) for place, programs in places.items()}
-
-    def look_for_losses(self) -> Callable[[], str | None]:
-        """Return a function that tells which program of the lab ended since now, None if none did.
-
-        One that was started again counts: AWS would have forgotten everything.
-        """
-        before = self.status()
-
-        def look() -> str | None:
-            try:
-                now = self.status()
-            except PodidError as error:
-                return str(error)
-            for place, programs in before.items():
-                for name, was in programs.items():
-                    found = now.get(place, {}).get(name)
-                    if not found or not found["running"] or found["exits"] != was["exits"]:
-                        return f"{name} of {place} ended while the lab was in use; see: podid logs {place}/{name}"
-            return None
-
-        return look
 
     def logs(self) -> dict[str, Path]:
         """Return every log of the lab as ``place/program``."""

@@ -13,10 +13,11 @@ from typing import Any, cast
 import pytest
 
 from harness import collectors
-from harness.collectors import AwsCalls, ClusterState
+from harness.collectors import AwsCalls, ClusterState, EndedPrograms
 from harness.conformance.diagnostics import Diagnostics, Folder
 from harness.conformance.redaction import Redactor
 from harness.kube import ApiException, Kube
+from harness.lab.losses import Loss
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 TOKEN = "IQoJb3JpZ2luX2VjEJr0123456789abcdef"
@@ -105,6 +106,38 @@ def test_secrets_are_removed_from_texts_and_data(tmp_path: Path) -> None:
 
     assert TOKEN not in (tmp_path / "a").read_text()
     assert json.loads((tmp_path / "b").read_text())["secretAccessKey"].startswith("«aws-secret:")
+
+
+# --- The lab --------------------------------------------------------------------------------------------------------
+
+
+def test_log_of_a_program_that_ended_is_kept(tmp_path: Path) -> None:
+    """The lab's logs go with the lab: how a program ended and its last words stay, without secrets."""
+    log = tmp_path / "localstack.log"
+    log.write_text(f"long ago\n{'x' * (2 << 20)}\nAWS_SESSION_TOKEN={TOKEN}\nout of memory\n")
+    ended = [Loss("aws", "localstack", [-9]), Loss("one", "etcd", [])]
+    looker = EndedPrograms(lambda: ended, lambda: {"aws/localstack": log, "one/kubelet": tmp_path})
+    folder = Folder(tmp_path / "d", Redactor())
+
+    looker.collect(folder, NOW)
+
+    kept = (tmp_path / "d" / "lab" / "aws" / "localstack.log").read_text()
+    assert kept.endswith("\nout of memory\n")
+    assert "long ago" not in kept
+    assert TOKEN not in kept
+    assert (tmp_path / "d" / "lab" / "ended.txt").read_text().splitlines() == [
+        "localstack of aws ended while the lab was in use (killed by SIGKILL)",
+        "etcd of one ended while the lab was in use",
+    ]
+    assert folder.telling[1] == "last line of aws/localstack: out of memory"
+
+
+def test_lab_that_runs_leaves_nothing(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "d", Redactor())
+
+    EndedPrograms(list, lambda: pytest.fail("nobody needs the logs")).collect(folder, NOW)
+
+    assert folder.written == 0
 
 
 # --- AWS ------------------------------------------------------------------------------------------------------------

@@ -97,6 +97,33 @@ def test_after(): assert False, "never runs"
     assert [test.reason.kind for test in record(suite).tests if test.reason] == ["lab", "set-up"]
 
 
+def test_ground_that_gives_way_is_looked_into_once_and_at_once(suite: pytest.Pytester) -> None:
+    """Also under a test that passes, and that is the last: what it stood on goes away with the run."""
+    body = """
+lab = {"lost": None}
+class Looker:
+    name = "lab"
+    def collect(self, folder, since): folder.text("lab/localstack.log", "last words")
+@pytest.fixture(scope="session", autouse=True)
+def watched(ground, diagnostics):
+    ground.watch(lambda: lab["lost"])
+    diagnostics.register(Looker())
+@requirement("AGT-1")
+def test_while_it_ends(): lab["lost"] = "localstack of aws ended"
+@requirement("AGT-1")
+def test_after(): assert False, "never runs"
+"""
+    assert run(suite, body).ret == 3
+
+    tests = {test.node.rpartition("::")[2]: test for test in record(suite).tests}
+    first = tests["test_while_it_ends"]
+    assert (first.outcome, first.diagnostics) == ("error", "diagnostics/test_while_it_ends")
+    (directory,) = suite.path.glob("reports/*/diagnostics")
+    assert (directory / "test_while_it_ends" / "lab" / "localstack.log").read_text() == "last words"
+    assert "localstack of aws ended" in (directory / "test_while_it_ends" / "what.md").read_text()
+    assert [path.name for path in (directory / "test_after").iterdir()] == ["what.md"]
+
+
 def test_a_failing_clean_up_does_not_change_what_was_decided(suite: pytest.Pytester) -> None:
     body = """
 @pytest.fixture

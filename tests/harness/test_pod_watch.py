@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import urllib3.exceptions
 
 from harness import limits, wait
 from harness.conformance.diagnostics import Folder
@@ -36,6 +37,8 @@ class ScriptedApi:
         self._events: list[bytes] = []
         self._told = threading.Condition()
         self.is_closed = False
+        self.outages = 0
+        """How many more logs are cut off."""
 
     def tell(self, kind: str, thing: dict[str, Any]) -> None:
         with self._told:
@@ -66,7 +69,15 @@ class ScriptedApi:
                 yield from (part[:10], part[10:])
 
     def read_namespaced_pod_log(self, name: str, _namespace: str, **_: Any) -> Any:
+        if self.outages:
+            self.outages -= 1
+            return SimpleNamespace(stream=lambda: cut_off(f"first words of {name}\n".encode()))
         return SimpleNamespace(stream=lambda: iter([f"first words of {name}\n".encode(), b"last words\n"]))
+
+
+def cut_off(part: bytes) -> Iterator[bytes]:
+    yield part
+    raise urllib3.exceptions.ProtocolError("Connection broken")
 
 
 @pytest.fixture
@@ -104,6 +115,21 @@ def test_a_deleted_pod_keeps_its_words_for_the_test_that_deleted_it(
     later = began + timedelta(minutes=1)
     assert collected(watch, tmp_path / "later", later) == {}
     assert watch.foreign_image() is None
+
+
+def test_log_that_is_cut_off_is_read_again(api: ScriptedApi, watch: PodWatch, tmp_path: Path) -> None:
+    """An API server that is restarted ends what is followed through it; its successor begins with the first line."""
+    began = datetime.now(UTC)
+    api.outages = 2
+    api.tell("ADDED", pod("long", "amazon/aws-cli"))
+    api.tell("DELETED", pod("long", "amazon/aws-cli"))
+
+    wait.until(
+        lambda: collected(watch, tmp_path, began),
+        lambda logs: logs == {"lab/logs/demo/long.app.deleted-uid-long.log": "first words of long\nlast words\n"},
+        what="the whole log, once",
+        timeout=limits.SUBJECT_ACTS,
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import pytest
+import urllib3.exceptions
 
 from harness import wait
 from harness.errors import HarnessFault, NotReady
-from harness.scenario import stage_of
+from harness.scenario import LogReader, stage_of
 
 
 def test_stage_that_does_not_come_fails_its_requirement() -> None:
@@ -19,3 +23,31 @@ def test_stage_that_does_not_come_fails_its_requirement() -> None:
 def test_anything_else_in_a_stage_is_what_it_is() -> None:
     with pytest.raises(HarnessFault, match="the lab broke"), stage_of("ESO-A"):
         raise HarnessFault("the lab broke")
+
+
+def test_log_is_read_on_after_the_api_server_is_back() -> None:
+    """What was printed meanwhile is there, and nothing twice; also a letter that the connection broke within."""
+    answers: list[list[bytes | Exception]] = [
+        [b"one\ntw", urllib3.exceptions.ProtocolError("Connection broken")],
+        [urllib3.exceptions.MaxRetryError(None, "/log")],  # pyright: ignore[reportArgumentType]
+        [b"one\n", "zwölf\n".encode()[:3], "zwölf\n".encode()[3:]],
+    ]
+
+    def read(*_: object, **__: object) -> SimpleNamespace:
+        answer = answers.pop(0)
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return SimpleNamespace(stream=lambda: said(answer), release_conn=lambda: None)
+
+    def said(parts: list[bytes | Exception]) -> Iterator[bytes]:
+        for part in parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    core = SimpleNamespace(read_namespaced_pod_log=read)
+    reader = LogReader(SimpleNamespace(name="app", namespace="demo", kube=SimpleNamespace(core=core)))  # pyright: ignore[reportArgumentType]
+    reader.close()
+
+    assert reader.lines() == ["one", "zwölf"]
+    assert answers == []

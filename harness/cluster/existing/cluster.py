@@ -138,6 +138,10 @@ class ExistingCluster:
         del command, timeout
         _refuse(f"running commands on node {node}")
 
+    def kill_api_server(self) -> None:
+        """Refuse: it is not the harness's to end."""
+        _refuse("restarting its API server")
+
     def load_image(self, reference: str, archive: Path) -> None:
         """Refuse: the cluster pulls its images itself."""
         del archive

@@ -300,6 +300,14 @@ class KindCluster:
             raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {', '.join(self.containers)}")
         return self._engine.run_in(node, command, timeout=timeout)
 
+    def kill_api_server(self) -> None:
+        """Kill the API server's container; the kubelet starts another one."""
+        find = "crictl ps --quiet --name '^kube-apiserver$'"
+        script = f"{find} | xargs --no-run-if-empty crictl stop --timeout 0 | grep ."
+        done = self.run_on_node(self.container, ["sh", "-c", script])
+        if done.returncode != 0:
+            raise HarnessFault(f"cannot kill the API server of {self.kind_name}: {done.stderr.strip() or 'none runs'}")
+
     def load_image(self, reference: str, archive: Path) -> None:
         """Make an image from a ``docker-archive`` file available to the cluster under its full name."""
         self.load_images(archive, [reference])

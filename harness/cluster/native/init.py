@@ -77,6 +77,7 @@ class Program:
         self._log = log_directory / f"{self.name}.log"
         self.pid = 0
         self.exits: list[int] = []
+        self.starts = 0
         self._started = 0.0
         self.due = 0.0
 
@@ -92,6 +93,7 @@ class Program:
                 start_new_session=True,
             )
         self.pid, self._started, self.due = process.pid, time.monotonic(), 0.0
+        self.starts += 1
         # PID 1 reaps every child itself; Popen must not try again when it is collected.
         process.returncode = 0
 
@@ -144,7 +146,10 @@ def reap(programs: list[Program]) -> bool:
 
 def write_status(programs: list[Program], status_file: Path) -> None:
     """Write what ``podid status`` shows, atomically."""
-    status = {program.name: {"running": bool(program.pid), "exits": program.exits[-5:]} for program in programs}
+    status = {
+        program.name: {"running": bool(program.pid), "exits": program.exits[-5:], "starts": program.starts}
+        for program in programs
+    }
     temporary = status_file.with_suffix(".new")
     temporary.write_text(json.dumps(status))
     temporary.replace(status_file)

@@ -157,19 +157,18 @@ class Sandbox:
         return (self.logs / "init.log").read_text().strip()[-500:]
 
     def programs(self) -> dict[str, dict[str, object]]:
-        """Return what the supervisor last wrote: name → ``running`` and the latest ``exits`` codes."""
+        """Return what the supervisor last wrote: name → ``running``, latest ``exits`` codes, number of ``starts``."""
         try:
             return json.loads(self._status_file.read_text())
         except FileNotFoundError:
             return {}
 
     def report(self) -> dict[str, dict[str, object]]:
-        """Return name → ``running`` and the latest ``exits`` codes, seen together with whether the sandbox runs."""
-        is_alive = self.pid is not None
-        return {
-            name: {"running": is_alive and bool(state["running"]), "exits": state["exits"]}
-            for name, state in self.programs().items()
-        } or {"sandbox": {"running": False, "exits": []}}
+        """Return the same, seen together with whether the sandbox runs: once it ended, so has its ``init``."""
+        if self.pid is not None:
+            return self.programs()
+        ended = {name: {**state, "running": False} for name, state in self.programs().items()}
+        return {"init": {"running": False, "exits": []}, **ended}
 
     def enter(self) -> list[str]:
         """Return the command prefix that runs a program in the sandbox's network and mounts.
@@ -181,6 +180,28 @@ class Sandbox:
         if pid is None:
             raise HarnessFault(f"{self.directory.name} does not run", hint="run: podid up")
         return ["nsenter", f"--target={pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
+
+    def kill_program(self, name: str) -> None:
+        """End one program as a crash does, and wait until it is gone; it is started again.
+
+        Args:
+            name: Also the name of its file.
+
+        Raises:
+            HarnessFault: It does not run.
+        """
+        found = [pid for pid in marked_processes(self.directory) if _name_of(pid) == name]
+        if not found:
+            raise HarnessFault(f"{name} of {self.directory.name} does not run", hint="run: podid status")
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait.until(
+            lambda: [pid for pid in found if _name_of(pid) == name],
+            lambda left: not left,
+            what=f"{name} of {self.directory.name} to end",
+            timeout=limits.PROCESS_END,
+        )
 
     def kill(self) -> None:
         """End every process of the sandbox, also one whose PID was never recorded, and wait until they are gone."""
@@ -216,6 +237,15 @@ def _pids() -> list[int]:
 
 def _is_below(mark: str | None, directory: Path) -> bool:
     return mark is not None and Path(mark).is_relative_to(directory)
+
+
+def _name_of(pid: int) -> str:
+    """Return the name under which a process was started; empty once it is gone or only waits for its parent."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return "" if state == "Z" else Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _mark_of(pid: int) -> str | None:
