@@ -170,14 +170,24 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
+def lab_in_use(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Another run that ends with a lab of this name leaves this process's alone."""
+    with side_by_side.used(_lab(pytestconfig)):
+        yield
+
+
+@pytest.fixture(scope="session")
 def lab(
     pytestconfig: pytest.Config,
     run_environment: dict[str, str],
     ground: Ground,
     issued: Issued,
     diagnostics: Diagnostics,
+    *,
+    lab_in_use: None,
 ) -> Iterator[Lab]:
     """The lab, raised for this session when it is not up yet."""
+    del lab_in_use
     raise_setup_fault()
     the_lab, named = _lab(pytestconfig), Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
@@ -194,11 +204,13 @@ def lab(
     if was_up and (told := the_lab.differences()):
         run_environment["lab"] = f"used again by force: {'; '.join(told)}"
     the_lab.losses.begin()
-    ground.watch(the_lab.losses.tell)
-    diagnostics.register(EndedPrograms(the_lab.losses.found, the_lab.logs))
+    ended = EndedPrograms(the_lab.losses.found, the_lab.logs)
+    diagnostics.register(ended)
     control = the_lab.control()
     control.set_marker(issued.marker)
-    yield the_lab
+    with ground.watching(the_lab.losses.tell):
+        yield the_lab
+    diagnostics.unregister(ended)
     try:
         issued.add(control.issued())
     except HarnessFault as fault:
@@ -316,8 +328,8 @@ def _administrator(
     client, watching = (Kube(cluster.kubeconfig, tenancy=tenancy) for _ in range(2))
     state = ClusterState(cluster.name, client, selector)
     watch = PodWatch(cluster.name, watching, given, selector)
-    ground.watch(watch.foreign_image)
     with (
+        ground.watching(watch.foreign_image),
         lease.hold(watching.coordination, lease.Holder.this()) as note,
         planted_canary(client, os.environ.get(CANARY, "")),
     ):

@@ -51,7 +51,7 @@ from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.lab.reuse import Reuse
-from harness.lab.side_by_side import beside, workers
+from harness.lab.side_by_side import beside, left_over, workers
 from harness.matrix_commands import app as matrix_app
 from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
@@ -465,7 +465,7 @@ def run(
         except Abandoned as abandoned:
             _leave_at_once(lab, abandoned.number)
         finally:
-            _remove_all([*beside(lab), *([] if keep else [the_lab])], lab, progress)
+            _remove_all([*left_over(lab), *([] if keep else [the_lab])], lab, progress)
     if fault:
         print(f"podid: {fault}", file=sys.stderr)
     for line in how_to_continue(result, lab, kept=keep and not fault):

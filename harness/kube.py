@@ -73,6 +73,8 @@ class Kube:
         """Tell whether the API server says that it is ready; one that does not listen yet is not."""
         try:
             response: Any = self._api.rest_client.request("GET", f"{self._api.configuration.host}/readyz")
+            # Only a connection that was read to its end is closed with the client.
+            response.read()
         except (OSError, urllib3.exceptions.HTTPError):
             return False
         return response.status == 200

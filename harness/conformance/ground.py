@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 
 __all__ = ["Ground"]
 
@@ -15,9 +16,18 @@ class Ground:
         self._looks: list[Callable[[], str | None]] = []
         self._lost: str | None = None
 
-    def watch(self, look: Callable[[], str | None]) -> None:
-        """Take note of something that tests depend on; ``look`` returns why it cannot be relied on any more."""
+    @contextlib.contextmanager
+    def watching(self, look: Callable[[], str | None]) -> Generator[None]:
+        """Depend on something during the body: another attempt at a test stands on fixtures of its own.
+
+        Args:
+            look: Returns why it cannot be relied on any more.
+        """
         self._looks.append(look)
+        try:
+            yield
+        finally:
+            self._looks.remove(look)
 
     def lost(self) -> str | None:
         """Return why nothing that is observed counts any more, None while all is well."""

@@ -64,6 +64,11 @@ class LabPaths:
         return self.state / "labs" / f"{self.lab}.lock"
 
     @property
+    def use(self) -> Path:
+        """Lock of the workers that use the lab, which outlives it too."""
+        return self.state / "labs" / f"{self.lab}.use"
+
+    @property
     def description(self) -> Path:
         """The lab's provider."""
         return self.directory / "lab.json"

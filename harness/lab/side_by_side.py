@@ -5,12 +5,15 @@ The first worker has the lab that the person named; the others add their number 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import re
+from collections.abc import Generator
 
 from harness.lab.lab import Lab
 from harness.lab.paths import state_directory
 
-__all__ = ["beside", "of_worker", "workers"]
+__all__ = ["beside", "left_over", "of_worker", "used", "workers"]
 
 _FIRST = "gw0"
 
@@ -30,6 +33,31 @@ def beside(lab: str) -> list[Lab]:
     directories = (state_directory() / "labs").glob(f"{lab}-gw*")
     names = [directory.name for directory in directories if re.fullmatch(r"gw\d+", directory.name[len(lab) + 1 :])]
     return [Lab(name) for name in sorted(names)]
+
+
+@contextlib.contextmanager
+def used(lab: Lab) -> Generator[None]:
+    """Let no other run take a lab for left over; the kernel lets go of it with the process."""
+    lab.paths.use.parent.mkdir(parents=True, exist_ok=True)
+    with lab.paths.use.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def left_over(lab: str) -> list[Lab]:
+    """Return the labs of other workers that nobody uses any more: another run with this lab may still be at work."""
+    return [each for each in beside(lab) if not _is_used(each)]
+
+
+def _is_used(lab: Lab) -> bool:
+    if not lab.paths.use.exists():
+        return False
+    with lab.paths.use.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def workers(lab: Lab, count: int) -> list[str]:

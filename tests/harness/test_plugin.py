@@ -79,7 +79,8 @@ def test_nothing_counts_on_ground_that_gave_way(suite: pytest.Pytester) -> None:
     body = """
 lab = {"lost": None}
 @pytest.fixture(scope="session", autouse=True)
-def watched(ground): ground.watch(lambda: lab["lost"])
+def watched(ground):
+    with ground.watching(lambda: lab["lost"]): yield
 @requirement("AGT-3")
 def test_before(): pass
 @requirement("AGT-1", "AGT-2")
@@ -106,8 +107,9 @@ class Looker:
     def collect(self, folder, since): folder.text("lab/localstack.log", "last words")
 @pytest.fixture(scope="session", autouse=True)
 def watched(ground, diagnostics):
-    ground.watch(lambda: lab["lost"])
-    diagnostics.register(Looker())
+    with ground.watching(lambda: lab["lost"]):
+        diagnostics.register(Looker())
+        yield
 @requirement("AGT-1")
 def test_while_it_ends(): lab["lost"] = "localstack of aws ended"
 @requirement("AGT-1")
@@ -122,6 +124,26 @@ def test_after(): assert False, "never runs"
     assert (directory / "test_while_it_ends" / "lab" / "localstack.log").read_text() == "last words"
     assert "localstack of aws ended" in (directory / "test_while_it_ends" / "what.md").read_text()
     assert [path.name for path in (directory / "test_after").iterdir()] == ["what.md"]
+
+
+def test_what_an_earlier_attempt_stood_on_may_go(suite: pytest.Pytester) -> None:
+    """Each attempt has fixtures of its own: a lab that restarts its API server tells that to no other's watch."""
+    body = """
+labs = []
+@pytest.fixture(scope="session")
+def lab(ground):
+    state = {"lost": None}
+    labs.append(state)
+    with ground.watching(lambda: state["lost"]): yield
+@requirement("AGT-1")
+def test_a(lab):
+    for former in labs[:-1]: former["lost"] = "kube-apiserver of one ended"
+    check("AGT-1", expected=True, observed=len(labs) > 1)
+"""
+    run(suite, body, "--retries=1")
+
+    (outcome,) = {entry.outcome for entry in record(suite).requirements if entry.id == "AGT-1"}
+    assert outcome == "flaky"
 
 
 def test_a_failing_clean_up_does_not_change_what_was_decided(suite: pytest.Pytester) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.lab import Lab
-from harness.lab.side_by_side import beside, of_worker, workers
+from harness.lab.side_by_side import beside, left_over, of_worker, used, workers
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,18 @@ def test_labs_beside_are_found_and_nobody_else_s(state: Path) -> None:
         (state / name).mkdir(parents=True)
     (state / "podid-gw3.lock").touch()
     assert [lab.name for lab in beside("podid")] == ["podid-gw1", "podid-gw12"]
+
+
+def test_lab_that_a_worker_uses_is_not_left_over(state: Path) -> None:
+    """A run that ends removes what crashed workers left, and not what another run with the same lab is at work in."""
+    for name in ("podid-gw1", "podid-gw2"):
+        (state / name).mkdir(parents=True)
+
+    with used(Lab("podid-gw1")), used(Lab("podid-gw1")):
+        while_used = [lab.name for lab in left_over("podid")]
+
+    assert while_used == ["podid-gw2"]
+    assert [lab.name for lab in left_over("podid")] == ["podid-gw1", "podid-gw2"]
 
 
 def test_files_are_shared_out_among_workers(native: Lab) -> None:
