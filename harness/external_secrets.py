@@ -302,7 +302,8 @@ def secret_data(kube: Kube, name: str, namespace: str) -> dict[str, str] | None:
     found = kube.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
     if found is None:
         return None
-    return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
+    data: dict[str, str] = found.get("data") or {}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 class Calls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,10 @@ def choose(
 
 def longest_files_first(nodes: Iterable[str], durations: Durations) -> list[str]:
     """Return the files of tests, those that take longest first: whoever runs the last one then is not long alone."""
-    total = Counter[str]()
+    total = defaultdict[str, float](float)
     for node, seconds in durations.expected(nodes).items():
         total[node.partition("::")[0]] += seconds
-    return [file for file, _ in total.most_common()]
+    return sorted(total, key=lambda file: -total[file])
 
 
 def share(
