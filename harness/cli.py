@@ -51,13 +51,21 @@ from harness.lab.given import Role
 from harness.lab.paths import CHECKOUT, cache_directory
 from harness.lab.provider import Choice, choose, find_kind, find_native, parse_request
 from harness.lab.reuse import Reuse
-from harness.lab.side_by_side import beside, left_over, workers
+from harness.lab.side_by_side import beside, left_over, usual, workers
 from harness.matrix_commands import app as matrix_app
 from harness.migrate_commands import app as migrate_app
 from harness.progress import Progress
 from harness.report_commands import Only
 from harness.report_commands import app as report_app
-from harness.runner import Abandoned, how_to_continue, nodes_wanted, podid_command, require_paths, run_suites
+from harness.runner import (
+    Abandoned,
+    chosen_files,
+    how_to_continue,
+    nodes_wanted,
+    podid_command,
+    require_paths,
+    run_suites,
+)
 from harness.sweep_commands import app as sweep_app
 
 __all__ = ["app", "main"]
@@ -377,14 +385,15 @@ def run(
     ] = None,
     shard: Annotated[str, typer.Option("--shard", metavar="I/N", help="Run the I-th of N shares.")] = "",
     labs: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--labs",
             envvar="PODID_LABS",
             min=1,
-            help="Labs side by side, among which files are shared out.",
+            help="Labs side by side, among which files are shared out (default: 2 for a long run on native where there "
+            "is memory for it and no lab is to stay, else 1).",
         ),
-    ] = 1,
+    ] = None,
     offline: OfflineOption = False,
     kube_context: Context = "",
     cluster_uid: ClusterUid = "",
@@ -434,7 +443,7 @@ def run(
         result = run_suites(lab, cluster, ["--dry-run", f"--provider={provider}", *family, *arguments])
         print(result.line)
         raise typer.Exit(result.exit_code)
-    if labs > 1 and keep_failed:
+    if labs and labs > 1 and keep_failed:
         raise UsageError("--keep-failed with several labs: only the first can stay", hint="use --labs 1")
     the_lab, given = Lab(lab, target), _given(agent_image, webhook_image)
     if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
@@ -458,7 +467,8 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
-            arguments += workers(the_lab, labs)
+            stays = keep or keep_failed
+            arguments += workers(the_lab, labs or (1 if stays else usual(the_lab, len(chosen_files(arguments)))))
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
                 keep = keep or (keep_failed and bool(result.failed) and not fault)

@@ -13,7 +13,7 @@ from typing import Literal
 from harness import packages
 from harness.cluster.base import IpFamily
 from harness.cluster.native import cgroups
-from harness.doctor_check import GIB, Check, gib
+from harness.doctor_check import GIB, Check, available_memory, gib
 from harness.errors import MissingPrerequisite
 from harness.lab.paths import cache_directory, state_directory
 
@@ -116,8 +116,7 @@ def _namespaces() -> Check:
 
 
 def _memory() -> Check:
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    available = int(fields["MemAvailable"].split()[0]) * 1024
+    available = available_memory()
     is_good = available >= _MEMORY_BYTES
     return Check("memory", "ok" if is_good else "warn", gib(available), f"{gib(_MEMORY_BYTES)} available")
 

@@ -1,11 +1,12 @@
-"""One finding of ``podid doctor``."""
+"""One finding of ``podid doctor``, and what more than one place looks at."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
-__all__ = ["GIB", "Check", "Status", "gib"]
+__all__ = ["GIB", "Check", "Status", "available_memory", "gib"]
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 2**30
@@ -36,3 +37,9 @@ class Check:
 def gib(size_bytes: int) -> str:
     """Return a size for people."""
     return f"{size_bytes / GIB:.1f} GiB"
+
+
+def available_memory() -> int:
+    """Return how many bytes of memory new programs can have; Linux only."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024

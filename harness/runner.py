@@ -28,6 +28,7 @@ __all__ = [
     "SETUP_FAULT_VARIABLE",
     "Abandoned",
     "Result",
+    "chosen_files",
     "collect_bindings",
     "how_to_continue",
     "nodes_wanted",
@@ -106,15 +107,19 @@ def require_paths(arguments: Sequence[str]) -> None:
             raise UsageError(f"there is no {path}", hint=f"did you mean {near[0]}?" if near else "see: podid list")
 
 
+def chosen_files(arguments: Sequence[str]) -> list[Path]:
+    """Return the files of scenarios that pytest's arguments choose; without paths among them, all."""
+    chosen = [CHECKOUT / argument.partition("::")[0] for argument in arguments if argument.startswith("suites")]
+    places = chosen or [CHECKOUT / "suites"]
+    return [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]
+
+
 def nodes_wanted(arguments: Sequence[str]) -> int:
     """Return how many nodes the scenarios that pytest's arguments choose need.
 
     Two only where one asks for the fixture ``last_node``: every node takes its time to get its images.
     """
-    chosen = [CHECKOUT / argument.partition("::")[0] for argument in arguments if argument.startswith("suites")]
-    places = chosen or [CHECKOUT / "suites"]
-    files = [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]
-    return 2 if any(file.exists() and "last_node" in file.read_text() for file in files) else 1
+    return 2 if any(file.exists() and "last_node" in file.read_text() for file in chosen_files(arguments)) else 1
 
 
 def _scenarios(suites: Path) -> list[str]:

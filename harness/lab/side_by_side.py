@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import re
 from collections.abc import Generator
 
+from harness.doctor_check import GIB, available_memory
 from harness.lab.lab import Lab
 from harness.lab.paths import state_directory
 
-__all__ = ["beside", "left_over", "of_worker", "used", "workers"]
+__all__ = ["beside", "left_over", "of_worker", "used", "usual", "workers"]
 
 _FIRST = "gw0"
+_LONG_RUN = 4
+"""Files from which on a second lab is worth its start."""
+_ROOM = 6 * GIB
+"""Memory that must be available beside the first lab; one with two clusters takes half of it."""
 
 
 def of_worker(lab: str, worker: str) -> str:
@@ -58,6 +64,17 @@ def _is_used(lab: Lab) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def usual(lab: Lab, files: int) -> int:
+    """Return how many labs serve a run best: scenarios mostly wait, so that a long one is done sooner with two.
+
+    Args:
+        lab: The person's lab, which is up.
+        files: How many files of scenarios are to run.
+    """
+    is_long = lab.provider_name == "native" and files >= _LONG_RUN
+    return 2 if is_long and (os.cpu_count() or 1) > 1 and available_memory() >= _ROOM else 1
 
 
 def workers(lab: Lab, count: int) -> list[str]:

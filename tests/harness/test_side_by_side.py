@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.lab import Lab
-from harness.lab.side_by_side import beside, left_over, of_worker, used, workers
+from harness.lab.side_by_side import beside, left_over, of_worker, used, usual, workers
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,23 @@ def test_lab_that_a_worker_uses_is_not_left_over(state: Path) -> None:
 def test_files_are_shared_out_among_workers(native: Lab) -> None:
     assert workers(native, 2) == ["--numprocesses=2", "--dist=loadfile", "--provider=native"]
     assert workers(native, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "processors", "gib", "count"), [(4, 2, 6, 2), (3, 2, 6, 1), (4, 1, 6, 1), (4, 2, 5, 1)]
+)
+def test_long_run_has_two_labs_where_there_is_room(
+    native: Lab, monkeypatch: pytest.MonkeyPatch, *, files: int, processors: int, gib: int, count: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    monkeypatch.setattr("harness.lab.side_by_side.available_memory", lambda: gib << 30)
+    assert usual(native, files) == count
+
+
+def test_lab_elsewhere_is_alone(state: Path) -> None:
+    (state / "podid").mkdir(parents=True)
+    (state / "podid" / "lab.json").write_text('{"provider": "kind"}')
+    assert usual(Lab("podid"), 99) == 1
 
 
 def test_lab_that_did_not_come_up_has_nothing_beside_it() -> None:
