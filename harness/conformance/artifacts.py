@@ -27,6 +27,7 @@ _KINDS = {
     "run.schema.json": "schema",
     "events.jsonl": "events",
     "index.html": "page",
+    "badge.svg": "badge",
     "junit.xml": "junit",
     "summary.md": "summary",
 }

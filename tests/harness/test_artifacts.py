@@ -122,6 +122,7 @@ def test_the_manifest_lists_every_file(suite: pytest.Pytester) -> None:
     assert {name: entry["kind"] for name, entry in files.items()} == {
         "events.jsonl": "events",
         "index.html": "page",
+        "badge.svg": "badge",
         "junit.xml": "junit",
         "run.json": "record",
         "run.schema.json": "schema",

@@ -168,7 +168,7 @@ def test_merge_writes_every_report_and_ends_with_the_verdict_s_exit_code(tmp_pat
 
     (made,) = (tmp_path / "out").iterdir()
     assert (result.exit_code, result.stdout.strip()) == (1, f"{read_run(made).line} — {made / 'index.html'}")
-    expected = {"run.json", "index.html", "junit.xml", "summary.md", "diagnostics"} | {
+    expected = {"run.json", "index.html", "junit.xml", "summary.md", "badge.svg", "diagnostics"} | {
         "run.schema.json",
         "manifest.json",
     }

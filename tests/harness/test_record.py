@@ -39,7 +39,7 @@ def test_reports_are_written_again_from_the_record_with_the_same_bytes(tmp_path:
     rewrite(tmp_path)
 
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    assert len(before) == 6
+    assert len(before) == 7
 
 
 def test_a_record_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:

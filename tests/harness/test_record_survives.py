@@ -78,8 +78,8 @@ def test_an_invalid_ledger_is_a_usage_error(suite: pytest.Pytester) -> None:
 def test_every_format_is_written_and_only_for_the_owner(suite: pytest.Pytester) -> None:
     run(suite, FIRST_FAILS)
 
-    assert formats() == ["html", "junit", "markdown"]
-    reports = {"run.json", "index.html", "junit.xml", "summary.md"}
+    assert formats() == ["badge", "html", "junit", "markdown"]
+    reports = {"run.json", "index.html", "junit.xml", "summary.md", "badge.svg"}
     others = {"run.schema.json", "events.jsonl", "manifest.json"}
     assert {file.name for file in directory(suite).iterdir()} == reports | others | {"publish"}
     modes = {path.stat().st_mode & 0o777 for path in (directory(suite), *directory(suite).rglob("*"))}

@@ -13,7 +13,7 @@ from conformance_runs import START, make_run, phase, requirement
 from harness.conformance.baseline import Baseline
 from harness.conformance.ledger import Ledger
 from harness.conformance.record import Fault, Run
-from harness.conformance.reports import html, junit, markdown, write_reports
+from harness.conformance.reports import badge, html, junit, markdown, write_reports
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.results import Results, RunFacts
 
@@ -42,6 +42,26 @@ def hostile() -> Run:
 
 def cases(run: Run) -> dict[str, ET.Element]:
     return {str(case.get("name")): case for case in ET.fromstring(junit.render(run)).iter("testcase")}
+
+
+# --- Badge ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "colour"),
+    [
+        ("passed", "conformant, 1 of 1 MUST", "#1a7f37"),
+        ("failed", "non-conformant, 1 of 1 MUST", "#cf222e"),
+        ("could-not-run", "incomplete, 0 of 1 MUST", "#9a6700"),
+    ],
+)
+def test_badge_says_the_verdict_and_what_it_stands_on(outcome: str, said: str, colour: str) -> None:
+    svg = ET.fromstring(badge.render(make_run({"AGT-1": outcome})))
+
+    label, verdict = svg.iter("{http://www.w3.org/2000/svg}text")
+    assert (label.text, verdict.text) == ("EKS Pod Identity", said)
+    assert [rect.get("fill") for rect in svg.iter("{http://www.w3.org/2000/svg}rect")][1] == colour
+    assert svg.get("aria-label") == f"EKS Pod Identity: {said}"
 
 
 # --- JUnit ----------------------------------------------------------------------------------------------------------
@@ -100,6 +120,15 @@ def test_markdown_begins_with_the_verdict_and_names_each_failure() -> None:
     assert "| AGT-4 | MUST | could-not-run | prerequisite: nothing here |" in text
     assert "<summary>1 provisional: no test decides them yet</summary>\n\n- WHK, 1: WHK-1" in text
     assert "python3 -m nox -s e2e -- --keep --partial suites/test_a.py::test_agt-" in text
+
+
+def test_markdown_has_names_of_tests_as_they_are() -> None:
+    run = make_run({"AGT-1": "passed"})
+    slow = replace(run.tests[0], node="suites/test_a.py::test_b[c`d|e]", durations={"call": 1.5})
+
+    text = markdown.render(replace(run, tests=[slow]))
+
+    assert "| 1.5 | `suites/test_a.py:\u200b:test_b[c'd\\|e]` |" in text
 
 
 def test_markdown_stays_small_and_says_what_it_left_out() -> None:
@@ -214,4 +243,4 @@ def test_a_report_that_breaks_does_not_stop_the_others(tmp_path: Path, monkeypat
     faults = write_reports(tmp_path, replace(RUN))
 
     assert [fault.partition(":")[0] for fault in faults] == ["junit"]
-    assert {file.name for file in tmp_path.iterdir()} == {"index.html", "summary.md"}
+    assert {file.name for file in tmp_path.iterdir()} == {"index.html", "summary.md", "badge.svg"}

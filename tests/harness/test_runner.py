@@ -51,9 +51,14 @@ def test_report_writes_the_reports_again(runs: tuple[str, str]) -> None:
     result = CliRunner().invoke(app, ["report", runs[0]])
 
     assert result.stdout.strip() == f"{runs[0]}/index.html"
-    assert {file.name for file in Path(runs[0]).iterdir()} == {"run.json", "index.html", "junit.xml", "summary.md"} | {
-        "run.schema.json",
+    assert {file.name for file in Path(runs[0]).iterdir()} == {
+        "badge.svg",
+        "index.html",
+        "junit.xml",
         "manifest.json",
+        "run.json",
+        "run.schema.json",
+        "summary.md",
     }
 
 

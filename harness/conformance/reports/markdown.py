@@ -67,9 +67,7 @@ def _render(run: Run, rows: int) -> str:
             _features(run),
             rows,
         ),
-        section(
-            "Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", f"`{cell(t.node)}`") for t in _slowest(run)), rows
-        ),
+        section("Slowest", ("seconds", "test"), ((f"{t.seconds:.1f}", _code(t.node)) for t in _slowest(run)), rows),
         section("Made of", ("run", "verdict"), ((f"`{part.id}`", cell(part.line)) for part in run.parts), rows),
         _provisional(run),
     ]
@@ -111,7 +109,7 @@ def _absences(missing: Iterable[RequirementRecord]) -> list[tuple[str, ...]]:
 
 
 def _absence(requirement: RequirementRecord) -> tuple[str, ...]:
-    why = f"{requirement.reason.kind}: {requirement.reason.detail}" if requirement.reason else ""
+    why = f"{requirement.reason.kind}: {requirement.reason.detail}" if requirement.reason else "asked of other subjects"
     return requirement.id, requirement.level, requirement.outcome, cell(why)
 
 
@@ -122,7 +120,7 @@ def _slowest(run: Run) -> list[TestRecord]:
 def _use(run: Run) -> list[tuple[str, ...]]:
     return [
         (
-            f"`{cell(scenario.name)}`",
+            _code(scenario.name),
             program,
             f"{use['rss_peak_mib']:.1f} MiB",
             f"{use['cpu_s']:.2f} s",
@@ -163,11 +161,8 @@ def _provisional(run: Run) -> str:
         return ""
     lines = [f"- {area}, {len(names)}: {', '.join(names)}" for area, names in sorted(areas.items())]
     count = sum(map(len, areas.values()))
-    return (
-        f"<details><summary>{count} provisional: no test decides them yet</summary>\n\n"
-        + "\n".join(lines)
-        + "\n\n</details>"
-    )
+    why = "no test decides them yet" if run.scope == "full" else "no test of this run decides them"
+    return f"<details><summary>{count} provisional: {why}</summary>\n\n" + "\n".join(lines) + "\n\n</details>"
 
 
 def section(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int) -> str:
@@ -182,8 +177,17 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]], limit: int) -> 
     return text if len(rows) <= limit else f"{text}\n\n… {len(rows) - limit} rows left out"
 
 
+def _code(name: str) -> str:
+    """Return a name as code in a table, where everything but a backtick and the end of a cell stands for itself."""
+    text = _printable(name).replace("`", "'").replace("|", r"\|")
+    return f"`{text}`"
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text).replace("::", ":\u200b:")
+
+
 def cell(text: str) -> str:
     """Make any text harmless in a table: no markup, no line breaks, no workflow commands, no control characters."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable).replace("::", ":\u200b:")
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", _printable(text))
     return escaped if len(escaped) <= 600 else f"{escaped[:600]}…"
