@@ -178,7 +178,10 @@ class KindProvider:
             traits = read_traits(engine, image)
             phase.step(f"starting {', '.join(spec.name for spec in specs)}, Kubernetes {traits.kubernetes}")
             if traits.brings_network and any(spec.nodes > 1 for spec in specs):
-                phase.note("the node image has a network of its own, which joins no second node: one node a cluster")
+                # Seen: no name of another node resolves on such a node, so that kubeadm cannot join it.
+                phase.note(
+                    "the node image has no network of kind's, which would join a second node: one node a cluster"
+                )
                 specs = [replace(spec, nodes=1) for spec in specs]
             tool = Tool(kind.result(), engine.network_name)
             cgroup_version = engine.engine.cgroup_version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from docker.errors import APIError
 
+from harness.cluster import pod_network
+from harness.cluster.addresses import pods_of
 from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.dns import aws_answers
 from harness.cluster.kind.binary import is_supported, version_of
@@ -50,7 +53,12 @@ ANSWERS = aws_answers(ClusterSpec(), {4: "172.18.255.254"})
 
 
 def rendered(
-    traits: NodeTraits = OFFICIAL, *, cgroup_version: str = "2", nodes: int = 1, ip_family: IpFamily = "ipv4"
+    traits: NodeTraits = OFFICIAL,
+    *,
+    cgroup_version: str = "2",
+    nodes: int = 1,
+    ip_family: IpFamily = "ipv4",
+    network: Path | None = None,
 ) -> dict[str, Any]:
     text = render(
         BASE_CONFIGURATION.read_text(),
@@ -58,6 +66,7 @@ def rendered(
         traits,
         cgroup_version=cgroup_version,
         instance_ids=[f"i-{number}" for number in range(nodes)],
+        network=network,
     )
     return yaml.safe_load(text)
 
@@ -114,7 +123,7 @@ def test_kind_s_own_node_image_gets_nothing_but_the_base() -> None:
     assert "disableDefaultCNI" not in rendered()["networking"]
 
 
-def test_a_node_image_with_its_own_network_and_cgroupfs_gets_both() -> None:
+def test_a_node_image_with_cgroupfs_gets_a_kubelet_that_does_the_same() -> None:
     configuration = rendered(STATIC, cgroup_version="1")
 
     (patch,) = configuration["kubeadmConfigPatches"]
@@ -123,7 +132,6 @@ def test_a_node_image_with_its_own_network_and_cgroupfs_gets_both() -> None:
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": False,
     }
-    assert configuration["networking"]["disableDefaultCNI"] is True
 
 
 def test_an_ipv4_cluster_has_kind_s_own_networks() -> None:
@@ -147,9 +155,32 @@ def test_another_ip_family_comes_with_its_networks(ip_family: IpFamily, pods: st
     }
 
 
-def test_a_node_image_with_its_own_network_has_ipv4_only() -> None:
-    with pytest.raises(MissingPrerequisite, match="a network of its own, which kind cannot make one of IP family dual"):
-        rendered(STATIC, ip_family="dual")
+def test_a_node_without_kind_s_network_gets_a_configuration_of_ours() -> None:
+    configuration = rendered(STATIC, network=Path("/lab/cni"))
+
+    assert configuration["networking"]["disableDefaultCNI"] is True
+    assert configuration["nodes"][0]["extraMounts"] == [
+        {"hostPath": "/lab/cni", "containerPath": "/etc/cni/net.d", "readOnly": True}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ip_family", "ranges", "routes"),
+    [
+        ("ipv4", ["10.244.1.0/24"], ["0.0.0.0/0"]),
+        ("ipv6", ["fd0a:f4:0:1::/64"], ["::/0"]),
+        ("dual", ["10.244.1.0/24", "fd0a:f4:0:1::/64"], ["0.0.0.0/0", "::/0"]),
+    ],
+)
+def test_a_node_s_pods_have_addresses_of_the_lab_s_ip_family(
+    ip_family: IpFamily, ranges: list[str], routes: list[str]
+) -> None:
+    networks = pods_of(replace(ClusterSpec(), ip_family=ip_family), 1)
+
+    bridge, _ = json.loads(pod_network.configuration(networks))["plugins"]
+
+    assert [entry["subnet"] for (entry,) in bridge["ipam"]["ranges"]] == ranges
+    assert [entry["dst"] for entry in bridge["ipam"]["routes"]] == routes
 
 
 @pytest.mark.parametrize(

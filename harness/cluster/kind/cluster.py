@@ -15,6 +15,8 @@ from typing import Any, Literal
 import yaml
 
 from harness import limits, wait
+from harness.cluster import pod_network
+from harness.cluster.addresses import pods_of
 from harness.cluster.base import Access, ClusterSpec, Completed, Node
 from harness.cluster.kind import configuration
 from harness.cluster.kind.configuration import NodeTraits
@@ -208,6 +210,7 @@ class KindCluster:
             traits,
             cgroup_version=cgroup_version,
             instance_ids=[self._instance_id(index, number) for number in range(spec.nodes)],
+            network=self._write_network(spec) if traits.brings_network else None,
         )
         file.write_text(text)
         arguments = ["create", "cluster", f"--name={self.kind_name}", f"--config={file}", f"--image={image.reference}"]
@@ -220,6 +223,13 @@ class KindCluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def _write_network(self, spec: ClusterSpec) -> Path:
+        """Write the CNI configuration of the cluster's one node, and return its directory."""
+        directory = self.directory / "cni"
+        directory.mkdir()
+        (directory / pod_network.FILE_NAME).write_text(pod_network.configuration(pods_of(spec, 0)))
+        return directory
 
     @property
     def _log(self) -> Path:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.cluster.addresses import pod_networks, service_networks
 from harness.cluster.base import ClusterSpec
-from harness.errors import MissingPrerequisite
 
 __all__ = ["NodeTraits", "patched_corefile", "render"]
 
 _ISSUER = "@ISSUER@"
+_CNI_DIRECTORY = "/etc/cni/net.d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class NodeTraits:
     uses_systemd_cgroups: bool
     """Whether its containerd leaves cgroups to systemd; kubelet must do the same."""
     brings_network: bool
-    """Whether it has a CNI configuration of its own, so that kind must not install its default."""
+    """Whether it has a CNI configuration instead of kind's default network; then it gets one of ours, by a mount."""
 
     @property
     def minor(self) -> str:
@@ -35,7 +36,13 @@ class NodeTraits:
 
 
 def render(
-    base: str, spec: ClusterSpec, traits: NodeTraits, *, cgroup_version: str, instance_ids: Sequence[str]
+    base: str,
+    spec: ClusterSpec,
+    traits: NodeTraits,
+    *,
+    cgroup_version: str,
+    instance_ids: Sequence[str],
+    network: Path | None = None,
 ) -> str:
     """Return the configuration of one cluster.
 
@@ -45,17 +52,10 @@ def render(
         traits: What the node image needs.
         cgroup_version: The engine's, ``1`` or ``2``.
         instance_ids: EC2 instance that each node stands for.
-
-    Raises:
-        MissingPrerequisite: The node image's own network cannot give pods the addresses that the cluster wants.
+        network: Directory of the node's CNI configuration, where kind's default network is not to be installed.
     """
     configuration: dict[str, Any] = yaml.safe_load(base.replace(_ISSUER, spec.issuer))
     if spec.ip_family != "ipv4":
-        if traits.brings_network:
-            raise MissingPrerequisite(
-                f"the node image brings a network of its own, which kind cannot make one of IP family {spec.ip_family}",
-                hint="use kind's own node image, or: --provider native",
-            )
         configuration["networking"] |= {
             "ipFamily": spec.ip_family,
             "podSubnet": ",".join(pod_networks(spec)),
@@ -79,8 +79,10 @@ def render(
         configuration["nodes"] += [{"role": "worker", "labels": dict(labels)} for _ in range(spec.nodes - 1)]
     for node, instance_id in zip(configuration["nodes"], instance_ids, strict=True):
         node["kubeadmConfigPatchesJSON6902"] = _instance(node["role"], f"aws:///{spec.region}a/{instance_id}")
-    if traits.brings_network:
-        configuration.setdefault("networking", {})["disableDefaultCNI"] = True
+    if network:
+        configuration["networking"]["disableDefaultCNI"] = True
+        (node,) = configuration["nodes"]
+        node["extraMounts"] = [{"hostPath": str(network), "containerPath": _CNI_DIRECTORY, "readOnly": True}]
     return yaml.safe_dump(configuration, sort_keys=False)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.cluster import pod_network
 from harness.cluster.addresses import cluster_dns, pod_networks, pods_of
 from harness.cluster.base import ClusterSpec, Node
 from harness.cluster.native.control_plane import Credentials
@@ -113,7 +114,8 @@ def node(
     """
     configuration.mkdir(parents=True, exist_ok=True)
     _write_registry_mirrors(configuration / "certs.d", registry)
-    _write_cni(configuration / "cni", pods_of(spec, number))
+    (configuration / "cni").mkdir(parents=True, exist_ok=True)
+    (configuration / "cni" / pod_network.FILE_NAME).write_text(pod_network.configuration(pods_of(spec, number)))
     (configuration / "containerd.toml").write_text(_containerd(configuration, binaries, data))
     kubelet = _kubelet(
         spec, credentials, cgroup=cgroup, configuration=configuration, data=data, instance_id=node.instance_id
@@ -181,29 +183,6 @@ def _write_registry_mirrors(directory: Path, registry: str) -> None:
         (directory / host / "hosts.toml").write_text(
             f'server = "http://{registry}"\n\n[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
         )
-
-
-def _write_cni(directory: Path, pods: Sequence[str]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    plugins: list[dict[str, Any]] = [
-        {
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": True,
-            "hairpinMode": True,
-            # Pods reach AWS and IMDS under the node's address, as behind a VPC's source NAT.
-            "ipMasq": True,
-            "ipMasqBackend": "nftables",
-            "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": network}] for network in pods],
-                "routes": [{"dst": "::/0" if ":" in network else "0.0.0.0/0"} for network in pods],
-            },
-        },
-        {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
-    ]
-    configuration = {"cniVersion": "1.0.0", "name": "lab", "plugins": plugins}
-    (directory / "10-lab.conflist").write_text(json.dumps(configuration, indent=1))
 
 
 def _kubelet(
