@@ -18,7 +18,7 @@ from harness.conformance.diagnostics import Folder
 from harness.conformance.recording import Evidence
 from harness.kube import ApiException, Kube
 
-__all__ = ["AgentOutput", "AwsCalls", "ClusterState", "EndedPrograms", "planted_canary"]
+__all__ = ["AgentOutput", "AwsCalls", "ClusterState", "EndedPrograms", "planted_canary", "why_it_does_not_run"]
 
 _REQUEST_SECONDS = 5
 _LOG_BYTES = 1 << 20
@@ -123,7 +123,9 @@ class ClusterState:
                 file = f"{self.name}/logs/{namespace}/{name}.{container}{suffix}.log"
                 log = self._log(name, namespace, container, previous=previous)
                 folder.text(file, log)
-                if app and (error := _last_error(log)):
+                if app and not previous and (why := why_it_does_not_run(status)):
+                    folder.tell(f"{name}: container {container} does not run: {why}; it said: {_last_line(log)}")
+                elif app and (error := _last_error(log)):
                     folder.tell(f"{name}{suffix}: {error}")
         if app:
             read = self._core.connect_get_namespaced_pod_proxy_with_path
@@ -159,6 +161,27 @@ def _asked(ask: Any) -> str:
         return str(ask())
     except ApiException as error:
         return f"the API server answered: {error}\n"
+
+
+def why_it_does_not_run(status: dict[str, Any]) -> str:
+    """Return why a container does not run, empty when it does, has done its work, or is still being made.
+
+    Args:
+        status: The container's, as the API server tells it.
+    """
+    state: dict[str, Any] = status.get("state") or {}
+    waiting: dict[str, Any] = state.get("waiting") or {}
+    before: dict[str, Any] = status.get("lastState") or {}
+    ended: dict[str, Any] = state.get("terminated") or before.get("terminated") or {}
+    if "running" in state or waiting.get("reason") in {"ContainerCreating", "PodInitializing"}:
+        return ""
+    code = ended.get("exitCode", 0)
+    parts = [waiting.get("reason", ""), f"exit code {code}" if code else "", "" if code else waiting.get("message", "")]
+    return ", ".join(part for part in parts if part)
+
+
+def _last_line(log: str) -> str:
+    return next((line for line in reversed(log.splitlines()) if line.strip()), "nothing")
 
 
 def _last_error(log: str) -> str:

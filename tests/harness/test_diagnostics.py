@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from harness import collectors
-from harness.collectors import AwsCalls, ClusterState, EndedPrograms
+from harness.collectors import AwsCalls, ClusterState, EndedPrograms, why_it_does_not_run
 from harness.conformance.diagnostics import Diagnostics, Folder
 from harness.conformance.redaction import Redactor
 from harness.kube import ApiException, Kube
@@ -312,6 +312,23 @@ def test_a_failure_has_a_minute_whatever_the_number_of_collectors(
 )
 def test_the_last_error_of_a_log_is_found(log: str, line: str) -> None:
     assert collectors._last_error(log) == line
+
+
+@pytest.mark.parametrize(
+    ("state", "last", "why"),
+    [
+        ({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}, 127, "CrashLoopBackOff, exit code 127"),
+        ({"terminated": {"reason": "Error", "exitCode": 1}}, None, "exit code 1"),
+        ({"waiting": {"reason": "ErrImagePull", "message": "no such image"}}, None, "ErrImagePull, no such image"),
+        ({"running": {}}, 1, ""),
+        ({"terminated": {"reason": "Completed", "exitCode": 0}}, None, ""),
+        ({"waiting": {"reason": "PodInitializing"}}, None, ""),
+    ],
+)
+def test_a_container_that_does_not_run_says_why(state: dict[str, Any], last: int | None, why: str) -> None:
+    before = {"terminated": {"exitCode": last}} if last is not None else {}
+
+    assert why_it_does_not_run({"state": state, "lastState": before}) == why
 
 
 def test_the_last_refusal_is_told(tmp_path: Path) -> None:
