@@ -9,7 +9,7 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import MissingPrerequisite, UsageError
 
 __all__ = ["exclusive"]
 
@@ -24,9 +24,17 @@ def exclusive(path: Path, lab: str) -> Generator[None]:
 
     Raises:
         UsageError: Another command holds it; the text names it.
+        MissingPrerequisite: The place of labs belongs to another user.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+")
+    except PermissionError as error:
+        raise MissingPrerequisite(
+            f"lab {lab!r} cannot be locked: {error}",
+            hint=f"a native lab of root's was here: sudo chown -R $(id -un) {path.parent}, or set PODID_STATE_DIR",
+        ) from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

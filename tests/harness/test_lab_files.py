@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import multiprocessing
+import os
 import shutil
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from harness.cluster.base import ClusterSpec
-from harness.errors import UsageError
+from harness.errors import MissingPrerequisite, UsageError
 from harness.lab.lock import exclusive
 from harness.lab.paths import full_disk
 from harness.lab.profile import Administrator, write_aws_config, write_kubeconfig
@@ -61,6 +62,22 @@ def test_a_second_command_on_the_same_lab_is_refused_and_told_by_whom(tmp_path: 
 
     with exclusive(tmp_path / "lock", "podid"):
         pass
+
+
+def test_a_place_of_labs_that_is_somebody_else_s_is_named(tmp_path: Path) -> None:
+    place = tmp_path / "labs"
+    place.mkdir(mode=0o500)
+    user = os.geteuid()
+    if user == 0:
+        # Nothing is forbidden to root.
+        os.seteuid(65534)
+
+    try:
+        with pytest.raises(MissingPrerequisite, match=r"lab 'podid' cannot be locked: .*Permission denied"):
+            with exclusive(place / "podid.lock", "podid"):
+                pytest.fail("held")
+    finally:
+        os.seteuid(user)
 
 
 def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
