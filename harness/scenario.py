@@ -52,6 +52,7 @@ __all__ = [
     "stage_of",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
+    "wait_until_let_in",
     "web_identity_refusals",
     "without_agent",
 ]
@@ -222,6 +223,20 @@ def wait_until_admission_leaves_alone(kube: Kube, namespace: str, service_accoun
         what=f"admission to forget the association of {namespace}/{service_account} (WHK-201)",
         timeout=limits.ASSOCIATION_VISIBLE,
     )
+
+
+def wait_until_let_in(aws: AwsAccount, pod: Pod, *command: str) -> None:
+    """Wait until a role and its policies are known wherever a command of a pod needs them (HRN-EXT-17).
+
+    In a lab they are at once, and nothing is waited for: then the first call of a scenario counts.
+    """
+    if aws.is_eventual:
+        wait.until(
+            lambda: pod.exec(*command),
+            lambda done: done.returncode == 0,
+            what=f"{' '.join(command)} to be allowed in pod {pod.name}",
+            timeout=limits.IAM_EFFECTIVE,
+        )
 
 
 def _admitted_environment(kube: Kube, namespace: str, service_account: str) -> list[str]:
