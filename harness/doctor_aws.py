@@ -8,31 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.cluster.existing.target import Target
 from harness.doctor_check import Check
 from harness.errors import MissingPrerequisite
 from harness.lab.account import AGENT_ADDON
-from harness.sweep.account import AccountRules, accounts_file, require_account, require_undenied
+from harness.sweep.account import AccountRules, accounts_file, require_undenied, rules_of, session_of
 from harness.sweep.aws import find_tagged
 
-__all__ = ["account_checks", "issuer_on_eks", "rules_of", "session_of"]
-
-
-def session_of(target: Target) -> Any:
-    """Return a boto3 session in the target's region, with the credentials that boto3 finds; nothing is called."""
-    return boto3.Session(region_name=target.aws_region)
-
-
-def rules_of(target: Target, session: Any) -> AccountRules:
-    """Return what the owner says of the target's account, if the credentials are of it; GetCallerIdentity is called.
-
-    Raises:
-        MissingPrerequisite: They are not, or the account may not be touched.
-    """
-    return require_account(session, target.aws_account, accounts_file(), allows_static_keys=target.allows_static_keys)
+__all__ = ["account_checks", "issuer_on_eks"]
 
 
 def issuer_on_eks(target: Target) -> str:

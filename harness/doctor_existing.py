@@ -6,12 +6,12 @@ import errno
 import socket
 from collections.abc import Iterator, Sequence
 
+from harness import doctor_aws
 from harness.cluster.base import ClusterSpec
 from harness.cluster.existing.changes import Changes, Thing
 from harness.cluster.existing.cluster import read_nodes
 from harness.cluster.existing.rights import NEEDED, NEEDED_BY_SCENARIOS, Right, missing_rights
 from harness.cluster.existing.target import Target, cluster_uid
-from harness.doctor_aws import account_checks, issuer_on_eks
 from harness.doctor_check import Check
 from harness.errors import HarnessFault, MissingPrerequisite
 from harness.kube import ApiException, Kube
@@ -33,7 +33,7 @@ def existing_checks(target: Target) -> list[Check]:
     target.require_named()
     if target.backend == "aws":
         # Whose credentials these are, before anything else is asked.
-        account = account_checks(target)
+        account = doctor_aws.account_checks(target)
         if any(check.status == "fail" for check in account):
             return account
         return [*account, *_checks(target)]
@@ -95,7 +95,7 @@ def _cluster_checks(target: Target, kube: Kube) -> Iterator[Check]:
 def _is_on_eks(target: Target, kube: Kube) -> Check:
     """Tell whether context and EKS mean the same cluster: both know its issuer."""
     there = (kube.get("/.well-known/openid-configuration") or {}).get("issuer", "nobody")
-    issuer = issuer_on_eks(target)
+    issuer = doctor_aws.issuer_on_eks(target)
     if there == issuer:
         return Check("EKS", "ok", f"{target.eks_cluster} is the cluster of context {target.context}", "")
     return Check(

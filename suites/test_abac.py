@@ -234,20 +234,21 @@ def chained_role_arn(aws: AwsAccount, role_arn: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chaining_pod(pods: dict[str, Pod], aws: AwsAccount) -> Pod:
+def chaining_pod(pods: dict[str, Pod], chained_role_arn: str, bucket: str, aws: AwsAccount) -> Pod:
     """The pod of team-a, with a profile that goes on to the second role."""
     script = 'mkdir -p ~/.aws && printf %s "$0" > ~/.aws/config'
     done = pods["team-a"].exec("sh", "-c", script, aws.text((FILES / "aws-config").read_text()))
+    assert chained_role_arn
     assert done.returncode == 0, done.stderr
+    wait_until_let_in(aws, pods["team-a"], "aws", "--profile=chained", "s3", "ls", f"s3://{bucket}/team-a/")
     return pods["team-a"]
 
 
 @requirement("IAM-ABAC-08", "API-505")
 def test_tags_go_along_into_the_next_role(
-    chaining_pod: Pod, chained_role_arn: str, bucket: str, cluster: Cluster, aws: AwsAccount
+    chaining_pod: Pod, chained_role_arn: str, bucket: str, cluster: Cluster
 ) -> None:
     """The role that the pod assumes with its credentials has the same policy, and the same tags limit it."""
-    wait_until_let_in(aws, chaining_pod, "aws", "--profile=chained", "s3", "ls", f"s3://{bucket}/team-a/")
     arn = caller_identity(chaining_pod, "--profile=chained")["Arn"]
 
     own = chaining_pod.exec("aws", "--profile=chained", "s3", "ls", f"s3://{bucket}/team-a/")

@@ -35,6 +35,8 @@ from harness.scenario import (
     stage_of,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
+    wait_until_association_serves,
+    wait_until_irsa_serves,
     web_identity_refusals,
 )
 
@@ -102,9 +104,12 @@ class Application:
         self.restarts: dict[str, datetime] = {}
         """Pod → when it was ready."""
 
-    def start(self) -> Moment:
-        """``kubectl apply -f``: the ServiceAccount with its annotation, and the Deployment."""
+    def create_account(self) -> None:
+        """``kubectl apply -f``: the ServiceAccount with its annotation."""
         self.kubectl("apply", f"--filename={self._files / 'service-account.yaml'}")
+
+    def start(self) -> Moment:
+        """``kubectl apply -f``: the Deployment."""
         self._kube.apply(load_manifests(self._files / "deployment.yaml"))
         return self._follow()
 
@@ -215,8 +220,10 @@ def application(
 
 
 @pytest.fixture(scope="module")
-def baseline(application: Application) -> Moment:
+def baseline(application: Application, kube: Kube, aws: AwsAccount, irsa_role_arn: str) -> Moment:
     """Step 1: IRSA alone; the application is ready once it has read."""
+    application.create_account()
+    wait_until_irsa_serves(aws, kube, irsa_role_arn, NAMESPACE, "app")
     with stage_of("API-711"):
         return application.start()
 
@@ -246,6 +253,7 @@ def associated(
     """Step 4: ``aws eks create-pod-identity-association``; the running pod is looked at once admission knows it."""
     with aws.association(cluster.name, NAMESPACE, "app", role_arn):
         wait_until_admission_injects(kube, NAMESPACE, "app")
+        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "ls", aws.text(f"s3://{BUCKET}/"))
         yield application.look()
 
 
@@ -300,6 +308,7 @@ def forward_again(
     assert rolled_back
     with aws.association(cluster.name, NAMESPACE, "app", aws.text(NEW_ROLE_ARN)):
         wait_until_admission_injects(kube, NAMESPACE, "app")
+        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "ls", aws.text(f"s3://{BUCKET}/"))
         application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}-")
         yield application.restart()
 

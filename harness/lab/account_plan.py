@@ -59,7 +59,7 @@ class AccountPlan:
 
 
 def read_plan(functions: Iterable[Callable[..., Any]]) -> AccountPlan:
-    """Return what functions of scenarios would do, with the functions of their own modules that they call.
+    """Return what functions of scenarios would do, with functions of their modules and helpers that they call.
 
     Args:
         functions: Tests and fixtures.
@@ -93,7 +93,7 @@ class _Reader:
             called = call.func
             if isinstance(called, ast.Name):
                 found = function.__globals__.get(called.id)
-                if inspect.isfunction(found) and found.__module__ == function.__module__:
+                if inspect.isfunction(found) and found.__module__ in {function.__module__, "harness.scenario"}:
                     self.read(_plain(found))
             elif isinstance(called, ast.Attribute):
                 if service := _service_of(called.value, services):

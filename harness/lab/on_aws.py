@@ -18,7 +18,6 @@ from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.existing.cluster import ExistingCluster
 from harness.cluster.existing.marked import find_marked, remove
 from harness.cluster.existing.target import Target, settle_target
-from harness.doctor_aws import rules_of, session_of
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
@@ -27,7 +26,7 @@ from harness.lab.existing import look_at
 from harness.lab.paths import LabPaths
 from harness.lab.provider import LabCluster, Parts, Started
 from harness.progress import Progress
-from harness.sweep.account import AccountRules
+from harness.sweep.account import AccountRules, rules_of, session_of
 from harness.sweep.aws import find_tagged
 
 __all__ = ["AwsProvider"]

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import boto3
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
+from harness.cluster.existing.target import Target
 from harness.errors import MissingPrerequisite, UsageError
 
-__all__ = ["AccountRules", "accounts_file", "require_account", "require_undenied"]
+__all__ = ["AccountRules", "accounts_file", "require_account", "require_undenied", "rules_of", "session_of"]
 
 _EXAMPLE = 'accounts: {"ACCOUNT": {disposable: true}}'
 _DENIED_ALIAS = "podid-deny"
@@ -91,6 +93,20 @@ def require_account(session: Any, account: str, file: Path, *, allows_static_key
     except TypeError as error:
         known = ", ".join(AccountRules.__slots__)
         raise UsageError(f"{file}, account {account}: {error}", hint=f"beside disposable it takes {known}") from error
+
+
+def session_of(target: Target) -> Any:
+    """Return a boto3 session in the target's region, with the credentials that boto3 finds; nothing is called."""
+    return boto3.Session(region_name=target.aws_region)
+
+
+def rules_of(target: Target, session: Any) -> AccountRules:
+    """Return what the owner says of the target's account, as :func:`require_account` does.
+
+    Raises:
+        MissingPrerequisite: The credentials are of another account, or it may not be touched.
+    """
+    return require_account(session, target.aws_account, accounts_file(), allows_static_keys=target.allows_static_keys)
 
 
 def require_undenied(client: Callable[[str], Any], account: str) -> None:
