@@ -46,6 +46,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "migration"
 NAMESPACE = "migration-test"
 BUCKET = "migration-bucket"
+OBJECT = f"s3://{BUCKET}/hello.txt"
 NEW_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-podidentity-role"
 ANNOTATION = "eks.amazonaws.com/role-arn"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -253,7 +254,7 @@ def associated(
     """Step 4: ``aws eks create-pod-identity-association``; the running pod is looked at once admission knows it."""
     with aws.association(cluster.name, NAMESPACE, "app", role_arn):
         wait_until_admission_injects(kube, NAMESPACE, "app")
-        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "ls", aws.text(f"s3://{BUCKET}/"))
+        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "cp", aws.text(OBJECT), "-")
         yield application.look()
 
 
@@ -308,7 +309,7 @@ def forward_again(
     assert rolled_back
     with aws.association(cluster.name, NAMESPACE, "app", aws.text(NEW_ROLE_ARN)):
         wait_until_admission_injects(kube, NAMESPACE, "app")
-        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "ls", aws.text(f"s3://{BUCKET}/"))
+        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "cp", aws.text(OBJECT), "-")
         application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}-")
         yield application.restart()
 
