@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -421,14 +422,23 @@ def test_role_without_tag_session_is_not_assumed(kube: Kube, demo: str, cluster:
 def test_role_that_trusts_something_else_is_refused_at_once(demo: str, cluster: Cluster, aws: AwsAccount) -> None:
     """An association with a role that does not trust pods.eks.amazonaws.com is refused and not kept."""
     eks = aws.client("eks")
-    with aws.role("ec2-only", (FILES / "trust-ec2-only.json").read_text()) as arn:
-        with pytest.raises(ClientError) as refusal:
+
+    def refusal(arn: str) -> dict[str, Any]:
+        with pytest.raises(ClientError) as refused:
             eks.create_pod_identity_association(
                 clusterName=cluster.name, namespace=demo, serviceAccount="ec2-only", roleArn=arn
             )
+        return dict(refused.value.response)
 
-    assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-    assert refusal.value.response["Error"] == {
+    with aws.role("ec2-only", (FILES / "trust-ec2-only.json").read_text()) as arn:
+        refused = aws.eventually(
+            lambda: refusal(arn),
+            lambda answer: "does not exist" not in answer["Error"]["Message"],
+            "EKS to know the role",
+        )
+
+    assert refused["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert refused["Error"] == {
         "Code": "InvalidParameterException",
         "Message": "Trust policy of the role provided is invalid. "
         "Follow the official documentation to resolve the issue.",
