@@ -542,7 +542,7 @@ def test_killed_api_server_costs_nobody_anything(
         took = f"{time.monotonic() - began:.1f} s"
         newcomer = kube.run("newcomer", demo, image=IMAGE, service_account="newcomer", command=SLEEP)
         pods = (s3_test, newcomer.wait_until_ready())
-        reads = [pod.exec("aws", "s3", "cp", f"s3://{BUCKET}/hello.txt", "-") for pod in pods]
+        reads = [pod.exec("aws", "s3", "cp", f"s3://{aws.name(BUCKET)}/hello.txt", "-") for pod in pods]
 
     attach(Evidence("text", "from the association to the first admission that knows it", took))
     uri = admitted_variables(newcomer).get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
