@@ -494,8 +494,9 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
-            stays = keep or keep_failed
-            arguments += workers(the_lab, labs or (1 if stays else usual(the_lab, len(chosen_files(arguments)))))
+            arguments += workers(
+                the_lab, labs or (1 if keep or keep_failed else usual(the_lab, len(chosen_files(arguments))))
+            )
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
                 keep = keep or (keep_failed and bool(result.failed) and not fault)

@@ -198,7 +198,7 @@ def target_of(
 
 
 def on_backend(
-    target: Target | None, clusters: list[str], arguments: list[str], *, labs: int, images: str
+    target: Target | None, clusters: list[str], arguments: list[str], *, labs: int | None, images: str
 ) -> tuple[list[str], list[str]]:
     """Tell the processes of a run which AWS they are on, and return its clusters and pytest's arguments.
 
@@ -206,7 +206,7 @@ def on_backend(
         target: The cluster of somebody that is meant, if any.
         clusters: Clusters that were named.
         arguments: Arguments so far.
-        labs: How many labs side by side.
+        labs: How many labs side by side; None for the usual.
         images: Images that were given in the place of ours; empty for none.
 
     Raises:
@@ -216,7 +216,7 @@ def on_backend(
     os.environ[BACKEND_VARIABLE] = backend
     if target is None or backend != "aws":
         return clusters, arguments
-    if labs > 1 or images:
+    if (labs or 1) > 1 or images:
         raise UsageError(
             "--labs, --agent-image and --webhook-image with --backend aws",
             hint="leave them out: EKS has one agent and one webhook, its own",
