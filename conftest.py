@@ -24,6 +24,7 @@ from harness.conformance.diagnostics import Diagnostics
 from harness.conformance.features import Detection
 from harness.conformance.fixtures import ENVIRONMENT
 from harness.conformance.ground import Ground
+from harness.conformance.history import read_durations
 from harness.conformance.hooks import Plan
 from harness.conformance.issued import Issued
 from harness.conformance.options import add_options, declare
@@ -36,8 +37,10 @@ from harness.image_lock import read_lock
 from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import Lab, load_balancing, side_by_side
+from harness.lab.account_plan import read_plan
 from harness.lab.given import PREVIOUS_VERSION, Role, lab_images, read_given
 from harness.lab.load_balancing import ControllerFiles
+from harness.lab.on_aws import AwsProvider
 from harness.lab.paths import cache_directory
 from harness.lab.profile import ADMINISTRATORS
 from harness.lab.provider import chosen_provider, parse_request
@@ -51,6 +54,10 @@ from harness.subject.aws_features import detect_in_aws
 SUITES = Path(__file__).parent / "suites"
 SECOND_CLUSTER = "pod-identity-lab-2"
 _WEBHOOK = "pod-identity-webhook"
+_NOT_ON_AWS = (
+    "this scenario installs something, or asks the emulator about itself; "
+    "run it in a lab: --provider native or --provider kind"
+)
 NODES = 2
 """As many as any scenario needs of its first cluster."""
 
@@ -60,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     declare(group, "--lab", "podid", help="lab to run in; raised and removed again unless it is up")
     declare(group, "--provider", "auto", help="what a lab that is not up yet stands on")
     declare(group, "--ip-family", choices=["ipv4", "ipv6", "dual"], help="its pods' addresses (default: ipv4)")
+    declare(group, "--backend", "emulator", choices=["emulator", "aws"], help="which AWS; set by podid run")
     declare(group, "--cluster", [], help="cluster to run on; repeat for several")
     declare(group, "--kubernetes", binaries.DEFAULT_KUBERNETES, help="version of Kubernetes of native clusters")
     declare(group, "--reuse", "checked", choices=["checked", "force"], help="use a lab that is up as it is")
@@ -78,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # Somebody else's program is held to what AWS's does, not to what only ours promises.
         config.option.subject = "upstream"
     config.addinivalue_line("markers", "requirement(*ids): the requirements that a test decides")
+    config.addinivalue_line("markers", "on_aws: all that it makes in AWS goes through AwsAccount, also in Amazon's")
     config.pluginmanager.register(Plugin(SUITES), "podid-conformance")
 
 
@@ -99,6 +108,14 @@ def _start_mutant(config: pytest.Config) -> None:
         config.option.agent_command = command
     else:
         config.option.webhook_command = command
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what was written for the lab's AWS alone, where AWS is Amazon's, before it makes anything."""
+    is_on_lab = "lab" in getattr(item, "fixturenames", ())
+    if is_on_lab and item.config.getoption("--backend") == "aws" and not item.get_closest_marker("on_aws"):
+        could_not_run("backend-unsupported", _NOT_ON_AWS)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -124,6 +141,11 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
     on_lab = [item for item, names in fixtures.items() if "lab" in names]
     if not on_lab:
         return Plan(["clusters: none; accounts: none; images: none"])
+    if config.getoption("--backend") == "aws":
+        unprepared = {item.nodeid: _NOT_ON_AWS for item in on_lab if not item.get_closest_marker("on_aws")}
+        prepared = [item for item in on_lab if item.nodeid not in unprepared]
+        plan = read_plan(function for item in prepared for function in _functions(item))
+        return Plan(plan.lines("podid-RUN-{}".format), unprepared)
     lab = Lab(config.getoption("--lab"))
     wants_second = any("second_cluster" in names for names in fixtures.values())
     nodes = NODES if any("last_node" in names for names in fixtures.values()) else 1
@@ -144,6 +166,14 @@ def pytest_podid_plan(config: pytest.Config, items: Sequence[pytest.Item]) -> Pl
         *(f"image: {image}" for image in images),
     ]
     return Plan(lines, {item.nodeid: missing for item in on_lab} if missing else {})
+
+
+def _functions(item: pytest.Item) -> Iterator[Callable[..., object]]:
+    """Yield a test and its fixtures, in the order of their set-up."""
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - pytest has no other way
+    for name in getattr(item, "fixturenames", ()):
+        yield from (definition.func for definition in definitions.get(name, ()) if name != "request")
+    yield getattr(item, "function")  # noqa: B009 - of pytest.Function
 
 
 def _lab(config: pytest.Config) -> Lab:
@@ -178,7 +208,7 @@ def lab_in_use(pytestconfig: pytest.Config) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lab(
-    pytestconfig: pytest.Config,
+    request: pytest.FixtureRequest,
     run_environment: dict[str, str],
     ground: Ground,
     issued: Issued,
@@ -189,8 +219,11 @@ def lab(
     """The lab, raised for this session when it is not up yet."""
     del lab_in_use
     raise_setup_fault()
+    pytestconfig = request.config
     the_lab, named = _lab(pytestconfig), Lab(pytestconfig.getoption("--lab"))
     was_up = the_lab.exists
+    if was_up and the_lab.on_aws:
+        _require_time(pytestconfig, the_lab.on_aws, request.session.items)
     reuse = pytestconfig.getoption("--reuse")
     _raise_clusters(the_lab, _cluster_names(pytestconfig), pytestconfig, nodes_from_start=NODES, reuse=reuse)
     run_environment["clusters"] = ", ".join(_cluster_names(pytestconfig))
@@ -206,18 +239,53 @@ def lab(
     the_lab.losses.begin()
     ended = EndedPrograms(the_lab.losses.found, the_lab.logs)
     diagnostics.register(ended)
-    control = the_lab.control()
-    control.set_marker(issued.marker)
-    with ground.watching(the_lab.losses.tell):
+    with (
+        _on_amazons(the_lab.on_aws, run_environment) if the_lab.on_aws else _on_ours(the_lab, issued, diagnostics),
+        ground.watching(the_lab.losses.tell),
+    ):
         yield the_lab
     diagnostics.unregister(ended)
+    if not was_up:
+        the_lab.down()
+
+
+@contextlib.contextmanager
+def _on_ours(lab: Lab, issued: Issued, diagnostics: Diagnostics) -> Generator[None]:
+    """Let the lab's AWS mark the secrets that it mints, and tell them at the end."""
+    control = lab.control()
+    control.set_marker(issued.marker)
+    yield
     try:
         issued.add(control.issued())
     except HarnessFault as fault:
         # What AWS minted is still found by the marker, but not the tokens that it saw.
         diagnostics.faults.append(f"secrets of the run: {fault}")
-    if not was_up:
-        the_lab.down()
+
+
+@contextlib.contextmanager
+def _on_amazons(provider: AwsProvider, run_environment: dict[str, str]) -> Generator[None]:
+    """Say in the report which account is used, and at the end what was made there (HRN-EXT-19)."""
+    target = provider.target
+    run_environment["aws"] = f"Amazon Web Services, account {target.aws_account}, {target.aws_region}"
+    yield
+    run_environment["made in AWS"] = "; ".join(map(str, provider.record.made)) or "nothing"
+
+
+def _require_time(config: pytest.Config, provider: AwsProvider, items: Sequence[pytest.Item]) -> None:
+    """Refuse a run that will probably last longer than the account's owner allows (HRN-EXT-15).
+
+    Raises:
+        MissingPrerequisite: It will.
+    """
+    history, leg = config.rootpath / config.getoption("--history"), config.getoption("--leg")
+    durations = read_durations(history, leg or config.getoption("--subject"))
+    minutes = sum(durations.expected(item.nodeid for item in items).values()) / 60
+    if minutes > (most := provider.rules.max_minutes):
+        raise MissingPrerequisite(
+            f"the scenarios take {minutes:.0f} minutes; account {provider.target.aws_account} is for {most} at most",
+            hint="run fewer, such as suites/test_s3.py; or raise max_minutes of the account",
+            kind="time-budget",
+        )
 
 
 def _raise_clusters(
@@ -363,9 +431,9 @@ def kubectl(pytestconfig: pytest.Config, cluster: Cluster) -> Callable[..., Comp
 @pytest.fixture(scope="session")
 def aws(lab: Lab) -> Iterator[AwsAccount]:
     """An administrator of the article's account; one of its secrets is the canary."""
-    administrator = lab.administrator()
-    with administrator.secret("podid/canary", os.environ.get(CANARY, ""), {}):
-        yield administrator
+    aws = lab.administrator()
+    with aws.secret("podid/canary", os.environ.get(CANARY, ""), {}):
+        yield aws
 
 
 @pytest.fixture(scope="session")
@@ -380,8 +448,9 @@ def aws_calls(lab: Lab, diagnostics: Diagnostics, run_environment: dict[str, str
 
 @pytest.fixture(autouse=True)
 def calls_as_evidence(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every scenario on the lab has the calls to AWS that it caused as evidence."""
-    if "lab" not in request.fixturenames or not request.path.is_relative_to(SUITES):
+    """Every scenario on the lab has the calls to its AWS that it caused as evidence."""
+    is_on_lab = "lab" in request.fixturenames and request.path.is_relative_to(SUITES)
+    if not is_on_lab or request.config.getoption("--backend") == "aws":
         yield
         return
     calls: AwsCalls = request.getfixturevalue("aws_calls")

@@ -33,11 +33,17 @@ from harness.doctor_webhook import webhook_checks
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
 from harness.existing_commands import (
     AllowInstall,
+    AllowStaticKeys,
+    AwsAccountId,
     AwsAddress,
+    AwsRegion,
+    BackendOption,
     ClusterUid,
     Context,
+    EksCluster,
     ImageRegistry,
     Kubeconfig,
+    on_backend,
     print_plan,
     target_of,
 )
@@ -326,6 +332,11 @@ def doctor(
     kubeconfig: Kubeconfig = None,
     allow_install: AllowInstall = False,
     aws_address: AwsAddress = "",
+    backend: BackendOption = "emulator",
+    aws_account: AwsAccountId = "",
+    aws_region: AwsRegion = "",
+    eks_cluster: EksCluster = "",
+    allow_static_keys: AllowStaticKeys = False,
 ) -> None:
     """Check whether this machine can raise a lab; changes nothing. Exit code 2 when it cannot."""
     target = target_of(
@@ -335,6 +346,11 @@ def doctor(
         cluster_uid=cluster_uid,
         allow_install=allow_install,
         aws_address=aws_address,
+        backend=backend,
+        aws_account=aws_account,
+        aws_region=aws_region,
+        eks_cluster=eks_cluster,
+        allow_static_keys=allow_static_keys,
     )
     if webhook is not None:
         kube = Kube(webhook)
@@ -401,6 +417,11 @@ def run(
     allow_install: AllowInstall = False,
     image_registry: ImageRegistry = "",
     aws_address: AwsAddress = "",
+    backend: BackendOption = "emulator",
+    aws_account: AwsAccountId = "",
+    aws_region: AwsRegion = "",
+    eks_cluster: EksCluster = "",
+    allow_static_keys: AllowStaticKeys = False,
     list_images: Annotated[
         bool, typer.Option("--print-images", help="Print what would be pulled, by digest; create nothing.")
     ] = False,
@@ -436,7 +457,13 @@ def run(
         allow_install=allow_install,
         image_registry=image_registry,
         aws_address=aws_address,
+        backend=backend,
+        aws_account=aws_account,
+        aws_region=aws_region,
+        eks_cluster=eks_cluster,
+        allow_static_keys=allow_static_keys,
     )
+    cluster, arguments = on_backend(target, cluster, arguments, labs=labs, images=agent_image + webhook_image)
     if dry_run:
         print_plan(target, cluster)
         family = [f"--ip-family={ip_family}"] if ip_family else []
@@ -467,8 +494,9 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
-            stays = keep or keep_failed
-            arguments += workers(the_lab, labs or (1 if stays else usual(the_lab, len(chosen_files(arguments)))))
+            arguments += workers(
+                the_lab, labs or (1 if keep or keep_failed else usual(the_lab, len(chosen_files(arguments))))
+            )
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
                 keep = keep or (keep_failed and bool(result.failed) and not fault)

@@ -18,8 +18,18 @@ from harness.conformance.diagnostics import Folder
 from harness.conformance.recording import Evidence
 from harness.kube import ApiException, Kube
 
-__all__ = ["AgentOutput", "AwsCalls", "ClusterState", "EndedPrograms", "planted_canary", "why_it_does_not_run"]
+__all__ = [
+    "CANARY",
+    "AgentOutput",
+    "AwsCalls",
+    "ClusterState",
+    "EndedPrograms",
+    "planted_canary",
+    "why_it_does_not_run",
+]
 
+CANARY = "podid-canary"
+"""Name of the objects that hold the canary."""
 _REQUEST_SECONDS = 5
 _LOG_BYTES = 1 << 20
 _MOST_COLLECTED = 500
@@ -254,7 +264,7 @@ def _end_of(file: Path) -> str:
 @contextlib.contextmanager
 def planted_canary(kube: Kube, canary: str) -> Generator[None]:
     """Keep the canary where collectors look: in a Secret, and in a variable of a pod that never starts (HRN-SEC-02)."""
-    metadata = {"name": "podid-canary", "namespace": "default"}
+    metadata = {"name": CANARY, "namespace": "default"}
     container = {
         "name": "canary",
         "image": "amazon/aws-cli:latest",

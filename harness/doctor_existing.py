@@ -6,10 +6,11 @@ import errno
 import socket
 from collections.abc import Iterator, Sequence
 
+from harness import doctor_aws
 from harness.cluster.base import ClusterSpec
 from harness.cluster.existing.changes import Changes, Thing
 from harness.cluster.existing.cluster import read_nodes
-from harness.cluster.existing.rights import missing_rights
+from harness.cluster.existing.rights import NEEDED, NEEDED_BY_SCENARIOS, Right, missing_rights
 from harness.cluster.existing.target import Target, cluster_uid
 from harness.doctor_check import Check
 from harness.errors import HarnessFault, MissingPrerequisite
@@ -30,6 +31,16 @@ def existing_checks(target: Target) -> list[Check]:
         UsageError: No context is named, or there is none of that name.
     """
     target.require_named()
+    if target.backend == "aws":
+        # Whose credentials these are, before anything else is asked.
+        account = doctor_aws.account_checks(target)
+        if any(check.status == "fail" for check in account):
+            return account
+        return [*account, *_checks(target)]
+    return _checks(target)
+
+
+def _checks(target: Target) -> list[Check]:
     with target.connect() as kube:
         try:
             uid = cluster_uid(kube)
@@ -70,15 +81,34 @@ def _identity(target: Target, uid: str) -> Check:
 
 
 def _cluster_checks(target: Target, kube: Kube) -> Iterator[Check]:
-    yield _rights(kube)
+    if target.backend == "aws":
+        yield _rights(kube, NEEDED_BY_SCENARIOS)
+        yield _is_on_eks(target, kube)
+        return
+    yield _rights(kube, NEEDED)
     yield _opt_in(target)
     yield _conflicts(kube)
     yield _dns(kube)
     yield from _ways(target, kube)
 
 
-def _rights(kube: Kube) -> Check:
-    missing = missing_rights(kube)
+def _is_on_eks(target: Target, kube: Kube) -> Check:
+    """Tell whether context and EKS mean the same cluster: both know its issuer."""
+    there = (kube.get("/.well-known/openid-configuration") or {}).get("issuer", "nobody")
+    issuer = doctor_aws.issuer_on_eks(target)
+    if there == issuer:
+        return Check("EKS", "ok", f"{target.eks_cluster} is the cluster of context {target.context}", "")
+    return Check(
+        "EKS",
+        "fail",
+        f"tokens of context {target.context} are issued by {there}, those of {target.eks_cluster} by {issuer}",
+        "one cluster",
+        "name the cluster of this context with: --eks-cluster NAME; see: aws eks list-clusters",
+    )
+
+
+def _rights(kube: Kube, needed: Sequence[Right]) -> Check:
+    missing = missing_rights(kube, needed)
     if not missing:
         return Check("rights", "ok", "everything that a run needs is allowed", "")
     return Check(

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-PrerequisiteKind = Literal["prerequisite", "environment", "opt-in-required"]
+PrerequisiteKind = Literal["prerequisite", "environment", "backend-unsupported", "opt-in-required", "time-budget"]
 
 
 class PodidError(Exception):

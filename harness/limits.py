@@ -6,11 +6,13 @@ only where something is wrong.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 __all__ = [
     "AGENT_READY",
     "ASSOCIATION_VISIBLE",
+    "BACKEND_VARIABLE",
     "CERTIFICATE_RENEWED",
     "CLEANUP_STEP",
     "CLEANUP_TOTAL",
@@ -19,6 +21,7 @@ __all__ = [
     "CONTROLLER",
     "EKS_AUTH_CALL",
     "EMULATOR_READY",
+    "IAM_EFFECTIVE",
     "INGRESS_ADDRESS",
     "KEYS_REREAD",
     "LOG_LINE",
@@ -46,20 +49,32 @@ __all__ = [
 ]
 
 
+BACKEND_VARIABLE = "PODID_BACKEND"
+"""Environment variable that tells the processes of a run which AWS they are on; ``podid run`` sets it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A named time, in seconds."""
 
     name: str
     seconds: float
+    on_aws: float = 0
+    """The same where AWS is Amazon's; 0 if that makes no difference (HRN-EXT-17)."""
+
+    @property
+    def allowed(self) -> float:
+        """Seconds that a wait of this process may take."""
+        return self.on_aws if self.on_aws and os.environ.get(BACKEND_VARIABLE) == "aws" else self.seconds
 
     def after(self, seconds: float) -> Limit:
         """Return this limit for a wait that can begin only so many seconds later, such as an agent's sweep."""
-        return Limit(f"{self.name} after {seconds:g} s", self.seconds + seconds)
+        on_aws = self.on_aws + seconds if self.on_aws else 0
+        return Limit(f"{self.name} after {seconds:g} s", self.seconds + seconds, on_aws)
 
     def __str__(self) -> str:
         """Return it as messages have it: ``POD_READY, 120 s``."""
-        return f"{self.name}, {self.seconds:g} s"
+        return f"{self.name}, {self.allowed:g} s"
 
 
 # --- A cluster and what runs in it ----------------------------------------------------------------------------------
@@ -70,16 +85,19 @@ NODE_READY = Limit("NODE_READY", 120)
 EMULATOR_READY = Limit("EMULATOR_READY", 60)
 OBJECT_READY = Limit("OBJECT_READY", 30)
 """The API server makes an object usable: a namespace, a CRD, a certificate."""
-POD_READY = Limit("POD_READY", 120)
+POD_READY = Limit("POD_READY", 120, on_aws=300)
 POD_GONE = Limit("POD_GONE", 60)
-NAMESPACE_GONE = Limit("NAMESPACE_GONE", 120)
-ROLLOUT = Limit("ROLLOUT", 180)
+NAMESPACE_GONE = Limit("NAMESPACE_GONE", 120, on_aws=300)
+ROLLOUT = Limit("ROLLOUT", 180, on_aws=300)
 AGENT_READY = Limit("AGENT_READY", 120)
 WEBHOOK_READY = Limit("WEBHOOK_READY", 60)
 """An admission webhook answers, ours or a controller's."""
 CERTIFICATE_RENEWED = Limit("CERTIFICATE_RENEWED", 120)
 """The kubelet brings a Secret's new contents into a pod, and the pod serves it."""
-ASSOCIATION_VISIBLE = Limit("ASSOCIATION_VISIBLE", 30)
+ASSOCIATION_VISIBLE = Limit("ASSOCIATION_VISIBLE", 30, on_aws=60)
+"""Admission knows an association; Amazon's takes 5 to 10 s."""
+IAM_EFFECTIVE = Limit("IAM_EFFECTIVE", 30, on_aws=120)
+"""A change of IAM is known wherever it matters; Amazon's takes several seconds, seldom more."""
 CONTROLLER = Limit("CONTROLLER", 60)
 """A controller acts on what has changed."""
 SECRET_SYNCED = Limit("SECRET_SYNCED", 120)

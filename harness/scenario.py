@@ -52,6 +52,9 @@ __all__ = [
     "stage_of",
     "wait_until_admission_injects",
     "wait_until_admission_leaves_alone",
+    "wait_until_association_serves",
+    "wait_until_irsa_serves",
+    "wait_until_let_in",
     "web_identity_refusals",
     "without_agent",
 ]
@@ -222,6 +225,46 @@ def wait_until_admission_leaves_alone(kube: Kube, namespace: str, service_accoun
         what=f"admission to forget the association of {namespace}/{service_account} (WHK-201)",
         timeout=limits.ASSOCIATION_VISIBLE,
     )
+
+
+def wait_until_let_in(aws: AwsAccount, pod: Pod, *command: str) -> None:
+    """Wait until a role and its policies are known wherever a command of a pod needs them (HRN-EXT-17).
+
+    In a lab they are at once, and nothing is waited for: then the first call of a scenario counts.
+    """
+    if aws.is_eventual:
+        wait.until(
+            lambda: pod.exec(*command),
+            lambda done: done.returncode == 0,
+            what=f"{' '.join(command)} to be allowed in pod {pod.name}",
+            timeout=limits.IAM_EFFECTIVE,
+        )
+
+
+def wait_until_association_serves(
+    aws: AwsAccount, kube: Kube, namespace: str, service_account: str, *command: str
+) -> None:
+    """Wait as :func:`wait_until_let_in` does, with a pod of its own, before a pod that must not fail once is started.
+
+    In a lab, once admission knows an association, nothing else is waited for.
+    """
+    if aws.is_eventual:
+        probe = kube.run(
+            "probe", namespace, image="amazon/aws-cli:latest", service_account=service_account, command=_PAUSE
+        )
+        wait_until_let_in(aws, probe.wait_until_ready(), *command)
+        probe.delete()
+
+
+def wait_until_irsa_serves(aws: AwsAccount, kube: Kube, role_arn: str, namespace: str, service_account: str) -> None:
+    """Wait until STS knows a role of IRSA, before a pod that must not fail once starts; a lab does at once."""
+    if aws.is_eventual:
+        wait.until(
+            lambda: aws.web_identity_refusal(role_arn, kube.token(service_account, namespace, "sts.amazonaws.com")),
+            lambda refusal: not refusal,
+            what=f"STS to know {role_arn}",
+            timeout=limits.IAM_EFFECTIVE,
+        )
 
 
 def _admitted_environment(kube: Kube, namespace: str, service_account: str) -> list[str]:

@@ -16,11 +16,11 @@ from harness.cluster.existing.marked import Found, find_marked, remove, take_bac
 from harness.cluster.existing.target import Target, default_kubeconfig
 from harness.cluster.existing.target import cluster_uid as uid_of
 from harness.errors import MissingPrerequisite, PodidError, UsageError
-from harness.existing_commands import ClusterUid, Context, Kubeconfig
+from harness.existing_commands import AllowStaticKeys, ClusterUid, Context, Kubeconfig
 from harness.kube import ApiException, Kube
 from harness.lab import Lab
 from harness.progress import Progress
-from harness.sweep.account import accounts_file, require_account
+from harness.sweep.account import accounts_file, require_account, require_undenied
 from harness.sweep.aws import Client, find_tagged, judge
 
 __all__ = ["app"]
@@ -68,9 +68,7 @@ def sweep(
     context: Context = "",
     cluster_uid: ClusterUid = "",
     kubeconfig: Kubeconfig = None,
-    allow_static_keys: Annotated[
-        bool, typer.Option("--allow-static-keys", help="Take keys of AWS that have no end.")
-    ] = False,
+    allow_static_keys: AllowStaticKeys = False,
     delete: Annotated[bool, typer.Option("--delete", help="Remove; without it everything is only named.")] = False,
 ) -> None:
     """Remove what carries the marks of a run that has expired; by default only name it.
@@ -156,4 +154,5 @@ def _client(account: str, region: str, lab: str, *, allows_static_keys: bool) ->
         raise UsageError("an account is swept in one region", hint="name it with: --region eu-west-1")
     session: Any = boto3.Session(region_name=region)
     require_account(session, account, accounts_file(), allows_static_keys=allows_static_keys)
+    require_undenied(session.client, account)
     return session.client

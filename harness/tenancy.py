@@ -96,7 +96,7 @@ class Tenancy:
     images: Mapping[str, str]
     """Full name of an image of the lab → the reference under which this cluster gets it."""
     trust_bundle: str
-    """PEM of all CAs that the lab's pods trust."""
+    """PEM of all CAs that the lab's pods trust; empty where AWS is Amazon's, which everybody trusts."""
 
     @property
     def selector(self) -> str:
@@ -123,7 +123,7 @@ class Tenancy:
         return made
 
     def _adapt_pod(self, pod: Manifest) -> None:
-        if any(volume["name"] == TRUST for volume in pod.get("volumes") or ()):
+        if not self.trust_bundle or any(volume["name"] == TRUST for volume in pod.get("volumes") or ()):
             return
         pod["volumes"] = [*(pod.get("volumes") or ()), {"name": TRUST, "configMap": {"name": TRUST}}]
         for container in [*(pod.get("initContainers") or ()), *pod["containers"]]:
@@ -246,7 +246,8 @@ class TenantClient(kubernetes.client.ApiClient):
         return answer["metadata"].get("labels") or {} if answer is not None else None
 
     def _give_trust(self, namespace: str) -> None:
-        self._send("POST", f"/api/v1/namespaces/{namespace}/configmaps", self._tenancy.trust(namespace))
+        if self._tenancy.trust_bundle:
+            self._send("POST", f"/api/v1/namespaces/{namespace}/configmaps", self._tenancy.trust(namespace))
 
     def _send(self, method: str, path: str, body: Manifest | None = None) -> Manifest | None:
         """Call the API about the tenancy itself."""

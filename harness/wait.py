@@ -132,7 +132,7 @@ def until(
         Timeout: The time is over.
         Stopped: ``stop`` gave a reason.
     """
-    limit = timeout.seconds * scale()
+    limit = timeout.allowed * scale()
     seen = _Seen(clock)
     streak = 0
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import limits, wait
-from harness.cluster.base import Cluster, Completed
+from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
 from harness.kube import Kube, Pod, load_manifests
@@ -30,9 +30,10 @@ from harness.scenario import (
     read_document,
     restart,
     wait_until_admission_injects,
+    wait_until_let_in,
 )
 
-pytestmark = pytest.mark.usefixtures("agent_addon")
+pytestmark = [pytest.mark.usefixtures("agent_addon"), pytest.mark.on_aws]
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "abac"
@@ -53,11 +54,11 @@ SESSION_ARN = rf"arn:aws:sts::123456789012:assumed-role/{ROLE}/eks-[a-z0-9-]{{10
 @pytest.fixture(scope="module")
 def bucket(aws: AwsAccount) -> Iterator[str]:
     """``aws s3 mb``, and a file for each team."""
-    with aws.bucket(BUCKET):
+    with aws.bucket(BUCKET) as name:
         for team in TEAMS:
             text = f"This file belongs to {team}\n".encode()
-            aws.client("s3").put_object(Bucket=BUCKET, Key=f"{team}/file.txt", Body=text)
-        yield BUCKET
+            aws.client("s3").put_object(Bucket=name, Key=f"{team}/file.txt", Body=text)
+        yield name
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,10 @@ def pods(
             team: kube.run("test", team, image=IMAGE, service_account="app", command=SLEEP) for team in namespaces
         }
         aws.wait_until_agent_is_active(cluster.name)
-        yield {team: pod.wait_until_ready() for team, pod in started.items()}
+        for team, pod in started.items():
+            pod.wait_until_ready()
+            wait_until_let_in(aws, pod, "aws", "s3", "ls", aws.text(f"s3://{BUCKET}/{team}/"))
+        yield started
 
 
 # --- What the section shows -----------------------------------------------------------------------------------------
@@ -103,11 +107,11 @@ def pods(
 
 @requirement("IAM-ABAC-04")
 @EACH_TEAM
-def test_team_lists_and_reads_its_own_prefix(pods: dict[str, Pod], team: str, other: str) -> None:
+def test_team_lists_and_reads_its_own_prefix(pods: dict[str, Pod], bucket: str, team: str, other: str) -> None:
     """``aws s3 ls`` and ``aws s3 cp … -`` of the team's own prefix print what the article prints."""
     del other
-    listed = pods[team].exec("aws", "s3", "ls", f"s3://{BUCKET}/{team}/")
-    read = pods[team].exec("aws", "s3", "cp", f"s3://{BUCKET}/{team}/file.txt", "-")
+    listed = pods[team].exec("aws", "s3", "ls", f"s3://{bucket}/{team}/")
+    read = pods[team].exec("aws", "s3", "cp", f"s3://{bucket}/{team}/file.txt", "-")
 
     assert listed.returncode == 0, listed.stderr
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +28 file\.txt\n", listed.stdout)
@@ -117,23 +121,25 @@ def test_team_lists_and_reads_its_own_prefix(pods: dict[str, Pod], team: str, ot
 
 @requirement("IAM-ABAC-04", "IAM-MSG-01", "IAM-MSG-02", "IAM-MSG-03")
 @EACH_TEAM
-def test_other_teams_prefix_is_denied_in_the_articles_words(pods: dict[str, Pod], team: str, other: str) -> None:
+def test_other_teams_prefix_is_denied_in_the_articles_words(
+    pods: dict[str, Pod], bucket: str, aws: AwsAccount, team: str, other: str
+) -> None:
     """Listing and reading the other team's prefix end with exit code 254 and the article's text."""
-    listed = pods[team].exec("aws", "s3", "ls", f"s3://{BUCKET}/{other}/")
-    read = pods[team].exec("aws", "s3api", "get-object", f"--bucket={BUCKET}", f"--key={other}/file.txt", "/dev/stdout")
+    listed = pods[team].exec("aws", "s3", "ls", f"s3://{bucket}/{other}/")
+    read = pods[team].exec("aws", "s3api", "get-object", f"--bucket={bucket}", f"--key={other}/file.txt", "/dev/stdout")
 
     assert (listed.returncode, read.returncode) == (254, 254)
     assert re.fullmatch(
         r"An error occurred \(AccessDenied\) when calling the ListObjectsV2 operation: "
-        rf"User: {SESSION_ARN} is not authorized to perform: s3:ListBucket "
-        r'on resource: "arn:aws:s3:::abac-demo-bucket" '
+        rf"User: {aws.text(SESSION_ARN)} is not authorized to perform: s3:ListBucket "
+        rf'on resource: "arn:aws:s3:::{bucket}" '
         r"because no identity-based policy allows the s3:ListBucket action",
         listed.stderr.strip(),
     )
     assert re.fullmatch(
         r"An error occurred \(AccessDenied\) when calling the GetObject operation: "
-        rf"User: {SESSION_ARN} is not authorized to perform: s3:GetObject "
-        rf'on resource: "arn:aws:s3:::abac-demo-bucket/{other}/file\.txt" '
+        rf"User: {aws.text(SESSION_ARN)} is not authorized to perform: s3:GetObject "
+        rf'on resource: "arn:aws:s3:::{bucket}/{other}/file\.txt" '
         r"because no identity-based policy allows the s3:GetObject action",
         read.stderr.strip(),
     )
@@ -141,21 +147,21 @@ def test_other_teams_prefix_is_denied_in_the_articles_words(pods: dict[str, Pod]
 
 
 @requirement("IAM-S3-02", "IAM-S3-03")
-def test_copy_of_another_teams_file_is_forbidden_without_a_word(pods: dict[str, Pod]) -> None:
+def test_copy_of_another_teams_file_is_forbidden_without_a_word(pods: dict[str, Pod], bucket: str) -> None:
     """``aws s3 cp`` asks with HEAD first, whose refusal has no body: the CLI knows the status and nothing else."""
-    done = pods["team-a"].exec("aws", "s3", "cp", f"s3://{BUCKET}/team-b/file.txt", "-")
+    done = pods["team-a"].exec("aws", "s3", "cp", f"s3://{bucket}/team-b/file.txt", "-")
 
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "download failed: s3://abac-demo-bucket/team-b/file.txt to - "
+        f"download failed: s3://{bucket}/team-b/file.txt to - "
         "An error occurred (403) when calling the HeadObject operation: Forbidden"
     )
 
 
 @requirement("IAM-EVAL-02", "IAM-MSG-02")
-def test_whole_bucket_is_denied(pods: dict[str, Pod]) -> None:
+def test_whole_bucket_is_denied(pods: dict[str, Pod], bucket: str) -> None:
     """Without a prefix there is nothing that the policy could compare: no team lists the bucket's root."""
-    done = pods["team-a"].exec("aws", "s3", "ls", f"s3://{BUCKET}")
+    done = pods["team-a"].exec("aws", "s3", "ls", f"s3://{bucket}")
 
     assert done.returncode == 254
     assert done.stderr.strip().endswith("because no identity-based policy allows the s3:ListBucket action")
@@ -177,10 +183,10 @@ def forger(kube: Kube, pods: dict[str, Pod], cluster: Cluster, aws: AwsAccount, 
 
 
 @requirement("IAM-ABAC-02", "API-506")
-def test_namespace_tag_cannot_be_forged(forger: Pod, cluster: Cluster, aws: AwsAccount) -> None:
+def test_namespace_tag_cannot_be_forged(forger: Pod, bucket: str, cluster: Cluster, aws: AwsAccount) -> None:
     """Whatever a pod calls itself, its namespace tag is where it runs: it reads team-a's file and never team-b's."""
-    own = forger.exec("aws", "s3", "cp", f"s3://{BUCKET}/team-a/file.txt", "-")
-    other = forger.exec("aws", "s3api", "get-object", f"--bucket={BUCKET}", "--key=team-b/file.txt", "/dev/stdout")
+    own = forger.exec("aws", "s3", "cp", f"s3://{bucket}/team-a/file.txt", "-")
+    other = forger.exec("aws", "s3api", "get-object", f"--bucket={bucket}", "--key=team-b/file.txt", "/dev/stdout")
 
     check("API-506", expected=six_tags(cluster, forger, "team-b"), observed=session_tags(aws, forger))
     check("IAM-ABAC-02", what="own prefix", expected="This file belongs to team-a\n", observed=own.stdout)
@@ -214,7 +220,7 @@ def session_parameters(aws: AwsAccount, pod: Pod) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def chained_role_arn(aws: AwsAccount, role_arn: str) -> Iterator[str]:
     """A second role with the article's policy, which the first may assume; both sides allow TagSession."""
-    abac_policy_arn = "arn:aws:iam::123456789012:policy/pod-identity-lab-abac-policy"
+    abac_policy_arn = aws.text("arn:aws:iam::123456789012:policy/pod-identity-lab-abac-policy")
     with (
         aws.policy("pod-identity-lab-abac-chain", (FILES / "chain-policy.json").read_text()) as chain_policy_arn,
         aws.attached(role_arn, chain_policy_arn),
@@ -228,23 +234,27 @@ def chained_role_arn(aws: AwsAccount, role_arn: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chaining_pod(pods: dict[str, Pod]) -> Pod:
+def chaining_pod(pods: dict[str, Pod], chained_role_arn: str, bucket: str, aws: AwsAccount) -> Pod:
     """The pod of team-a, with a profile that goes on to the second role."""
     script = 'mkdir -p ~/.aws && printf %s "$0" > ~/.aws/config'
-    done = pods["team-a"].exec("sh", "-c", script, (FILES / "aws-config").read_text())
+    done = pods["team-a"].exec("sh", "-c", script, aws.text((FILES / "aws-config").read_text()))
+    assert chained_role_arn
     assert done.returncode == 0, done.stderr
+    wait_until_let_in(aws, pods["team-a"], "aws", "--profile=chained", "s3", "ls", f"s3://{bucket}/team-a/")
     return pods["team-a"]
 
 
 @requirement("IAM-ABAC-08", "API-505")
-def test_tags_go_along_into_the_next_role(chaining_pod: Pod, chained_role_arn: str) -> None:
+def test_tags_go_along_into_the_next_role(
+    chaining_pod: Pod, chained_role_arn: str, bucket: str, cluster: Cluster
+) -> None:
     """The role that the pod assumes with its credentials has the same policy, and the same tags limit it."""
     arn = caller_identity(chaining_pod, "--profile=chained")["Arn"]
 
-    own = chaining_pod.exec("aws", "--profile=chained", "s3", "ls", f"s3://{BUCKET}/team-a/")
-    other = chaining_pod.exec("aws", "--profile=chained", "s3", "ls", f"s3://{BUCKET}/team-b/")
+    own = chaining_pod.exec("aws", "--profile=chained", "s3", "ls", f"s3://{bucket}/team-a/")
+    other = chaining_pod.exec("aws", "--profile=chained", "s3", "ls", f"s3://{bucket}/team-b/")
 
-    assert arn.startswith(f"arn:aws:sts::123456789012:assumed-role/{chained_role_arn.rpartition('/')[2]}/")
+    assert arn.startswith(f"arn:aws:sts::{cluster.spec.account}:assumed-role/{chained_role_arn.rpartition('/')[2]}/")
     assert own.returncode == 0, own.stderr
     assert own.stdout.endswith(" file.txt\n")
     assert other.returncode == 254
@@ -272,8 +282,9 @@ def test_next_role_must_allow_tag_session(pods: dict[str, Pod], chained_role_arn
     """A pod cannot shake its tags off: where the next role's trust policy lacks sts:TagSession, it is not assumed."""
     arn = caller_identity(pods["team-a"])["Arn"]
     with aws.trusting(chained_role_arn, (FILES / "chained-trust-without-tag-session.json").read_text()):
-        done = pods["team-a"].exec(
-            "aws", "sts", "assume-role", f"--role-arn={chained_role_arn}", "--role-session-name=without-tags"
+        command = ("aws", "sts", "assume-role", f"--role-arn={chained_role_arn}", "--role-session-name=without-tags")
+        done = aws.eventually(
+            lambda: pods["team-a"].exec(*command), lambda done: done.returncode != 0, "STS to know the new trust"
         )
 
     assert done.returncode == 254
@@ -292,13 +303,14 @@ def test_disabled_session_tags_leave_the_same_role_without_access(
 ) -> None:
     """With disableSessionTags the session has no tags, and the variable of the article's policy no value."""
     assert pods
+    bucket = aws.name(BUCKET)
     kube.create_service_account("untagged", "team-a")
     with aws.association(cluster.name, "team-a", "untagged", role_arn, disableSessionTags=True):
         wait_until_admission_injects(kube, "team-a", "untagged")
         pod = kube.run("untagged", "team-a", image=IMAGE, service_account="untagged", command=SLEEP).wait_until_ready()
 
-        listed = pod.exec("aws", "s3", "ls", f"s3://{BUCKET}/team-a/")
-        read = pod.exec("aws", "s3api", "get-object", f"--bucket={BUCKET}", "--key=team-a/file.txt", "/dev/stdout")
+        listed = pod.exec("aws", "s3", "ls", f"s3://{bucket}/team-a/")
+        read = pod.exec("aws", "s3api", "get-object", f"--bucket={bucket}", "--key=team-a/file.txt", "/dev/stdout")
         parameters = session_parameters(aws, pod)
 
     check("API-507", expected=["durationSeconds", "roleArn", "roleSessionName"], observed=sorted(parameters))
@@ -322,18 +334,20 @@ def test_trust_policy_pins_cluster_namespace_and_service_account(
         "namespace": trust.replace('"team-a"', '"team-b"'),
         "ServiceAccount": trust.replace('"pinned"', '"app"'),
     }
-    with aws.role("pinned", trust) as arn, aws.association(cluster.name, "team-a", "pinned", arn):
+    with aws.role("pinned", foreign["cluster"]) as arn, aws.association(cluster.name, "team-a", "pinned", arn):
         wait_until_admission_injects(kube, "team-a", "pinned")
         pod = kube.run("pinned", "team-a", image=IMAGE, service_account="pinned", command=SLEEP).wait_until_ready()
 
         # The agent keeps what it was given, so what is refused comes first.
-        with aws.trusting(arn, foreign["cluster"]):
-            another_cluster = credentials_response(pod)
+        another_cluster = credentials_response(pod)
         with aws.trusting(arn, foreign["namespace"]):
             another_namespace = credentials_response(pod)
         with aws.trusting(arn, foreign["ServiceAccount"]):
             another_account = credentials_response(pod)
-        right = credentials_response(pod)
+        with aws.trusting(arn, trust):
+            right = aws.eventually(
+                lambda: credentials_response(pod), lambda answer: answer.status == 200, "EKS Auth to know the trust"
+            )
 
     refusals = (another_cluster, another_namespace, another_account)
     assert [response.status for response in refusals] == [400, 400, 400]
@@ -353,21 +367,22 @@ def test_secrets_are_shared_out_by_their_own_tags(
     with (
         aws.policy("pod-identity-lab-abac-secrets", (FILES / "secrets-policy.json").read_text()) as policy_arn,
         aws.attached(role_arn, policy_arn),
-        aws.secret("app-config-a", "of team-a", here | {"kubernetes-namespace": "team-a"}),
-        aws.secret("app-config-b", "of team-b", here | {"kubernetes-namespace": "team-b"}),
-        aws.secret("app-config-elsewhere", "not here", {"eks-cluster-name": "x", "kubernetes-namespace": "team-a"}),
+        aws.secret("app-config-a", "of team-a", here | {"kubernetes-namespace": "team-a"}) as a,
+        aws.secret("app-config-b", "of team-b", here | {"kubernetes-namespace": "team-b"}) as b,
+        aws.secret("app-config-elsewhere", "no", {"eks-cluster-name": "x", "kubernetes-namespace": "team-a"}) as c,
     ):
         arguments = ("aws", "secretsmanager", "get-secret-value", "--query=SecretString", "--output=text")
-        own = pods["team-a"].exec(*arguments, "--secret-id=app-config-a")
-        other = pods["team-a"].exec(*arguments, "--secret-id=app-config-b")
-        elsewhere = pods["team-a"].exec(*arguments, "--secret-id=app-config-elsewhere")
+        wait_until_let_in(aws, pods["team-a"], *arguments, f"--secret-id={a}")
+        own = pods["team-a"].exec(*arguments, f"--secret-id={a}")
+        other = pods["team-a"].exec(*arguments, f"--secret-id={b}")
+        elsewhere = pods["team-a"].exec(*arguments, f"--secret-id={c}")
 
     assert own.returncode == 0, own.stderr
     assert own.stdout == "of team-a\n"
     assert (other.returncode, elsewhere.returncode) == (254, 254)
     assert re.fullmatch(
         r"An error occurred \(AccessDeniedException\) when calling the GetSecretValue operation: "
-        rf"User: {SESSION_ARN} is not authorized to perform: secretsmanager:GetSecretValue on resource: app-config-b "
+        rf"User: {aws.text(SESSION_ARN)} is not authorized to perform: secretsmanager:GetSecretValue on resource: {b} "
         r"because no identity-based policy allows the secretsmanager:GetSecretValue action",
         other.stderr.strip(),
     )
@@ -387,11 +402,14 @@ def test_items_are_shared_out_by_their_partition_key(
     with (
         aws.policy("pod-identity-lab-abac-table", (FILES / "table-policy.json").read_text()) as policy_arn,
         aws.attached(role_arn, policy_arn),
-        aws.table(TABLE, "team", notes),
+        aws.table(TABLE, "team", notes) as table,
     ):
-        read = {name: in_table(pods[team], "get-item", f'--key={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
-        written = {name: in_table(pods[team], "put-item", f'--item={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
-        everything = in_table(pods[team], "scan")
+        gets = {name: in_table(table, "get-item", f'--key={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
+        puts = {name: in_table(table, "put-item", f'--item={{"team":{{"S":"{name}"}}}}') for name in TEAMS}
+        wait_until_let_in(aws, pods[team], *gets[team])
+        read = {name: pods[team].exec(*command) for name, command in gets.items()}
+        written = {name: pods[team].exec(*command) for name, command in puts.items()}
+        everything = pods[team].exec(*in_table(table, "scan"))
 
     exit_codes = {
         "own": [read[team].returncode, written[team].returncode],
@@ -404,17 +422,17 @@ def test_items_are_shared_out_by_their_partition_key(
     check("IAM-ABAC-06", what="item", expected={"Item": own}, observed=item)
     denial = (
         r"An error occurred \(AccessDeniedException\) when calling the GetItem operation: "
-        rf"User: {SESSION_ARN} is not authorized to perform: dynamodb:GetItem "
-        rf"on resource: arn:aws:dynamodb:eu-west-1:123456789012:table/{TABLE} "
+        rf"User: {aws.text(SESSION_ARN)} is not authorized to perform: dynamodb:GetItem "
+        rf"on resource: {aws.text(f'arn:aws:dynamodb:eu-west-1:123456789012:table/{TABLE}')} "
         r"because no identity-based policy allows the dynamodb:GetItem action"
     )
     text = read[other].stderr.strip()
     check("IAM-ABAC-06", what="text", expected=denial, observed=text, holds=bool(re.fullmatch(denial, text)))
 
 
-def in_table(pod: Pod, operation: str, *options: str) -> Completed:
-    """``aws dynamodb …`` on the table, in a pod."""
-    return pod.exec("aws", "dynamodb", operation, f"--table-name={TABLE}", "--output=json", *options)
+def in_table(table: str, operation: str, *options: str) -> tuple[str, ...]:
+    """Return ``aws dynamodb …`` on a table, as a command of a pod."""
+    return ("aws", "dynamodb", operation, f"--table-name={table}", "--output=json", *options)
 
 
 @requirement("API-504", "IAM-ABAC-01", "IAM-ABAC-07")
@@ -423,15 +441,16 @@ def test_restart_changes_pod_name_and_uid_and_nothing_else(
 ) -> None:
     """The Deployment's next pod has other tags for pod name and uid, the same for the rest, and the same rights."""
     assert pods
+    bucket = aws.name(BUCKET)
     kube.apply(load_manifests(FILES / "deployment.yaml"))
     kube.wait_until_deployed("Deployment", "app", "team-a")
     (first,) = kube.pods("team-a", "app=app")
-    read_before = first.exec("aws", "s3", "cp", f"s3://{BUCKET}/team-a/file.txt", "-")
+    read_before = first.exec("aws", "s3", "cp", f"s3://{bucket}/team-a/file.txt", "-")
     tags_before, expected_before = session_tags(aws, first), six_tags(cluster, first, "app")
 
     first.delete()
     (second,) = wait.until(lambda: kube.pods("team-a", "app=app"), what="the next pod", timeout=limits.POD_READY)
-    read_after = second.wait_until_ready().exec("aws", "s3", "cp", f"s3://{BUCKET}/team-a/file.txt", "-")
+    read_after = second.wait_until_ready().exec("aws", "s3", "cp", f"s3://{bucket}/team-a/file.txt", "-")
     tags_after, expected_after = session_tags(aws, second), six_tags(cluster, second, "app")
 
     changed = sorted(key for key, value in tags_after.items() if tags_before[key] != value)
@@ -444,21 +463,24 @@ def test_restart_changes_pod_name_and_uid_and_nothing_else(
 
 @requirement("IAM-ABAC-07", "IAM-MSG-01")
 def test_policy_on_the_service_account_parts_pods_of_one_namespace(
-    pods: dict[str, Pod], forger: Pod, aws: AwsAccount, role_arn: str
+    pods: dict[str, Pod], forger: Pod, bucket: str, aws: AwsAccount, role_arn: str
 ) -> None:
     """Pods of one namespace have equal rights until a policy asks for the ServiceAccount: then one loses them."""
-    arguments = ("aws", "s3api", "get-object", f"--bucket={BUCKET}", "--key=team-a/file.txt", "/dev/null")
+    arguments = ("aws", "s3api", "get-object", f"--bucket={bucket}", "--key=team-a/file.txt", "/dev/null")
     before = (pods["team-a"].exec(*arguments), forger.exec(*arguments))
     document = (FILES / "deny-service-account-policy.json").read_text()
     with aws.policy("pod-identity-lab-abac-deny", document) as policy_arn, aws.attached(role_arn, policy_arn):
-        after = (pods["team-a"].exec(*arguments), forger.exec(*arguments))
+        denied = aws.eventually(
+            lambda: forger.exec(*arguments), lambda done: done.returncode != 0, "S3 to know the new policy"
+        )
+        after = (pods["team-a"].exec(*arguments), denied)
 
     check("IAM-ABAC-07", what="equal", expected=[0, 0], observed=[done.returncode for done in before])
     check("IAM-ABAC-07", what="parted", expected=[0, 254], observed=[done.returncode for done in after])
     denial = (
         r"An error occurred \(AccessDenied\) when calling the GetObject operation: "
-        rf"User: {SESSION_ARN} is not authorized to perform: s3:GetObject "
-        r'on resource: "arn:aws:s3:::abac-demo-bucket/team-a/file\.txt" '
+        rf"User: {aws.text(SESSION_ARN)} is not authorized to perform: s3:GetObject "
+        rf'on resource: "arn:aws:s3:::{bucket}/team-a/file\.txt" '
         r"with an explicit deny in an identity-based policy"
     )
     text = after[1].stderr.strip()
@@ -471,13 +493,14 @@ def test_policy_on_the_service_account_parts_pods_of_one_namespace(
 @requirement("IAM-ABAC-04")
 @pytest.mark.parametrize("what", RESTARTS)
 def test_everybody_still_has_their_own_after_a_restart(
-    pods: dict[str, Pod], lab: Lab, cluster: Cluster, kube: Kube, what: str
+    pods: dict[str, Pod], lab: Lab, cluster: Cluster, kube: Kube, aws: AwsAccount, *, what: str
 ) -> None:
     """Agents or API server are killed under running pods: each team reads its own prefix, and no other."""
     restart(what, lab, cluster, kube)
+    bucket = aws.name(BUCKET)
     reads = {
         f"{team} reads {prefix}": pods[team].exec(
-            "aws", "s3api", "get-object", f"--bucket={BUCKET}", f"--key={prefix}/file.txt", "/dev/null"
+            "aws", "s3api", "get-object", f"--bucket={bucket}", f"--key={prefix}/file.txt", "/dev/null"
         )
         for team in TEAMS
         for prefix in TEAMS

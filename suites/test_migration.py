@@ -35,25 +35,34 @@ from harness.scenario import (
     stage_of,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
+    wait_until_association_serves,
+    wait_until_irsa_serves,
     web_identity_refusals,
 )
+
+pytestmark = pytest.mark.on_aws
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FILES = FIXTURES / "migration"
 NAMESPACE = "migration-test"
 BUCKET = "migration-bucket"
-IRSA_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-irsa-role"
+OBJECT = f"s3://{BUCKET}/hello.txt"
 NEW_ROLE_ARN = "arn:aws:iam::123456789012:role/migration-podidentity-role"
 ANNOTATION = "eks.amazonaws.com/role-arn"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-IRSA_VARIABLES = {
-    "AWS_STS_REGIONAL_ENDPOINTS": "regional",
-    "AWS_DEFAULT_REGION": "eu-west-1",
-    "AWS_REGION": "eu-west-1",
-    "AWS_ROLE_ARN": IRSA_ROLE_ARN,
-    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
-}
 IRSA_ARN = r"arn:aws:sts::123456789012:assumed-role/migration-irsa-role/botocore-session-\d{10}"
+
+
+@pytest.fixture(scope="module")
+def irsa_variables(cluster: Cluster, irsa_role_arn: str) -> dict[str, str]:
+    """What admission gives a pod whose ServiceAccount has the annotation."""
+    return {
+        "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+        "AWS_DEFAULT_REGION": cluster.spec.region,
+        "AWS_REGION": cluster.spec.region,
+        "AWS_ROLE_ARN": irsa_role_arn,
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +70,8 @@ def pod_identity_variables(cluster: Cluster) -> dict[str, str]:
     """What admission gives a pod that has an association."""
     return {
         "AWS_STS_REGIONAL_ENDPOINTS": "regional",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": cluster.spec.region,
+        "AWS_REGION": cluster.spec.region,
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": credentials_uri(cluster),
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": (
             "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"
@@ -88,17 +97,21 @@ class Moment:
 class Application:
     """The Deployment ``app``, and everything that its pods ever printed."""
 
-    def __init__(self, kube: Kube, kubectl: Callable[..., Completed]) -> None:
+    def __init__(self, files: Path, kube: Kube, kubectl: Callable[..., Completed]) -> None:
+        self._files = files
         self._kube = kube
         self._kubectl = kubectl
         self._logs: list[LogReader] = []
         self.restarts: dict[str, datetime] = {}
         """Pod → when it was ready."""
 
+    def create_account(self) -> None:
+        """``kubectl apply -f``: the ServiceAccount with its annotation."""
+        self.kubectl("apply", f"--filename={self._files / 'service-account.yaml'}")
+
     def start(self) -> Moment:
-        """``kubectl apply -f``: the ServiceAccount with its annotation, and the Deployment."""
-        self.kubectl("apply", f"--filename={FILES / 'service-account.yaml'}")
-        self._kube.apply(load_manifests(FILES / "deployment.yaml"))
+        """``kubectl apply -f``: the Deployment."""
+        self._kube.apply(load_manifests(self._files / "deployment.yaml"))
         return self._follow()
 
     def restart(self) -> Moment:
@@ -157,30 +170,61 @@ class Application:
 @pytest.fixture(scope="module")
 def policy_arn(aws: AwsAccount) -> Iterator[str]:
     """The bucket and the permissions that both roles carry."""
-    with aws.bucket(BUCKET):
-        aws.client("s3").put_object(Bucket=BUCKET, Key="hello.txt", Body=b"Hello from Pod Identity!\n")
+    with aws.bucket(BUCKET) as name:
+        aws.client("s3").put_object(Bucket=name, Key="hello.txt", Body=b"Hello from Pod Identity!\n")
         with aws.policy("migration-s3-read-policy", (FILES / "s3-read-policy.json").read_text()) as arn:
             yield arn
 
 
 @pytest.fixture(scope="module")
-def application(
-    kube: Kube, kubectl: Callable[..., Completed], cluster: Cluster, aws: AwsAccount, policy_arn: str
-) -> Iterator[Application]:
-    """Before the first step: an issuer that IAM knows, a role that trusts it, and a namespace."""
+def irsa_role_arn(cluster: Cluster, aws: AwsAccount, policy_arn: str) -> Iterator[str]:
+    """Before the first step: an issuer that IAM knows, and a role that trusts it."""
+    trust = read_document(FILES / "irsa-trust.json", cluster)
     with (
         aws.oidc_provider(cluster.spec.issuer),
-        aws.role("migration-irsa-role", read_document(FILES / "irsa-trust.json", cluster), policies=[policy_arn]),
-        kube.namespace(NAMESPACE),
+        aws.role("migration-irsa-role", trust, policies=[policy_arn]) as arn,
     ):
-        application = Application(kube, kubectl)
+        yield arn
+
+
+@pytest.fixture(scope="module")
+def irsa_arn(aws: AwsAccount) -> str:
+    """Pattern of the ARN of the old role's sessions."""
+    return aws.text(IRSA_ARN)
+
+
+@pytest.fixture(scope="module")
+def new_role_sessions(aws: AwsAccount) -> str:
+    """What the ARN of a session of the new role begins with."""
+    return aws.text("arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, aws: AwsAccount) -> Path:
+    """The manifests, with the role and the bucket that are used."""
+    directory = tmp_path_factory.mktemp("migration")
+    for name in ("service-account.yaml", "deployment.yaml"):
+        (directory / name).write_text(aws.text((FILES / name).read_text()))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def application(
+    kube: Kube, kubectl: Callable[..., Completed], files: Path, irsa_role_arn: str
+) -> Iterator[Application]:
+    """A namespace for it."""
+    assert irsa_role_arn
+    with kube.namespace(NAMESPACE):
+        application = Application(files, kube, kubectl)
         yield application
         application.stop()
 
 
 @pytest.fixture(scope="module")
-def baseline(application: Application) -> Moment:
+def baseline(application: Application, kube: Kube, aws: AwsAccount, irsa_role_arn: str) -> Moment:
     """Step 1: IRSA alone; the application is ready once it has read."""
+    application.create_account()
+    wait_until_irsa_serves(aws, kube, irsa_role_arn, NAMESPACE, "app")
     with stage_of("API-711"):
         return application.start()
 
@@ -210,6 +254,7 @@ def associated(
     """Step 4: ``aws eks create-pod-identity-association``; the running pod is looked at once admission knows it."""
     with aws.association(cluster.name, NAMESPACE, "app", role_arn):
         wait_until_admission_injects(kube, NAMESPACE, "app")
+        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "cp", aws.text(OBJECT), "-")
         yield application.look()
 
 
@@ -229,10 +274,10 @@ def unannotated(application: Application, restarted: Moment) -> Moment:
 
 
 @pytest.fixture(scope="module")
-def annotated_again(application: Application, unannotated: Moment) -> Moment:
+def annotated_again(application: Application, unannotated: Moment, irsa_role_arn: str) -> Moment:
     """The way back, done wrong: the annotation again and a restart, while the association still exists."""
     assert unannotated
-    application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}={IRSA_ROLE_ARN}", "--overwrite")
+    application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}={irsa_role_arn}", "--overwrite")
     return application.restart()
 
 
@@ -262,8 +307,9 @@ def forward_again(
 ) -> Iterator[Moment]:
     """Steps 4 to 6 once more: association, annotation removed, restart."""
     assert rolled_back
-    with aws.association(cluster.name, NAMESPACE, "app", NEW_ROLE_ARN):
+    with aws.association(cluster.name, NAMESPACE, "app", aws.text(NEW_ROLE_ARN)):
         wait_until_admission_injects(kube, NAMESPACE, "app")
+        wait_until_association_serves(aws, kube, NAMESPACE, "app", "aws", "s3", "cp", aws.text(OBJECT), "-")
         application.kubectl("annotate", "serviceaccount", "app", f"{ANNOTATION}-")
         yield application.restart()
 
@@ -281,57 +327,70 @@ def migrated(application: Application, forward_again: Moment, aws: AwsAccount, p
 # --- What the steps show --------------------------------------------------------------------------------------------
 
 
-@requirement("WHK-901", "API-711", "API-712")
-def test_step_1_irsa_works_alone(baseline: Moment, lab: Lab) -> None:
-    """The pod has IRSA's pair of variables, and its session the SDK's name; the exchange is the regional STS's."""
+@requirement("WHK-901", "API-711")
+def test_step_1_irsa_works_alone(baseline: Moment, irsa_variables: dict[str, str], irsa_arn: str) -> None:
+    """The pod has IRSA's pair of variables, and its session the SDK's name."""
+    check("WHK-901", expected=irsa_variables, observed=baseline.variables)
+    check("API-711", expected=irsa_arn, observed=baseline.arn, holds=bool(re.fullmatch(irsa_arn, baseline.arn)))
+
+
+@requirement("API-712")
+def test_step_1_asks_the_regional_sts(baseline: Moment, lab: Lab) -> None:
+    """The pod exchanges its token with the STS of its region."""
+    assert baseline
     journal = lab.control().journal()
     exchanges = [entry for entry in journal if entry["operation"] == "AssumeRoleWithWebIdentity"]
     exchanges = [entry for entry in exchanges if entry["user_agent"].startswith("aws-cli/")]
 
-    check("WHK-901", expected=IRSA_VARIABLES, observed=baseline.variables)
-    check("API-711", expected=IRSA_ARN, observed=baseline.arn, holds=bool(re.fullmatch(IRSA_ARN, baseline.arn)))
     hosts = {entry["host"] for entry in exchanges}
     check("API-712", expected=["sts.eu-west-1.amazonaws.com"], observed=sorted(hosts))
 
 
 @requirement("API-706")
-def test_old_role_is_for_the_application_alone(baseline: Moment, kube: Kube, aws: AwsAccount) -> None:
+def test_old_role_is_for_the_application_alone(
+    baseline: Moment, kube: Kube, aws: AwsAccount, irsa_role_arn: str
+) -> None:
     """The trust policy that IRSA needs names the application's ServiceAccount: another one's token is refused."""
     assert baseline
     check(
         "API-706",
         expected={f"{NAMESPACE}/app": "", "default/default": NOT_BY_WEB_IDENTITY},
-        observed=web_identity_refusals(kube, aws, IRSA_ROLE_ARN, NAMESPACE, "app"),
+        observed=web_identity_refusals(kube, aws, irsa_role_arn, NAMESPACE, "app"),
     )
 
 
 @requirement("WHK-902")
-def test_step_4_running_pod_is_not_affected(application: Application, baseline: Moment, associated: Moment) -> None:
+def test_step_4_running_pod_is_not_affected(
+    application: Application, baseline: Moment, associated: Moment, irsa_variables: dict[str, str], irsa_arn: str
+) -> None:
     """With add-on, role and association in place the running pod stays the same, with IRSA's variables and role."""
     kept = wait.never(
         lambda: application.pod.name, lambda name: name != baseline.pod, what="another pod", during=limits.UNAFFECTED
     )
     check("WHK-902", what="pod", expected=[baseline.pod] * 2, observed=[associated.pod, kept])
-    check("WHK-902", what="variables", expected=IRSA_VARIABLES, observed=associated.variables)
+    check("WHK-902", what="variables", expected=irsa_variables, observed=associated.variables)
     check(
         "WHK-902",
         what="role",
-        expected=IRSA_ARN,
+        expected=irsa_arn,
         observed=associated.arn,
-        holds=bool(re.fullmatch(IRSA_ARN, associated.arn)),
+        holds=bool(re.fullmatch(irsa_arn, associated.arn)),
     )
     check("WHK-902", what="volumes", expected=baseline.volumes, observed=associated.volumes)
 
 
 @requirement("WHK-903")
 def test_step_5_restart_makes_pod_identity_win(
-    restarted: Moment, cluster: Cluster, pod_identity_variables: dict[str, str]
+    restarted: Moment,
+    cluster: Cluster,
+    pod_identity_variables: dict[str, str],
+    irsa_role_arn: str,
+    new_role_sessions: str,
 ) -> None:
     """The next pod has Pod Identity's pair and nothing of IRSA, although the annotation is still there."""
-    session = rf"eks-{re.escape(cluster.name[:10])}-{restarted.pod[:10]}-{UUID4}"
-    arn = f"arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/{session}"
+    arn = rf"{new_role_sessions}{re.escape(cluster.name[:10])}-{restarted.pod[:10]}-{UUID4}"
 
-    check("WHK-903", what="annotation", expected=IRSA_ROLE_ARN, observed=restarted.annotations[ANNOTATION])
+    check("WHK-903", what="annotation", expected=irsa_role_arn, observed=restarted.annotations[ANNOTATION])
     check("WHK-903", what="variables", expected=pod_identity_variables, observed=restarted.variables)
     irsa = "aws-iam-token"
     check(
@@ -345,48 +404,54 @@ def test_step_5_restart_makes_pod_identity_win(
 
 
 @requirement("WHK-904")
-def test_step_6_annotation_is_dead_weight(unannotated: Moment, pod_identity_variables: dict[str, str]) -> None:
+def test_step_6_annotation_is_dead_weight(
+    unannotated: Moment, pod_identity_variables: dict[str, str], irsa_role_arn: str, new_role_sessions: str
+) -> None:
     """Removing the annotation changes nothing; kubectl's copy of what was once applied is no annotation of IRSA's."""
     applied: dict[str, Any] = json.loads(unannotated.annotations[LAST_APPLIED])
 
     assert ANNOTATION not in unannotated.annotations
-    assert applied["metadata"]["annotations"] == {ANNOTATION: IRSA_ROLE_ARN}
+    assert applied["metadata"]["annotations"] == {ANNOTATION: irsa_role_arn}
     check("WHK-904", what="variables", expected=pod_identity_variables, observed=unannotated.variables)
-    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    role = new_role_sessions
     check("WHK-904", what="role", expected=role, observed=unannotated.arn, holds=unannotated.arn.startswith(role))
 
 
 @requirement("WHK-905")
-def test_annotation_alone_does_not_roll_back(annotated_again: Moment, pod_identity_variables: dict[str, str]) -> None:
+def test_annotation_alone_does_not_roll_back(
+    annotated_again: Moment, pod_identity_variables: dict[str, str], irsa_role_arn: str, new_role_sessions: str
+) -> None:
     """While the association exists, putting the annotation back and restarting leaves the pod with Pod Identity."""
-    assert annotated_again.annotations[ANNOTATION] == IRSA_ROLE_ARN
+    assert annotated_again.annotations[ANNOTATION] == irsa_role_arn
     check("WHK-905", what="variables", expected=pod_identity_variables, observed=annotated_again.variables)
-    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    role = new_role_sessions
     check(
         "WHK-905", what="role", expected=role, observed=annotated_again.arn, holds=annotated_again.arn.startswith(role)
     )
 
 
 @requirement("WHK-906", "API-711")
-def test_deleting_the_association_rolls_back(rolled_back: Moment) -> None:
+def test_deleting_the_association_rolls_back(
+    rolled_back: Moment, irsa_variables: dict[str, str], irsa_arn: str
+) -> None:
     """Once the association is gone, the next pod has IRSA again, with the old role that was kept for this."""
-    check("WHK-906", expected=IRSA_VARIABLES, observed=rolled_back.variables)
-    check("API-711", expected=IRSA_ARN, observed=rolled_back.arn, holds=bool(re.fullmatch(IRSA_ARN, rolled_back.arn)))
+    check("WHK-906", expected=irsa_variables, observed=rolled_back.variables)
+    check("API-711", expected=irsa_arn, observed=rolled_back.arn, holds=bool(re.fullmatch(irsa_arn, rolled_back.arn)))
 
 
 @requirement("WHK-903")
 def test_step_7_old_role_is_not_missed(
-    migrated: Moment, aws: AwsAccount, pod_identity_variables: dict[str, str]
+    migrated: Moment, aws: AwsAccount, pod_identity_variables: dict[str, str], new_role_sessions: str
 ) -> None:
     """With the old role deleted and the annotation gone, the application is the new role and goes on reading."""
     roles = [
         role["RoleName"] for page in aws.client("iam").get_paginator("list_roles").paginate() for role in page["Roles"]
     ]
 
-    assert "migration-irsa-role" not in roles
+    assert aws.name("migration-irsa-role") not in roles
     assert ANNOTATION not in migrated.annotations
     check("WHK-903", expected=pod_identity_variables, observed=migrated.variables)
-    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    role = new_role_sessions
     check("WHK-903", what="role", expected=role, observed=migrated.arn, holds=migrated.arn.startswith(role))
 
 

@@ -1,24 +1,32 @@
-"""An administrator's view of one AWS account in the lab: clients, and resources that go away again."""
+"""An administrator's view of one AWS account, the lab's or somebody's: clients, and resources that go away again."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from harness import limits, wait
-from harness.errors import NotReady
+from harness.account_tenancy import AccountTenancy
+from harness.errors import MissingPrerequisite, NotReady
 
 __all__ = ["AGENT_ADDON", "AwsAccount", "Event"]
 
 AGENT_ADDON = "eks-pod-identity-agent"
 AGENT_VERSION = "v1.3.10-eksbuild.2"
+
+T = TypeVar("T")
+
+_IN_A_ROW = 3
+"""Amazon's IAM answers from copies, which learn of a change one by one."""
+_ONLY_OTHERWISE = "us-east-1"
+"""Region that S3 wants not to be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +42,96 @@ class Event:
 
 
 class AwsAccount:
-    """An administrator's view of one account in the lab."""
+    """An administrator's view of one account."""
 
-    def __init__(self, endpoint: str, access_key_id: str, secret_access_key: str, region: str) -> None:
+    def __init__(self, session: Any, endpoint: str | None = None, tenancy: AccountTenancy | None = None) -> None:
         """Keep the credentials; nothing is called yet.
 
         Args:
-            endpoint: URL at which the lab's AWS answers for all services.
-            access_key_id: Key of an administrator.
-            secret_access_key: Its secret.
-            region: Region for regional services.
+            session: A boto3 session with a region.
+            endpoint: URL at which the lab's AWS answers for all services; None for Amazon's.
+            tenancy: What to keep to in an account that is somebody else's.
         """
+        self.session = session
         self.endpoint = endpoint
-        self.session: Any = boto3.Session(access_key_id, secret_access_key, region_name=region)
+        self._tenancy = tenancy
         self._clients: dict[tuple[str, str | None], Any] = {}
+
+    @classmethod
+    def of_lab(cls, endpoint: str, access_key_id: str, secret_access_key: str, region: str) -> AwsAccount:
+        """Return an account of the lab's AWS, by the keys of its administrator."""
+        return cls(boto3.Session(access_key_id, secret_access_key, region_name=region), endpoint)
 
     def client(self, service: str, region: str | None = None) -> Any:
         """Return the boto3 client of a service, in another region than ours if one is named."""
         if (service, region) not in self._clients:
-            configuration = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
-            self._clients[service, region] = self.session.client(
-                service, region, endpoint_url=self.endpoint, config=configuration
-            )
+            ours = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
+            configuration = ours if self._tenancy is None else Config(retries={"mode": "standard"})
+            made = self.session.client(service, region, endpoint_url=self.endpoint, config=configuration)
+            if self._tenancy:
+                self._tenancy.watch(made)
+            self._clients[service, region] = made
         return self._clients[service, region]
+
+    # --- the guide's names, and somebody's account ------------------------------------------------------------------
+
+    def name(self, name: str) -> str:
+        """Return what a resource of the guide is called here: the same, in a lab."""
+        return self._tenancy.name(name) if self._tenancy else name
+
+    def text(self, text: str) -> str:
+        """Return a document, ARN or URL of the guide as it reads here: the same, in a lab."""
+        return self._tenancy.text(text) if self._tenancy else text
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags that everything gets which is made here: none, in a lab."""
+        return self._tenancy.tags if self._tenancy else {}
+
+    @property
+    def is_eventual(self) -> bool:
+        """Whether changes of IAM are known everywhere after some seconds only."""
+        return self._tenancy is not None
+
+    def eventually(self, read: Callable[[], T], ready: Callable[[T], bool], what: str) -> T:
+        """Return a reading that a change of IAM decides: the first one in a lab, which knows changes at once.
+
+        Amazon's services learn of it after some seconds: there it is read until it is as wanted (HRN-EXT-17).
+
+        Args:
+            read: Takes one reading.
+            ready: Tells whether the change is known.
+            what: What is waited for, as the end of "waited for …".
+
+        Raises:
+            harness.wait.Timeout: It is not known in time.
+        """
+        return wait.until(read, ready, what=what, timeout=limits.IAM_EFFECTIVE) if self._tenancy else read()
+
+    def _settle(self, shows: Callable[[], bool], what: str) -> None:
+        """Wait until somebody's account shows a change of IAM several times in a row; a lab does at once."""
+
+        def shown() -> bool:
+            with _ignoring("NoSuchEntity"):
+                return shows()
+            return False
+
+        if self._tenancy:
+            wait.until(shown, what=what, timeout=limits.IAM_EFFECTIVE, successes=_IN_A_ROW)
+
+    # --- resources --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def bucket(self, name: str) -> Generator[str]:
-        """Create a bucket; empty and delete it at the end."""
-        s3 = self.client("s3")
+        """Create a bucket and yield what it is called here; empty and delete it at the end."""
+        s3, region = self.client("s3"), self.session.region_name
         self._delete_bucket(name)
-        s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        where = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != _ONLY_OTHERWISE else {}
+        s3.create_bucket(Bucket=name, **where)
         try:
-            yield name
+            if tags := _pairs(self.tags):
+                s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
+            yield self.name(name)
         finally:
             self._delete_bucket(name)
 
@@ -85,6 +151,7 @@ class AwsAccount:
             iam.delete_policy(PolicyArn=f"arn:aws:iam::{self.account}:policy/{name}")
         arn = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
         try:
+            self._settle(lambda: bool(iam.get_policy(PolicyArn=arn)), f"IAM to show policy {arn}")
             yield arn
         finally:
             iam.delete_policy(PolicyArn=arn)
@@ -98,15 +165,20 @@ class AwsAccount:
         try:
             for policy in policies:
                 iam.attach_role_policy(RoleName=name, PolicyArn=policy)
+            self._settle(lambda: self._attached_to(name) >= set(policies), f"IAM to show role {arn} with its policies")
             yield arn
         finally:
             self._delete_role(name)
 
+    def _attached_to(self, role: str) -> set[str]:
+        attached = self.client("iam").list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+        return {policy["PolicyArn"] for policy in attached}
+
     def _delete_role(self, name: str) -> None:
         iam = self.client("iam")
         with _ignoring("NoSuchEntity"):
-            for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
-                iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+            for policy in self._attached_to(name):
+                iam.detach_role_policy(RoleName=name, PolicyArn=policy)
             iam.delete_role(RoleName=name)
 
     @contextlib.contextmanager
@@ -115,6 +187,7 @@ class AwsAccount:
         iam, name = self.client("iam"), role_arn.rpartition("/")[2]
         iam.attach_role_policy(RoleName=name, PolicyArn=policy_arn)
         try:
+            self._settle(lambda: policy_arn in self._attached_to(name), f"IAM to show {policy_arn} on role {name}")
             yield
         finally:
             iam.detach_role_policy(RoleName=name, PolicyArn=policy_arn)
@@ -135,19 +208,30 @@ class AwsAccount:
     def trusting(self, role_arn: str, document: str) -> Generator[None]:
         """Replace the trust policy of a role; put the former one back at the end."""
         iam, name = self.client("iam"), role_arn.rpartition("/")[2]
-        before = json.dumps(iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"])
+
+        def trust() -> Any:
+            return iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+
+        before = json.dumps(trust())
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=document)
         try:
+            self._settle(lambda: trust() == json.loads(self.text(document)), f"IAM to show the new trust of {name}")
             yield
         finally:
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=before)
 
     @contextlib.contextmanager
     def oidc_provider(self, issuer: str, audiences: Sequence[str] = ("sts.amazonaws.com",)) -> Generator[str]:
-        """Make IAM know an issuer of web identity tokens, yield the provider's ARN, delete it at the end."""
+        """Make IAM know an issuer of web identity tokens, yield the provider's ARN, delete it at the end.
+
+        In somebody's account one that is there is used, and stays.
+        """
         iam = self.client("iam")
         arn = f"arn:aws:iam::{self.account}:oidc-provider/{issuer.removeprefix('https://')}"
-        with _ignoring("NoSuchEntity"):
+        if arn in {known["Arn"] for known in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]}:
+            if self._tenancy:
+                yield arn
+                return
             iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
         iam.create_open_id_connect_provider(Url=issuer, ClientIDList=list(audiences))
         try:
@@ -172,20 +256,19 @@ class AwsAccount:
 
     @contextlib.contextmanager
     def secret(self, name: str, value: str, tags: Mapping[str, str]) -> Generator[str]:
-        """Create a secret of Secrets Manager, yield its name, delete it at the end."""
+        """Create a secret of Secrets Manager, yield what it is called here, delete it at the end."""
         manager = self.client("secretsmanager")
         with _ignoring("ResourceNotFoundException"):
             manager.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
-        entries = [{"Key": key, "Value": entry} for key, entry in tags.items()]
-        manager.create_secret(Name=name, SecretString=value, Tags=entries)
+        manager.create_secret(Name=name, SecretString=value, Tags=_pairs(tags))
         try:
-            yield name
+            yield self.name(name)
         finally:
             manager.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
     @contextlib.contextmanager
     def table(self, name: str, partition_key: str, items: Sequence[Mapping[str, str]]) -> Generator[str]:
-        """Create a table of DynamoDB with items of texts, yield its name, delete it at the end."""
+        """Create a table of DynamoDB with items of texts, yield what it is called here, delete it at the end."""
         dynamodb = self.client("dynamodb")
         with _ignoring("ResourceNotFoundException"):
             dynamodb.delete_table(TableName=name)
@@ -196,9 +279,15 @@ class AwsAccount:
             BillingMode="PAY_PER_REQUEST",
         )
         try:
+            wait.until(
+                lambda: dynamodb.describe_table(TableName=name)["Table"]["TableStatus"],
+                lambda status: status == "ACTIVE",
+                what=f"table {name} to be active",
+                timeout=limits.OBJECT_READY,
+            )
             for item in items:
                 dynamodb.put_item(TableName=name, Item={key: {"S": value} for key, value in item.items()})
-            yield name
+            yield self.name(name)
         finally:
             dynamodb.delete_table(TableName=name)
 
@@ -219,7 +308,11 @@ class AwsAccount:
         pair = {"clusterName": cluster, "namespace": namespace, "serviceAccount": service_account}
         for leftover in eks.list_pod_identity_associations(**pair)["associations"]:
             eks.delete_pod_identity_association(clusterName=cluster, associationId=leftover["associationId"])
-        record = eks.create_pod_identity_association(**pair, roleArn=role_arn, **options)["association"]
+
+        def create() -> dict[str, Any]:
+            return eks.create_pod_identity_association(**pair, roleArn=role_arn, **options)["association"]
+
+        record = self._once_the_role_is_known(create)
         try:
             yield record
         finally:
@@ -227,8 +320,35 @@ class AwsAccount:
             with _ignoring("ResourceNotFoundException"):
                 eks.delete_pod_identity_association(clusterName=cluster, associationId=record["associationId"])
 
+    def _once_the_role_is_known(self, create: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Create an association; somebody's EKS refuses a role that IAM has just got, and is asked again."""
+        if self._tenancy is None:
+            return create()
+
+        def created() -> dict[str, Any]:
+            with _ignoring("InvalidParameterException"):
+                return create()
+            return {}
+
+        try:
+            return wait.until(created, what="EKS to accept the role of an association", timeout=limits.IAM_EFFECTIVE)
+        except wait.Timeout:
+            return create()  # its own refusal says more
+
     def create_agent_addon(self, cluster: str) -> None:
-        """Create the agent's add-on unless it is there; does not wait for it."""
+        """Create the agent's add-on unless it is there; does not wait for it.
+
+        Raises:
+            MissingPrerequisite: It is not there, and the account is somebody's: what it has is what is tested.
+        """
+        if self._tenancy:
+            if self._has_agent_addon(cluster):
+                return
+            raise MissingPrerequisite(
+                f"{cluster} has no add-on {AGENT_ADDON}, and a run on AWS installs nothing",
+                hint=f"aws eks create-addon --cluster-name {cluster} --addon-name {AGENT_ADDON}",
+                kind="environment",
+            )
         with _ignoring("ResourceInUseException"):
             self.client("eks").create_addon(clusterName=cluster, addonName=AGENT_ADDON, addonVersion=AGENT_VERSION)
 
@@ -255,16 +375,17 @@ class AwsAccount:
 
     def delete_agent_addon(self, cluster: str) -> None:
         """Delete the agent's add-on and wait until AWS no longer knows it."""
-        eks = self.client("eks")
-        eks.delete_addon(clusterName=cluster, addonName=AGENT_ADDON)
+        self.client("eks").delete_addon(clusterName=cluster, addonName=AGENT_ADDON)
+        wait.until(
+            lambda: not self._has_agent_addon(cluster),
+            what=f"add-on {AGENT_ADDON} of {cluster} to be deleted",
+            timeout=limits.CLEANUP_STEP,
+        )
 
-        def is_gone() -> bool:
-            with _ignoring("ResourceNotFoundException"):
-                eks.describe_addon(clusterName=cluster, addonName=AGENT_ADDON)
-                return False
-            return True
-
-        wait.until(is_gone, what=f"add-on {AGENT_ADDON} of {cluster} to be deleted", timeout=limits.CLEANUP_STEP)
+    def _has_agent_addon(self, cluster: str) -> bool:
+        with _ignoring("ResourceNotFoundException"):
+            return bool(self.client("eks").describe_addon(clusterName=cluster, addonName=AGENT_ADDON))
+        return False
 
     @property
     def account(self) -> str:
@@ -277,7 +398,16 @@ class AwsAccount:
         Args:
             region: Where the calls were made; those of services without regions are in us-east-1.
             attribute: At most one lookup attribute, such as ``EventName="AssumeRole"``.
+
+        Raises:
+            MissingPrerequisite: It is Amazon's CloudTrail, which has events when the scenario is long over.
         """
+        if self._tenancy:
+            raise MissingPrerequisite(
+                "Amazon's CloudTrail has an event up to a quarter of an hour after the call: this scenario cannot wait",
+                hint="run it in a lab, whose CloudTrail has it at once: --provider native or --provider kind",
+                kind="backend-unsupported",
+            )
         attributes = [{"AttributeKey": key, "AttributeValue": value} for key, value in attribute.items()]
         pages = self.client("cloudtrail", region).get_paginator("lookup_events").paginate(LookupAttributes=attributes)
         return [
@@ -290,6 +420,10 @@ class AwsAccount:
             for page in pages
             for event in page["Events"]
         ]
+
+
+def _pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from harness.cluster.existing.changes import Changes, Edit
 from harness.cluster.existing.cluster import Description, ExistingCluster, read_nodes
 from harness.cluster.existing.corefile import answering_for_aws
 from harness.cluster.existing.marked import find_marked, remove
-from harness.cluster.existing.target import Target
+from harness.cluster.existing.target import Target, settle_target
 from harness.cluster.native.sandbox import MARK, let_outlive, marked_processes
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.image_lock import read_lock
@@ -50,7 +50,7 @@ from harness.pki import write_private
 from harness.progress import Progress
 from harness.tenancy import Mark, full_name
 
-__all__ = ["ExistingProvider"]
+__all__ = ["ExistingProvider", "look_at"]
 
 _LIFETIME = timedelta(hours=4)
 _TOKEN_SECONDS = 24 * 3600
@@ -102,29 +102,13 @@ class ExistingProvider:
         return "existing"
 
     @property
-    def _target_file(self) -> Path:
-        return self._paths.directory / "target.json"
-
-    @property
     def target(self) -> Target:
         """The cluster that is meant.
 
         Raises:
             UsageError: None was named, or another one than the lab is on.
         """
-        known = Target(**json.loads(self._target_file.read_text())) if self._target_file.exists() else None
-        if known and self._given and (known.context, known.uid) != (self._given.context, self._given.uid):
-            raise UsageError(
-                f"the lab is on context {known.context} of {known.kubeconfig}, cluster {known.uid}",
-                hint="remove it with: podid down; or use another lab: set PODID_LAB",
-            )
-        found = known or self._given
-        if found is None:
-            raise UsageError(
-                "provider existing needs to know which cluster",
-                hint="podid up --provider existing --context NAME --cluster-uid UID --allow-install",
-            )
-        return found
+        return settle_target(self._paths.target, self._given)
 
     def _network(self) -> dict[str, Any]:
         return json.loads(self._paths.network.read_text())
@@ -145,7 +129,7 @@ class ExistingProvider:
             raise UsageError(
                 f"--ip-family {ip_family} with --provider existing", hint="its pods have the addresses that they have"
             )
-        if not self._target_file.exists():
+        if not self._paths.target.exists():
             doctor_existing.require(self.target)
 
     def missing(self) -> Sequence[str]:
@@ -188,26 +172,12 @@ class ExistingProvider:
                 hint="scenarios of two clusters run in a lab of its own: --provider native or --provider kind",
                 kind="environment",
             )
-        self._target_file.write_text(json.dumps(asdict(self.target)))
+        self.target.write(self._paths.target)
         cluster = ExistingCluster(self._paths.cluster(specs[0].name))
         cluster.directory.mkdir(mode=0o700, parents=True)
         self.target.write_copy(cluster.kubeconfig)
-        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-            version, discovery = kube.get("/version"), kube.get("/.well-known/openid-configuration")
-            nodes = read_nodes(kube)
-        if version is None or discovery is None:
-            raise MissingPrerequisite("the cluster does not say its version or its issuer", kind="environment")
-        mark = _new_mark()
-        cluster.describe(
-            Description(
-                asdict(replace(specs[0], issuer=discovery["issuer"], nodes=len(nodes))),
-                version["gitVersion"],
-                [asdict(node) for node in nodes],
-                asdict(mark) | {"expires": mark.expires.isoformat()},
-                _images(self.target.image_registry),
-            )
-        )
-        address = self.target.aws_address or local_address_towards(nodes[0].address)
+        cluster.describe(look_at(cluster, specs[0], _images(self.target.image_registry)))
+        address = self.target.aws_address or local_address_towards(cluster.nodes[0].address)
         network = {"aws_address": address, "imds_port": _free_port(address), "local_port": _free_port("127.0.0.1")}
         self._paths.network.write_text(json.dumps(network))
         self._aws.prepare([address])
@@ -377,6 +347,32 @@ class ExistingProvider:
 
 def _ours(cluster: LabCluster) -> ExistingCluster:
     return cast("ExistingCluster", cluster)
+
+
+def look_at(cluster: ExistingCluster, spec: ClusterSpec, images: dict[str, str]) -> Description:
+    """Return what a cluster says of itself, and the mark of a new run on it; only reads.
+
+    Args:
+        cluster: The cluster, with its kubeconfig.
+        spec: What is known of it already.
+        images: Image of the lab → the reference under which the cluster gets it.
+
+    Raises:
+        MissingPrerequisite: It does not say enough.
+    """
+    with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+        version, discovery = kube.get("/version"), kube.get("/.well-known/openid-configuration")
+        nodes = read_nodes(kube)
+    if version is None or discovery is None:
+        raise MissingPrerequisite("the cluster does not say its version or its issuer", kind="environment")
+    mark = _new_mark()
+    return Description(
+        asdict(replace(spec, issuer=discovery["issuer"], nodes=len(nodes))),
+        version["gitVersion"],
+        [asdict(node) for node in nodes],
+        asdict(mark) | {"expires": mark.expires.isoformat()},
+        images,
+    )
 
 
 def _new_mark() -> Mark:

@@ -8,9 +8,11 @@ import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from harness import lease
 from harness.cluster.base import ClusterSpec
 from harness.cluster.existing.changes import Edit, Thing
 from harness.cluster.existing.marked import KEPT, keepsake_name
+from harness.collectors import CANARY
 from harness.errors import MissingPrerequisite
 from harness.image_lock import built
 from harness.kube import Manifest
@@ -22,6 +24,7 @@ __all__ = [
     "ASSOCIATIONS",
     "COREDNS",
     "HOSTS",
+    "OF_EVERY_RUN",
     "agent_hosts",
     "eks_name",
     "eks_objects",
@@ -33,6 +36,12 @@ __all__ = [
 _SYSTEM = "kube-system"
 COREDNS = (Thing("v1", "ConfigMap", "coredns", _SYSTEM), Thing("apps/v1", "Deployment", "coredns", _SYSTEM))
 """What is edited: cluster DNS, and the annotation that starts it anew."""
+OF_EVERY_RUN = (
+    Thing("coordination.k8s.io/v1", "Lease", lease.NAME, lease.NAMESPACE),
+    Thing("v1", "Secret", CANARY, "default"),
+    Thing("v1", "Pod", CANARY, "default"),
+)
+"""What a run makes beside what its scenarios make."""
 ASSOCIATIONS = Thing("v1", "ConfigMap", "pod-identity-associations", _SYSTEM)
 """What EKS's hand writes itself."""
 HOSTS = "podid-agent-hosts"

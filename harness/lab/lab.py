@@ -44,6 +44,7 @@ from harness.lab.given import (
 from harness.lab.lock import exclusive
 from harness.lab.losses import Losses
 from harness.lab.native import NativeProvider
+from harness.lab.on_aws import AwsProvider
 from harness.lab.paths import LabPaths, full_disk, state_directory
 from harness.lab.profile import ADMINISTRATORS, write_aws_config, write_kubeconfig
 from harness.lab.provider import (
@@ -127,10 +128,18 @@ class Lab:
 
                 self._providers[name] = KindProvider(self.name, self.paths, self.aws)
             elif name == "existing":
-                self._providers[name] = ExistingProvider(self.paths, self.aws, self._target)
+                target = self._target or Target.read(self.paths.target)
+                on_aws = AwsProvider(self.paths, self._target)
+                emulated = ExistingProvider(self.paths, self.aws, self._target)
+                self._providers[name] = on_aws if target and target.backend == "aws" else emulated
             else:
                 self._providers[name] = NativeProvider(self.name, self.paths, self.aws)
         return self._providers[name]
+
+    @property
+    def on_aws(self) -> AwsProvider | None:
+        """The account of Amazon's AWS that the lab is on; None where AWS is the lab's own."""
+        return self._provider if isinstance(self._provider, AwsProvider) else None
 
     @property
     def given(self) -> Mapping[Role, GivenImage]:
@@ -231,13 +240,17 @@ class Lab:
 
     def administrator(self, account: str = "123456789012") -> AwsAccount:
         """Return an administrator's view of an account."""
-        administrator = self.aws.administrator(account)
-        return AwsAccount(
-            self._provider.aws_endpoint, administrator.access_key_id, administrator.secret_access_key, REGION
-        )
+        if self.on_aws:
+            return self.on_aws.administrator(account)
+        keys = self.aws.administrator(account)
+        return AwsAccount.of_lab(self._provider.aws_endpoint, keys.access_key_id, keys.secret_access_key, REGION)
 
     def control(self) -> Control:
-        """Return a client of the emulator's control route: journal, clock, reset."""
+        """Return a client of the emulator's control route: journal, clock, reset.
+
+        Raises:
+            MissingPrerequisite: AWS is Amazon's.
+        """
         return self.aws.control(self._provider.aws_endpoint)
 
     @property
@@ -256,10 +269,13 @@ class Lab:
         Args:
             kubectl: The ``kubectl`` for a shell that has none.
         """
-        return [
-            f"export KUBECONFIG={self.paths.kubeconfig}",
+        aws = [
             f"export AWS_CONFIG_FILE={self.paths.aws_config}",
             f"export AWS_PROFILE={next(iter(ADMINISTRATORS.values()))}",
+        ]
+        return [
+            f"export KUBECONFIG={self.paths.kubeconfig}",
+            *([] if self.on_aws else aws),
             *([f'export PATH="$PATH:{kubectl.parent}"'] if kubectl else []),
         ]
 
@@ -459,6 +475,8 @@ class Lab:
 
     def _write_profiles(self) -> None:
         write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._provider.clusters()])
+        if self.on_aws:
+            return  # a person's own credentials lead there
         administrators = [self.aws.administrator(account) for account in ADMINISTRATORS]
         endpoint = self._provider.aws_endpoint
         write_aws_config(self.paths.aws_config, administrators, endpoint=endpoint, region=REGION)

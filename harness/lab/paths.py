@@ -74,6 +74,16 @@ class LabPaths:
         return self.directory / "lab.json"
 
     @property
+    def target(self) -> Path:
+        """Which of somebody's clusters the lab is on."""
+        return self.directory / "target.json"
+
+    @property
+    def account_record(self) -> Path:
+        """What a run made in somebody's account of AWS."""
+        return self.directory / "account.json"
+
+    @property
     def given(self) -> Path:
         """Images of agent and webhook that the lab was given."""
         return self.directory / "given"

@@ -162,6 +162,34 @@ def _secrets(client: Client) -> Iterator[Resource]:
         yield Resource("secret", secret["Name"], _pairs(secret.get("Tags", [])), remove)
 
 
+def _tables(client: Client) -> Iterator[Resource]:
+    dynamodb = client("dynamodb")
+    for name in _pages(dynamodb, "list_tables", "TableNames"):
+        tags = dict[str, str]()
+        with _tolerating_absence():
+            arn = dynamodb.describe_table(TableName=name)["Table"]["TableArn"]
+            tags = _pairs(list(_pages(dynamodb, "list_tags_of_resource", "Tags", ResourceArn=arn)))
+
+        def remove(name: str = name) -> None:
+            with _tolerating_absence():
+                dynamodb.delete_table(TableName=name)
+
+        yield Resource("table", name, tags, remove)
+
+
+def _oidc_providers(client: Client) -> Iterator[Resource]:
+    iam = client("iam")
+    for provider in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
+        arn = provider["Arn"]
+        tags = _pairs(iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"])
+
+        def remove(arn: str = arn) -> None:
+            with _tolerating_absence():
+                iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+
+        yield Resource("OIDC provider", arn.partition("/")[2], tags, remove, has_name=False)
+
+
 def _roles(client: Client) -> Iterator[Resource]:
     iam = client("iam")
     for role in _pages(iam, "list_roles", "Roles", PathPrefix=_PATH):
@@ -201,6 +229,8 @@ _FINDERS: Sequence[Callable[[Client], Iterator[Resource]]] = (
     _security_groups,
     _buckets,
     _secrets,
+    _tables,
+    _oidc_providers,
     _roles,
     _policies,
 )

@@ -155,6 +155,15 @@ def test_namespace_is_marked_and_gets_what_pods_trust(api: Api, kube: Kube) -> N
 # --- what is somebody's ---------------------------------------------------------------------------------------------
 
 
+def test_where_aws_is_amazons_nothing_is_mounted_and_images_stay() -> None:
+    """Pods of the guide run there as Amazon's image brings its CAs; they are labelled all the same."""
+    pod = {"spec": {"containers": [{"name": "aws", "image": "amazon/aws-cli:latest"}]}}
+    adapted = Tenancy(MARK, {}, "").adapted(pod)
+
+    assert adapted["spec"] == pod["spec"]
+    assert adapted["metadata"]["labels"] == LABELS
+
+
 def test_somebodys_namespace_of_the_same_name_is_not_deleted(api: Api, kube: Kube) -> None:
     """HRN-EXT-04: the walkthroughs' names are common ones, and their first step removes leftovers."""
     api.has("/api/v1/namespaces/demo", team="shop")

@@ -9,7 +9,7 @@ from functools import partial
 
 from harness.kube import Kube
 
-__all__ = ["NEEDED", "Right", "missing_rights"]
+__all__ = ["NEEDED", "NEEDED_BY_SCENARIOS", "Right", "missing_rights"]
 
 _SYSTEM = "kube-system"
 
@@ -41,8 +41,8 @@ def _rights(verbs: str, resources: str, group: str = "", namespace: str = "") ->
             yield Right(verb, resource, group, namespace)
 
 
-NEEDED: Sequence[Right] = (
-    # Scenarios: namespaces of their own, and everything in them.
+NEEDED_BY_SCENARIOS: Sequence[Right] = (
+    # Namespaces of their own, and everything in them.
     *_rights("create delete get list", "namespaces"),
     *_rights("create delete get list watch patch", "pods"),
     *_rights("get", "pods/log pods/exec"),
@@ -50,8 +50,15 @@ NEEDED: Sequence[Right] = (
     *_rights("create delete get patch", "serviceaccounts configmaps secrets services"),
     *_rights("create delete get list patch", "deployments", "apps"),
     *_rights("get list", "nodes events"),
+    *_rights("get", "daemonsets", "apps", _SYSTEM),
     # One run at a time on a cluster.
     *_rights("create get update patch delete", "leases", "coordination.k8s.io", _SYSTEM),
+    *_rights("get", "/.well-known/openid-configuration /version"),
+)
+"""Of a run that installs nothing: on EKS, with Amazon's own webhook and agent."""
+
+NEEDED: Sequence[Right] = (
+    *NEEDED_BY_SCENARIOS,
     # With --allow-install: webhook, agent, EKS's hand in the cluster, and names of AWS.
     *_rights("create get patch delete", "mutatingwebhookconfigurations", "admissionregistration.k8s.io"),
     *_rights("create get patch delete", "clusterroles clusterrolebindings", "rbac.authorization.k8s.io"),
@@ -61,7 +68,7 @@ NEEDED: Sequence[Right] = (
     *_rights("get update patch", "configmaps", "", _SYSTEM),
     *_rights("get update patch", "deployments", "apps", _SYSTEM),
     *_rights("create get patch delete", "daemonsets", "apps", _SYSTEM),
-    *_rights("get", "/openid/v1/jwks /.well-known/openid-configuration /version"),
+    *_rights("get", "/openid/v1/jwks"),
 )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -21,7 +22,10 @@ from harness.errors import MissingPrerequisite, UsageError
 from harness.kube import Kube
 from harness.pki import write_private
 
-__all__ = ["Target", "cluster_uid", "default_kubeconfig"]
+__all__ = ["Backend", "Target", "cluster_uid", "default_kubeconfig", "settle_target"]
+
+Backend = Literal["emulator", "aws"]
+"""Which AWS the cluster is used with: the lab's, or Amazon's (HRN-EXT-08)."""
 
 _FILES = {
     "certificate-authority": "certificate-authority-data",
@@ -50,6 +54,23 @@ class Target:
     """Where the cluster pulls the lab's images; empty if its nodes get them under the lab's own names."""
     aws_address: str = ""
     """Address of this machine at which the cluster's nodes reach AWS; empty for the one that leads to them."""
+    backend: Backend = "emulator"
+    aws_account: str = ""
+    """Account of the cluster, as the caller believes it to be; with backend ``aws`` only, as what follows."""
+    aws_region: str = ""
+    eks_cluster: str = ""
+    """Name that EKS knows the cluster by."""
+    allows_static_keys: bool = False
+    """Whether keys of AWS that have no end are taken."""
+
+    @classmethod
+    def read(cls, file: Path) -> Target | None:
+        """Return what was written; None where there is no such file."""
+        return cls(**json.loads(file.read_text())) if file.exists() else None
+
+    def write(self, file: Path) -> None:
+        """Write it down, for the processes that work on the same lab."""
+        file.write_text(json.dumps(asdict(self)))
 
     def require_named(self) -> None:
         """Refuse a target that names no context: the current one is never used by default (HRN-EXT-01).
@@ -127,7 +148,35 @@ class Target:
 
     def options(self, uid: str) -> str:
         """Return the options that choose this cluster, to paste."""
-        return f"--provider existing --context {self.context} --cluster-uid {uid}"
+        options = f"--provider existing --context {self.context} --cluster-uid {uid}"
+        if self.backend == "emulator":
+            return options
+        account = f"--aws-account {self.aws_account} --aws-region {self.aws_region} --eks-cluster {self.eks_cluster}"
+        return f"{options} --backend aws {account}"
+
+
+def settle_target(file: Path, given: Target | None) -> Target:
+    """Return which cluster is meant: the one that a lab is on, or the one that it shall be raised on.
+
+    Args:
+        file: Where the lab keeps it.
+        given: What the caller named, if anything.
+
+    Raises:
+        UsageError: Nothing was named, or another one than the lab is on.
+    """
+    known = Target.read(file)
+    if known and given and (known.context, known.uid, known.backend) != (given.context, given.uid, given.backend):
+        raise UsageError(
+            f"the lab is on context {known.context} of {known.kubeconfig}, cluster {known.uid}, with {known.backend}",
+            hint="remove it with: podid down; or use another lab: set PODID_LAB",
+        )
+    if (found := known or given) is None:
+        raise UsageError(
+            "provider existing needs to know which cluster",
+            hint="podid up --provider existing --context NAME --cluster-uid UID --allow-install",
+        )
+    return found
 
 
 def cluster_uid(kube: Kube) -> str:

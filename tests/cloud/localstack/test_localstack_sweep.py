@@ -41,6 +41,15 @@ def make(aws: Aws, name: str, tags: dict[str, str]) -> None:
     if tags:
         s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": pairs(tags)})
     aws.client("secretsmanager").create_secret(Name=name, SecretString="1", Tags=pairs(tags))
+    given: dict[str, Any] = {"Tags": pairs(tags)} if tags else {}
+    aws.client("dynamodb").create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+        **given,
+    )
+    iam.create_open_id_connect_provider(Url=f"https://{name}.example.com", **given)
     path = "/podid/ab12cd/"
     policy = iam.create_policy(PolicyName=name, Path=path, PolicyDocument=POLICY, Tags=pairs(tags))["Policy"]["Arn"]
     iam.create_policy_version(PolicyArn=policy, PolicyDocument=POLICY)
@@ -54,7 +63,6 @@ def make(aws: Aws, name: str, tags: dict[str, str]) -> None:
     group = ec2.create_security_group(GroupName=name, Description="a group", VpcId=vpc)["GroupId"]
     if tags:
         ec2.create_tags(Resources=[group], Tags=pairs(tags))
-    given: dict[str, Any] = {"Tags": pairs(tags)} if tags else {}
     elbv2.create_target_group(Name=name, Protocol="HTTP", Port=80, VpcId=vpc, **given)
 
 
@@ -70,6 +78,8 @@ def counted(aws: Aws) -> dict[str, int]:
         "associations": len(aws.client("eks").list_pod_identity_associations(clusterName=CLUSTER)["associations"]),
         "buckets": len(aws.client("s3").list_buckets()["Buckets"]),
         "secrets": len(aws.client("secretsmanager").list_secrets()["SecretList"]),
+        "tables": len(aws.client("dynamodb").list_tables()["TableNames"]),
+        "OIDC providers": len(iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]),
         "roles": len(iam.list_roles(PathPrefix=prefix)["Roles"]),
         "policies": len(iam.list_policies(Scope="Local", PathPrefix=prefix)["Policies"]),
         "target groups": len(aws.client("elbv2").describe_target_groups()["TargetGroups"]),
@@ -97,7 +107,12 @@ def test_expired_resources_go_and_their_twins_stay(
             resource.remove()  # each step tolerates absence
             order.append(resource.kind)
 
-    assert order == ["association", "target group", "security group", "bucket", "secret", "role", "policy"]
+    assert order == [
+        *("association", "target group", "security group", "bucket", "secret", "table"),
+        *("OIDC provider", "role", "policy"),
+    ]
     assert counted(aws) == dict.fromkeys(counted(aws), 2)
     assert [resource for resource in find_tagged(aws.client) if not judge(resource, NOW)] == []
-    assert {name for kind, name in found(aws) if kind != "association"} == {"podid-ab12cd-running"}
+    assert {name for kind, name in found(aws) if kind not in {"association", "OIDC provider"}} == {
+        "podid-ab12cd-running"
+    }
