@@ -127,7 +127,8 @@ def node(
     kubelet_flags = [
         f"--config={configuration / 'kubelet.json'}",
         f"--kubeconfig={credentials.file('kubelet.kubeconfig')}",
-        f"--root-dir={data / 'kubelet'}",
+        # Its usual one, in the node's own mounts: the path of a socket holds 107 bytes, and labs may have long names.
+        "--root-dir=/var/lib/kubelet",
         f"--hostname-override={node.name}",
         f"--node-ip={','.join(addresses_of(node, spec))}",
         f"--node-labels={_LABELS}",
