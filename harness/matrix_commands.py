@@ -89,6 +89,15 @@ def as_json(names: Names = None, on: On = "") -> None:
     print(json.dumps({"include": legs}))
 
 
+@app.command("node-image")
+def node_image(kubernetes: Annotated[str, typer.Argument(help="Minor version, such as 1.36.")]) -> None:
+    """Print kind's node image of a version, for PODID_KIND_NODE_IMAGE."""
+    images = {minor: of["kind"] for minor, of in read_matrix(FILE).kubernetes.items() if of.get("kind")}
+    if kubernetes not in images:
+        raise UsageError(f"no node image of Kubernetes {kubernetes!r}", hint=f"{FILE.name} has {', '.join(images)}")
+    print(images[kubernetes])
+
+
 def _chosen(matrix: Matrix, names: list[str] | None, on: str) -> list[Leg]:
     legs = matrix.on(on)
     for pattern in names or ():

@@ -139,6 +139,13 @@ def test_the_whole_of_the_scenarios_needs_no_paths() -> None:
     assert json.loads(printed.stdout)["include"][0]["suites"] == ""
 
 
+def test_node_image_of_a_version_is_printed() -> None:
+    assert CliRunner().invoke(app, ["node-image", "1.36"]).stdout == f"{read_matrix(FILE).kubernetes['1.36']['kind']}\n"
+
+    with pytest.raises(UsageError, match=r"no node image of Kubernetes '1\.3'\nmatrix\.yaml has 1\.34, 1\.35"):
+        CliRunner().invoke(app, ["node-image", "1.3"], catch_exceptions=False)
+
+
 def test_a_plan_reads_no_credentials_and_says_so() -> None:
     printed = CliRunner().invoke(app, ["plan", "kind-1.34-upstream-s3"]).stdout
 
