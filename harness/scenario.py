@@ -22,7 +22,7 @@ from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, NotReady, SubjectFault
-from harness.kube import Kube, Manifest, Pod
+from harness.kube import ApiException, Kube, Manifest, Pod
 from harness.lab import Lab
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 from harness.progress import Progress
@@ -383,14 +383,26 @@ class LogReader:
         )
 
     def _read(self) -> None:
-        while not self._is_read():
+        while self._response and not self._is_read():
             # The API server went away; its successor has all that the pod ever printed.
-            self._response = wait.until(
-                self._open,
+            wait.until(
+                self._is_open_again,
                 what=f"the API server to go on with the log of {self.pod.name}",
                 timeout=limits.CLUSTER_CREATE,
                 transient=(urllib3.exceptions.HTTPError,),
             )
+
+    def _is_open_again(self) -> bool:
+        """Open the log anew once the API server is ready: before that it knows nobody's rights, and forbids."""
+        if not self.pod.kube.is_ready():
+            return False
+        try:
+            self._response = self._open()
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            self._response = None  # the pod went too
+        return True
 
     def _is_read(self) -> bool:
         read = b""
@@ -414,7 +426,8 @@ class LogReader:
         self._thread.join(timeout=60)
         if self._thread.is_alive():
             raise HarnessFault(f"pod {self.pod.name} is still printing a minute after it was to end")
-        self._response.release_conn()
+        if self._response:
+            self._response.release_conn()
 
 
 def decode_token(token: str) -> dict[str, Any]:

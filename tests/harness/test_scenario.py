@@ -10,6 +10,7 @@ import urllib3.exceptions
 
 from harness import wait
 from harness.errors import HarnessFault, NotReady
+from harness.kube import ApiException
 from harness.scenario import LogReader, stage_of
 
 
@@ -25,13 +26,8 @@ def test_anything_else_in_a_stage_is_what_it_is() -> None:
         raise HarnessFault("the lab broke")
 
 
-def test_log_is_read_on_after_the_api_server_is_back() -> None:
-    """What was printed meanwhile is there, and nothing twice; also a letter that the connection broke within."""
-    answers: list[list[bytes | Exception]] = [
-        [b"one\ntw", urllib3.exceptions.ProtocolError("Connection broken")],
-        [urllib3.exceptions.MaxRetryError(None, "/log")],  # pyright: ignore[reportArgumentType]
-        [b"one\n", "zwölf\n".encode()[:3], "zwölf\n".encode()[3:]],
-    ]
+def read_log(answers: list[list[bytes | Exception]], ready: list[bool]) -> list[str]:
+    """Return the lines that a reader has of an API server that answers like this, and is ready or not when asked."""
 
     def read(*_: object, **__: object) -> SimpleNamespace:
         answer = answers.pop(0)
@@ -45,9 +41,24 @@ def test_log_is_read_on_after_the_api_server_is_back() -> None:
                 raise part
             yield part
 
-    core = SimpleNamespace(read_namespaced_pod_log=read)
-    reader = LogReader(SimpleNamespace(name="app", namespace="demo", kube=SimpleNamespace(core=core)))  # pyright: ignore[reportArgumentType]
+    kube = SimpleNamespace(core=SimpleNamespace(read_namespaced_pod_log=read), is_ready=lambda: ready.pop(0))
+    reader = LogReader(SimpleNamespace(name="app", namespace="demo", kube=kube))  # pyright: ignore[reportArgumentType]
     reader.close()
+    assert (answers, ready) == ([], [])
+    return reader.lines()
 
-    assert reader.lines() == ["one", "zwölf"]
-    assert answers == []
+
+BROKEN = urllib3.exceptions.ProtocolError("Connection broken")
+
+
+def test_log_is_read_on_after_the_api_server_is_back() -> None:
+    """What was printed meanwhile is there, and nothing twice; also a letter that the connection broke within."""
+    away = urllib3.exceptions.MaxRetryError(None, "/log")  # pyright: ignore[reportArgumentType]
+    rest = [b"one\n", "zwölf\n".encode()[:3], "zwölf\n".encode()[3:]]
+
+    # One that is not ready would forbid it.
+    assert read_log([[b"one\ntw", BROKEN], [away], rest], [False, True, True]) == ["one", "zwölf"]
+
+
+def test_log_ends_with_a_pod_that_went_with_the_api_server() -> None:
+    assert read_log([[b"one\ntw", BROKEN], [ApiException(status=404)]], [True]) == ["one"]
