@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import urllib3.exceptions
@@ -373,7 +373,7 @@ class LogReader:
         self.pod = pod
         self._timestamps = timestamps
         self._text = ""
-        self._response = self._open()
+        self._response: Any = self._open()
         self._thread = threading.Thread(target=self._read, name=f"log of {pod.name}", daemon=True)
         self._thread.start()
 
@@ -399,7 +399,7 @@ class LogReader:
         try:
             self._response = self._open()
         except ApiException as error:
-            if error.status != 404:
+            if cast("int | None", error.status) != 404:  # pyright: ignore[reportUnknownMemberType] - no types there
                 raise
             self._response = None  # the pod went too
         return True

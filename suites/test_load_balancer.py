@@ -378,7 +378,7 @@ def test_everything_is_named_and_tagged_as_the_controller_does(
         "80:1": next(rule["RuleArn"] for rule in rules if not rule["IsDefault"]),
     }
     tags = load_balancers.tags(*arns.values())
-    graph = load_balancers.graph(provisioned.arn, load_balancers.interface(cluster))
+    graph = load_balancers.graph(provisioned.arn, load_balancers.interface(cluster.nodes[0]))
     assert {"from": arns["80:1"], "to": arns["demo/nginx-nginx:80"]} in graph["edges"]
     attach(Evidence("graph", f"{provisioned.description['LoadBalancerName']} and what hangs on it", graph))
     for resource, arn in arns.items():
@@ -398,7 +398,7 @@ def test_targets_are_the_pods_and_security_groups_let_it_reach_them(
     groups = [load_balancers.security_group(group) for group in provisioned.description["SecurityGroups"]]
     front = next(group for group in groups if group["GroupName"] == "k8s-demo-nginx-9070e825a3")
     backend = next(group for group in groups if group["GroupName"].startswith("k8s-traffic-"))
-    own = load_balancers.security_group(load_balancers.interface(cluster)["Groups"][0]["GroupId"])
+    own = load_balancers.security_group(load_balancers.interface(cluster.nodes[0])["Groups"][0]["GroupId"])
     pods = sorted(pod.read()["status"]["podIP"] for pod in kube.pods("demo", "app=nginx"))
     (target_group,) = load_balancers.target_groups(provisioned.arn)
     states = wait.until(
@@ -445,9 +445,10 @@ def test_nodes_and_pods_are_in_the_article_s_vpc(
     nodes = {node.metadata.name: node.spec.provider_id for node in kube.core.list_node().items}
     pod = kube.run("short", demo, image=IMAGE, service_account="default", command=("sleep", "3600")).wait_until_ready()
     address = pod.read()["status"]["podIP"]
-    during = _addresses(load_balancers.interface(cluster))
+    (node,) = (node for node in cluster.nodes if node.name == pod.read()["spec"]["nodeName"])
+    during = _addresses(load_balancers.interface(node))
     pod.delete()
-    after = _addresses(load_balancers.interface(cluster))
+    after = _addresses(load_balancers.interface(node))
 
     check("LBC-VPC-ID", expected=[VPC], observed=[vpc["VpcId"] for vpc in ec2.describe_vpcs(VpcIds=[VPC])["Vpcs"]])
     check(
@@ -644,7 +645,7 @@ def test_traffic_stops_without_the_rule_on_the_nodes(
 ) -> None:
     """Without the rule that lets the load balancer reach pods it waits for them in vain."""
     ec2 = aws.client("ec2")
-    own = load_balancers.security_group(load_balancers.interface(cluster)["Groups"][0]["GroupId"])
+    own = load_balancers.security_group(load_balancers.interface(cluster.nodes[0])["Groups"][0]["GroupId"])
     ec2.revoke_security_group_ingress(GroupId=own["GroupId"], IpPermissions=own["IpPermissions"])
     try:
         refused = wait.until(
@@ -668,7 +669,7 @@ def test_deleting_the_ingress_leaves_nothing_in_aws(
     assert provisioned
     release_ingresses(kube, "demo")
     tagged = [group["GroupName"] for group in load_balancers.security_groups(CLUSTER_TAG, "pod-identity-lab")]
-    own = load_balancers.security_group(load_balancers.interface(cluster)["Groups"][0]["GroupId"])
+    own = load_balancers.security_group(load_balancers.interface(cluster.nodes[0])["Groups"][0]["GroupId"])
 
     check("LBC-DELETE-CLEAN", expected=[], observed=load_balancers.of_stack("demo/nginx"))
     check("LBC-DELETE-CLEAN", what="security groups", expected=[], observed=tagged)

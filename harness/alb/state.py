@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.cloud.documents import entries, members
-from harness.cluster.base import Cluster
+from harness.cluster.base import Node
 from harness.lab.account import AwsAccount
 
 __all__ = ["CLUSTER_TAG", "STACK_TAG", "LoadBalancers"]
@@ -62,9 +62,9 @@ class LoadBalancers:
         (found,) = self._ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
         return dict(found)
 
-    def interface(self, cluster: Cluster) -> dict[str, Any]:
-        """Return the network interface of a cluster's first node."""
-        (reservation,) = self._ec2.describe_instances(InstanceIds=[cluster.nodes[0].instance_id])["Reservations"]
+    def interface(self, node: Node) -> dict[str, Any]:
+        """Return the network interface of a node."""
+        (reservation,) = self._ec2.describe_instances(InstanceIds=[node.instance_id])["Reservations"]
         (interface,) = reservation["Instances"][0]["NetworkInterfaces"]
         return dict(interface)
 
