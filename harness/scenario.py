@@ -202,16 +202,24 @@ def assume_role_records(aws: AwsAccount, role_arn: str | None = None) -> list[di
     return found
 
 
-def wait_until_admission_injects(kube: Kube, namespace: str, service_account: str) -> None:
-    """Wait until a pod created now would get Pod Identity's variables.
+def wait_until_admission_injects(
+    kube: Kube, namespace: str, service_account: str, variable: str = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+) -> None:
+    """Wait until a pod created now would get Pod Identity's variables, or those of IRSA.
 
     Associations reach admission with a delay and without a status to poll (API-901); a server-side dry run asks
     admission itself and leaves nothing behind.
+
+    Args:
+        kube: Administrator of the cluster.
+        namespace: Of the pod.
+        service_account: Of the pod.
+        variable: What it is known by; ``AWS_ROLE_ARN`` is IRSA's.
     """
     wait.until(
         lambda: _admitted_environment(kube, namespace, service_account),
-        lambda names: "AWS_CONTAINER_CREDENTIALS_FULL_URI" in names,
-        what=f"admission to know the association of {namespace}/{service_account} (WHK-201)",
+        lambda names: variable in names,
+        what=f"admission to give {variable} to pods of {namespace}/{service_account} (WHK-201)",
         timeout=limits.ASSOCIATION_VISIBLE,
         hint="see: kubectl --namespace kube-system logs deployment/pod-identity-webhook",
     )

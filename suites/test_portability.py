@@ -280,6 +280,7 @@ def test_irsa_needs_a_trust_policy_for_each_issuer(
     """The same role serves the second cluster's pods only after its trust policy was edited to name their issuer."""
     for side in sides:
         side.kube.create_service_account("irsa", NAMESPACE, {"eks.amazonaws.com/role-arn": irsa_role_arn})
+        wait_until_admission_injects(side.kube, NAMESPACE, "irsa", "AWS_ROLE_ARN")
     here, there = [side.run_pod("irsa", "irsa") for side in sides]
     both = json.dumps(
         {
