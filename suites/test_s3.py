@@ -222,7 +222,7 @@ def test_addon_runs_the_agent_on_every_node(kube: Kube, cluster: Cluster, aws: A
     status, pod = daemon_set["status"], daemon_set["spec"]["template"]["spec"]
     containers = pod["initContainers"] + pod["containers"]
     assert addon["status"] == "ACTIVE"
-    assert re.fullmatch(r"v\d+\.\d+\.\d+-eksbuild\.\d+", addon["addonVersion"])
+    assert re.fullmatch(aws.agent_versions, addon["addonVersion"])
     assert status["numberReady"] == status["desiredNumberScheduled"] == len(cluster.nodes)
     assert pod["hostNetwork"] is True
     assert pod["containers"][0]["args"][:6] == ["--port", "80", "--cluster-name", cluster.name, "--probe-port", "2703"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -92,6 +93,11 @@ class AwsAccount:
     def is_eventual(self) -> bool:
         """Whether changes of IAM are known everywhere after some seconds only."""
         return self._tenancy is not None
+
+    @property
+    def agent_versions(self) -> str:
+        """Pattern of the version that the agent's add-on has: a lab's own, or in somebody's account any."""
+        return re.escape(AGENT_VERSION) if self._tenancy is None else r"v\d+\.\d+\.\d+-eksbuild\.\d+"
 
     def eventually(self, read: Callable[[], T], ready: Callable[[T], bool], what: str) -> T:
         """Return a reading that a change of IAM decides: the first one in a lab, which knows changes at once.

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
-import os
 import re
-import secrets
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from harness import doctor_existing
 from harness.cloud.localstack import environment as localstack_environment
 from harness.cloud.localstack import process
 from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.existing.changes import Changes, Edit
-from harness.cluster.existing.cluster import Description, ExistingCluster, read_nodes
+from harness.cluster.existing.cluster import ExistingCluster
 from harness.cluster.existing.corefile import answering_for_aws
 from harness.cluster.existing.marked import find_marked, remove
-from harness.cluster.existing.target import Target, settle_target
+from harness.cluster.existing.target import Target
 from harness.cluster.native.sandbox import MARK, let_outlive, marked_processes
-from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+from harness.errors import HarnessFault, MissingPrerequisite
 from harness.image_lock import read_lock
 from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
@@ -46,13 +41,13 @@ from harness.lab.existing_plan import (
 from harness.lab.native import kill_marked
 from harness.lab.paths import CHECKOUT, LabPaths, cache_directory
 from harness.lab.provider import LabCluster, Parts, Started
+from harness.lab.somebodys import OnSomebodysCluster, refuse_family
 from harness.pki import write_private
 from harness.progress import Progress
-from harness.tenancy import Mark, full_name
+from harness.tenancy import full_name
 
-__all__ = ["ExistingProvider", "look_at"]
+__all__ = ["ExistingProvider"]
 
-_LIFETIME = timedelta(hours=4)
 _TOKEN_SECONDS = 24 * 3600
 
 
@@ -78,11 +73,8 @@ class _NotingKube(Kube):
         super().apply(adapted, namespace)
 
 
-class ExistingProvider:
+class ExistingProvider(OnSomebodysCluster):
     """Somebody's cluster and AWS beside it; implements :class:`harness.lab.provider.Provider`."""
-
-    can_add_nodes = False
-    pulls_by_itself = True
 
     def __init__(self, paths: LabPaths, aws: LabAws, target: Target | None) -> None:
         """Attach to a lab; nothing is asked or started.
@@ -92,23 +84,8 @@ class ExistingProvider:
             aws: The lab's AWS.
             target: The cluster for a lab that is to be raised; None for the one that it was raised on.
         """
-        self._paths = paths
+        super().__init__(paths, target)
         self._aws = aws
-        self._given = target
-
-    @property
-    def name(self) -> Literal["existing"]:
-        """Its name."""
-        return "existing"
-
-    @property
-    def target(self) -> Target:
-        """The cluster that is meant.
-
-        Raises:
-            UsageError: None was named, or another one than the lab is on.
-        """
-        return settle_target(self._paths.target, self._given)
 
     def _network(self) -> dict[str, Any]:
         return json.loads(self._paths.network.read_text())
@@ -125,10 +102,7 @@ class ExistingProvider:
 
     def require(self, ip_family: IpFamily) -> None:
         """Refuse where a run could not work or was not allowed; only reads."""
-        if ip_family != "ipv4":
-            raise UsageError(
-                f"--ip-family {ip_family} with --provider existing", hint="its pods have the addresses that they have"
-            )
+        refuse_family(ip_family)
         if not self._paths.target.exists():
             doctor_existing.require(self.target)
 
@@ -140,18 +114,6 @@ class ExistingProvider:
         """Return the emulator's environment."""
         environment = localstack_environment.find(cache_directory())
         return Parts([environment.directory] if environment else [], {})
-
-    def save_image(self, name: str, identifier: str, file: Path) -> None:
-        """Refuse: :meth:`parts` has no images."""
-        raise NotImplementedError
-
-    def load_image(self, name: str, identifier: str, file: Path) -> None:
-        """Refuse: :meth:`parts` has no images."""
-        raise NotImplementedError
-
-    def export_image(self, reference: str, file: Path) -> None:
-        """Refuse: the cluster pulls what it is told."""
-        raise NotImplementedError
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
@@ -166,17 +128,7 @@ class ExistingProvider:
     ) -> Started:
         """Begin to use the cluster, and start AWS beside it; the cluster itself is only read."""
         del images  # the cluster pulls them
-        if not is_new or len(specs) != 1:
-            raise MissingPrerequisite(
-                "a lab on an existing cluster has that one cluster, and cannot get another",
-                hint="scenarios of two clusters run in a lab of its own: --provider native or --provider kind",
-                kind="environment",
-            )
-        self.target.write(self._paths.target)
-        cluster = ExistingCluster(self._paths.cluster(specs[0].name))
-        cluster.directory.mkdir(mode=0o700, parents=True)
-        self.target.write_copy(cluster.kubeconfig)
-        cluster.describe(look_at(cluster, specs[0], _images(self.target.image_registry)))
+        cluster = self.begin(specs, _images(self.target.image_registry), is_new=is_new)
         address = self.target.aws_address or local_address_towards(cluster.nodes[0].address)
         network = {"aws_address": address, "imds_port": _free_port(address), "local_port": _free_port("127.0.0.1")}
         self._paths.network.write_text(json.dumps(network))
@@ -213,16 +165,9 @@ class ExistingProvider:
     def _log(self) -> Path:
         return self._paths.aws / "localstack.log"
 
-    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
-        """Refuse."""
-        raise UsageError(f"{cluster.spec.name} has {len(cluster.nodes)} nodes, and is not ours to grow to {nodes}")
-
     def interrupt(self) -> None:
         """End an AWS that is starting: it would be waited for."""
         kill_marked(self._paths.aws)
-
-    def wait_until_created(self, cluster: LabCluster) -> None:
-        """Do nothing: it was there before."""
 
     def connect(self, cluster: LabCluster) -> _NotingKube:
         """Return a client that marks and notes what it applies."""
@@ -273,9 +218,6 @@ class ExistingProvider:
             kube.changes.will_create(fitted)
         return fitted
 
-    def deliver_images(self, cluster: LabCluster) -> None:
-        """Do nothing: the cluster's nodes pull them, or have them."""
-
     def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
         """Trust in the registry that was named; refuse where there is none."""
         del progress
@@ -286,17 +228,7 @@ class ExistingProvider:
                 kind="environment",
             )
 
-    def hand_over_keys(self, cluster: LabCluster) -> None:
-        """Do nothing: AWS reads the token where it is."""
-
     # --- looking ----------------------------------------------------------------------------------------------------
-
-    def clusters(self) -> Sequence[ExistingCluster]:
-        """Return the cluster, once the lab uses it."""
-        if not self._paths.clusters.exists():
-            return []
-        found = [ExistingCluster(directory) for directory in self._paths.clusters.iterdir()]
-        return [cluster for cluster in found if cluster.exists]
 
     def aws_programs(self) -> Mapping[str, Mapping[str, Any]]:
         """Return AWS's one program."""
@@ -347,39 +279,6 @@ class ExistingProvider:
 
 def _ours(cluster: LabCluster) -> ExistingCluster:
     return cast("ExistingCluster", cluster)
-
-
-def look_at(cluster: ExistingCluster, spec: ClusterSpec, images: dict[str, str]) -> Description:
-    """Return what a cluster says of itself, and the mark of a new run on it; only reads.
-
-    Args:
-        cluster: The cluster, with its kubeconfig.
-        spec: What is known of it already.
-        images: Image of the lab → the reference under which the cluster gets it.
-
-    Raises:
-        MissingPrerequisite: It does not say enough.
-    """
-    with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-        version, discovery = kube.get("/version"), kube.get("/.well-known/openid-configuration")
-        nodes = read_nodes(kube)
-    if version is None or discovery is None:
-        raise MissingPrerequisite("the cluster does not say its version or its issuer", kind="environment")
-    mark = _new_mark()
-    return Description(
-        asdict(replace(spec, issuer=discovery["issuer"], nodes=len(nodes))),
-        version["gitVersion"],
-        [asdict(node) for node in nodes],
-        asdict(mark) | {"expires": mark.expires.isoformat()},
-        images,
-    )
-
-
-def _new_mark() -> Mark:
-    owner = os.environ.get("PODID_OWNER") or f"{getpass.getuser()}@{socket.gethostname()}"
-    repo = os.environ.get("GITHUB_REPOSITORY") or CHECKOUT.name
-    expires = (datetime.now(UTC) + _LIFETIME).replace(microsecond=0)
-    return Mark(secrets.token_hex(3), owner, repo, expires)
 
 
 def _images(registry: str) -> dict[str, str]:

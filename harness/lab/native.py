@@ -38,7 +38,7 @@ from harness.lab import wiring
 from harness.lab.aws import LabAws
 from harness.lab.given import lab_images
 from harness.lab.paths import LabPaths, cache_directory
-from harness.lab.provider import LabCluster, Parts, Started
+from harness.lab.provider import LabCluster, Parts, Started, WithoutEngine
 from harness.progress import Progress
 
 __all__ = ["NativeProvider", "kill_marked"]
@@ -47,7 +47,7 @@ _FOR_IMAGES = {"coredns", "pause", "registry"}
 """Groups of programs that go into images or serve them."""
 
 
-class NativeProvider:
+class NativeProvider(WithoutEngine):
     """Sandboxes on a bridge; implements :class:`harness.lab.provider.Provider`."""
 
     def __init__(self, lab: str, paths: LabPaths, aws: LabAws) -> None:
@@ -101,14 +101,6 @@ class NativeProvider:
         records = sorted((cache / "images").glob("*.json"))
         files = [*binaries.entries(cache), registry_storage(cache), *records]
         return Parts([*files, environment.directory] if environment else files, {})
-
-    def save_image(self, name: str, identifier: str, file: Path) -> None:
-        """Refuse: :meth:`parts` has no images."""
-        raise NotImplementedError
-
-    def load_image(self, name: str, identifier: str, file: Path) -> None:
-        """Refuse: :meth:`parts` has no images."""
-        raise NotImplementedError
 
     def export_image(self, reference: str, file: Path) -> None:
         """Refuse: there is no engine."""

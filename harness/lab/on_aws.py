@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,14 +17,12 @@ from harness.account_tenancy import GUIDE_ACCOUNT, AccountTenancy, Record
 from harness.cluster.base import ClusterSpec, IpFamily
 from harness.cluster.existing.cluster import ExistingCluster
 from harness.cluster.existing.marked import find_marked, remove
-from harness.cluster.existing.target import Target, settle_target
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
 from harness.lab.account import AwsAccount
-from harness.lab.existing import look_at
-from harness.lab.paths import LabPaths
 from harness.lab.provider import LabCluster, Parts, Started
+from harness.lab.somebodys import OnSomebodysCluster, refuse_family
 from harness.progress import Progress
 from harness.sweep.account import AccountRules, rules_of, session_of
 from harness.sweep.aws import find_tagged
@@ -32,35 +30,8 @@ from harness.sweep.aws import find_tagged
 __all__ = ["AwsProvider"]
 
 
-class AwsProvider:
+class AwsProvider(OnSomebodysCluster):
     """Somebody's cluster of EKS and account of AWS; implements :class:`harness.lab.provider.Provider`."""
-
-    can_add_nodes = False
-    pulls_by_itself = True
-
-    def __init__(self, paths: LabPaths, target: Target | None) -> None:
-        """Attach to a lab; nothing is asked.
-
-        Args:
-            paths: The lab's files.
-            target: Cluster and account, where the caller names them; None for those that the lab was raised on.
-        """
-        self._paths = paths
-        self._given = target
-
-    @property
-    def name(self) -> Literal["existing"]:
-        """Its name."""
-        return "existing"
-
-    @property
-    def target(self) -> Target:
-        """Cluster and account that are meant.
-
-        Raises:
-            UsageError: None was named, or another one than the lab is on.
-        """
-        return settle_target(self._paths.target, self._given)
 
     @property
     def aws_address(self) -> str:
@@ -74,10 +45,7 @@ class AwsProvider:
 
     def require(self, ip_family: IpFamily) -> None:
         """Refuse where a run could not work or was not allowed; only reads."""
-        if ip_family != "ipv4":
-            raise UsageError(
-                f"--ip-family {ip_family} with --provider existing", hint="its pods have the addresses that they have"
-            )
+        refuse_family(ip_family)
         if self._given is None and os.environ.get(limits.BACKEND_VARIABLE) != "aws":
             raise UsageError(
                 f"the lab is on account {self.target.aws_account} of AWS, which is used only by those who say so",
@@ -94,18 +62,6 @@ class AwsProvider:
         """Return nothing."""
         return Parts([], {})
 
-    def save_image(self, name: str, identifier: str, file: Path) -> None:
-        """Refuse: :meth:`parts` has no images."""
-        raise NotImplementedError
-
-    def load_image(self, name: str, identifier: str, file: Path) -> None:
-        """Refuse: :meth:`parts` has no images."""
-        raise NotImplementedError
-
-    def export_image(self, reference: str, file: Path) -> None:
-        """Refuse: nothing is installed."""
-        raise NotImplementedError
-
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def start(
@@ -119,31 +75,15 @@ class AwsProvider:
     ) -> Started:
         """Begin to use cluster and account; both are only read, and nothing has to be completed."""
         del images, builds, progress
-        if not is_new or len(specs) != 1:
-            raise MissingPrerequisite(
-                "a lab on AWS has one cluster, and cannot get another",
-                hint="scenarios of two clusters run in a lab of its own: --provider native or --provider kind",
-                kind="environment",
-            )
         target = self.target
-        target.write(self._paths.target)
-        cluster = ExistingCluster(self._paths.cluster(specs[0].name))
-        cluster.directory.mkdir(mode=0o700, parents=True)
-        target.write_copy(cluster.kubeconfig)
+        cluster = self.begin(
+            [replace(spec, account=target.aws_account, region=target.aws_region) for spec in specs], {}, is_new=is_new
+        )
         cluster.trust_bundle.write_text("")
-        spec = replace(specs[0], account=target.aws_account, region=target.aws_region)
-        cluster.describe(look_at(cluster, spec, {}))
         return Started([], None)
-
-    def add_nodes(self, cluster: LabCluster, nodes: int) -> None:
-        """Refuse."""
-        raise UsageError(f"{cluster.spec.name} has {len(cluster.nodes)} nodes, and is not ours to grow to {nodes}")
 
     def interrupt(self) -> None:
         """Do nothing: nothing is built."""
-
-    def wait_until_created(self, cluster: LabCluster) -> None:
-        """Do nothing: it was there before."""
 
     def connect(self, cluster: LabCluster) -> Kube:
         """Refuse: nothing is installed."""
@@ -153,9 +93,6 @@ class AwsProvider:
         """Refuse: nothing is installed."""
         del kube
         _refuse(f"installing something in {cluster.spec.name}")
-
-    def deliver_images(self, cluster: LabCluster) -> None:
-        """Do nothing: the cluster's nodes pull them."""
 
     def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
         """Refuse: what a lab builds, nobody has pushed."""
@@ -167,17 +104,7 @@ class AwsProvider:
         del manifests
         _refuse(f"installing an agent in {cluster.spec.name}")
 
-    def hand_over_keys(self, cluster: LabCluster) -> None:
-        """Do nothing: EKS has its own."""
-
     # --- looking ----------------------------------------------------------------------------------------------------
-
-    def clusters(self) -> Sequence[ExistingCluster]:
-        """Return the cluster, once the lab uses it."""
-        if not self._paths.clusters.exists():
-            return []
-        found = [ExistingCluster(directory) for directory in self._paths.clusters.iterdir()]
-        return [cluster for cluster in found if cluster.exists]
 
     def aws_programs(self) -> Mapping[str, Mapping[str, Any]]:
         """Return nothing: it does not run here."""

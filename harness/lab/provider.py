@@ -25,6 +25,7 @@ __all__ = [
     "Provider",
     "ProviderName",
     "Started",
+    "WithoutEngine",
     "choose",
     "chosen_provider",
     "find_kind",
@@ -71,6 +72,18 @@ class Parts:
     """Files and directories below the cache directory."""
     images: Mapping[str, str]
     """Images in the Docker engine: name with tag → ID."""
+
+
+class WithoutEngine:
+    """Part of a provider whose images are files or somebody else's: :meth:`Provider.parts` has none of an engine."""
+
+    def save_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: there is nothing to save."""
+        raise NotImplementedError
+
+    def load_image(self, name: str, identifier: str, file: Path) -> None:
+        """Refuse: there is nothing to load it into."""
+        raise NotImplementedError
 
 
 class Provider(Protocol):
