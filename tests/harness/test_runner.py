@@ -146,8 +146,10 @@ def test_a_release_is_held_to_what_was_frozen(small_ledger: Path, tmp_path: Path
 def test_what_failed_before_runs_again_in_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, make_run({"AGT-1": "passed", "AGT-2": "failed"}))
     told: list[object] = []
-    monkeypatch.setattr("harness.cli.Lab", LabThatDoesNotComeUp)
-    monkeypatch.setattr("harness.cli.run_suites", lambda *given: told.extend(given) or runner.Result(0, "", ()))
+    monkeypatch.setattr("harness.run_commands.Lab", LabThatDoesNotComeUp)
+    monkeypatch.setattr(
+        "harness.run_commands.run_suites", lambda *given: told.extend(given) or runner.Result(0, "", ())
+    )
 
     CliRunner().invoke(app, ["run", f"--rerun-failed={tmp_path}"])
 
@@ -235,8 +237,8 @@ def test_a_lab_that_does_not_come_up_ends_with_reports_and_a_verdict(monkeypatch
         told.extend(arguments)
         return runner.Result(2, "verdict: incomplete (exit 2) — …", ())
 
-    monkeypatch.setattr("harness.cli.Lab", LabThatDoesNotComeUp)
-    monkeypatch.setattr("harness.cli.run_suites", run_suites)
+    monkeypatch.setattr("harness.run_commands.Lab", LabThatDoesNotComeUp)
+    monkeypatch.setattr("harness.run_commands.run_suites", run_suites)
 
     result = CliRunner().invoke(app, ["run", "--only=AGT-230", "-k", "s3"])
 
