@@ -63,6 +63,8 @@ class PodWatch:
         self._cluster = name
         self._selector = {"label_selector": selector} if selector else {}
         self._core: Any = kube.core
+        # Until it is ready, an API server that came back knows nobody's rights, and forbids.
+        self._is_ready = kube.is_ready
         self._lock = threading.Lock()
         self._logs: dict[tuple[str, str, str], _Log] = {}
         """(Namespace and name, UID, container) → what it printed."""
@@ -73,7 +75,7 @@ class PodWatch:
         self._closed = False
         listed = self._list()
         # What runs already came with the lab: images that a node brings along are pinned with the node's.
-        own = {image for pod in listed["items"] for image in _images(pod)}
+        own = {full_name(one["image"]) for pod in listed["items"] for one in _containers(pod)}
         self._known = own | {full_name(image) for image in (*given, *(one.reference for one in read_lock().values()))}
         for pod in listed["items"]:
             self._see(pod)
@@ -147,7 +149,7 @@ class PodWatch:
             if not {"running", "terminated"} & set(status.get("state", {})):
                 continue
             image = full_name(_image_of(pod, status["name"]))
-            if image not in self._known and self._foreign is None:
+            if image not in self._known and not _is_static(pod) and self._foreign is None:
                 self._foreign = f"pod {place} runs {image}, which is not in images.lock"
             key = (place, metadata["uid"], status["name"])
             with self._lock:
@@ -163,6 +165,8 @@ class PodWatch:
             with contextlib.suppress(ApiException, ValueError):
                 while not (self._closed or self._read(namespace, name, key)):
                     threading.Event().wait(0.5)
+                    while not (self._closed or self._is_ready()):
+                        threading.Event().wait(0.5)
         finally:
             self._followed.release()
 
@@ -199,10 +203,14 @@ def _statuses(pod: Manifest) -> list[Manifest]:
     return status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
 
 
+def _containers(pod: Manifest) -> list[Manifest]:
+    return pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
+
+
 def _image_of(pod: Manifest, container: str) -> str:
-    spec = pod["spec"]
-    return next(one["image"] for one in spec.get("initContainers", []) + spec["containers"] if one["name"] == container)
+    return next(one["image"] for one in _containers(pod) if one["name"] == container)
 
 
-def _images(pod: Manifest) -> set[str]:
-    return {full_name(_image_of(pod, status["name"])) for status in _statuses(pod)}
+def _is_static(pod: Manifest) -> bool:
+    """Tell whether a pod comes from a manifest on its node: its image is pinned with the node's."""
+    return "kubernetes.io/config.mirror" in pod["metadata"].get("annotations", {})

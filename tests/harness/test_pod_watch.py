@@ -16,6 +16,7 @@ import urllib3.exceptions
 from harness import limits, wait
 from harness.conformance.diagnostics import Folder
 from harness.conformance.redaction import Redactor
+from harness.kube import ApiException
 from harness.pod_watch import PodWatch
 from harness.tenancy import full_name
 
@@ -29,6 +30,16 @@ def pod(name: str, image: str, *, running: bool = True, version: str = "1") -> d
     }
 
 
+def started(made: dict[str, Any]) -> dict[str, Any]:
+    """A pod that kubelet has not told anything of yet."""
+    return made | {"status": {"phase": "Pending"}}
+
+
+def static(made: dict[str, Any]) -> dict[str, Any]:
+    """A pod as kubelet shows one of its own manifests."""
+    return made | {"metadata": made["metadata"] | {"annotations": {"kubernetes.io/config.mirror": "0123"}}}
+
+
 class ScriptedApi:
     """An API server with some pods, that then tells what happens; whatever a pod prints ends when it is deleted."""
 
@@ -38,7 +49,8 @@ class ScriptedApi:
         self._told = threading.Condition()
         self.is_closed = False
         self.outages = 0
-        """How many more logs are cut off."""
+        """How many more logs are cut off; after each it is not ready for a while, and forbids."""
+        self.is_coming_back = False
 
     def tell(self, kind: str, thing: dict[str, Any]) -> None:
         with self._told:
@@ -68,9 +80,16 @@ class ScriptedApi:
             for part in parts:
                 yield from (part[:10], part[10:])
 
+    def is_ready(self) -> bool:
+        was_coming_back, self.is_coming_back = self.is_coming_back, False
+        return not was_coming_back
+
     def read_namespaced_pod_log(self, name: str, _namespace: str, **_: Any) -> Any:
+        if self.is_coming_back:
+            raise ApiException(status=403)
         if self.outages:
             self.outages -= 1
+            self.is_coming_back = True
             return SimpleNamespace(stream=lambda: cut_off(f"first words of {name}\n".encode()))
         return SimpleNamespace(stream=lambda: iter([f"first words of {name}\n".encode(), b"last words\n"]))
 
@@ -82,14 +101,14 @@ def cut_off(part: bytes) -> Iterator[bytes]:
 
 @pytest.fixture
 def api() -> Iterator[ScriptedApi]:
-    made = ScriptedApi(pod("old", "quay.io/brought/along:1"))
+    made = ScriptedApi(pod("old", "quay.io/brought/along:1"), started(pod("young", "quay.io/brought/as-well:1")))
     yield made
     made.close()
 
 
 @pytest.fixture
 def watch(api: ScriptedApi) -> Iterator[PodWatch]:
-    made = PodWatch("lab", SimpleNamespace(core=api), ["docker.io/podid/given-agent:abc"])  # pyright: ignore[reportArgumentType]
+    made = PodWatch("lab", SimpleNamespace(core=api, is_ready=api.is_ready), ["docker.io/podid/given-agent:abc"])  # pyright: ignore[reportArgumentType]
     yield made
     made.close()
 
@@ -133,7 +152,14 @@ def test_log_that_is_cut_off_is_read_again(api: ScriptedApi, watch: PodWatch, tm
 
 
 @pytest.mark.parametrize(
-    "image", ["nginx:1.27", "amazon/aws-cli:latest", "docker.io/podid/given-agent:abc", "quay.io/brought/along:1"]
+    "image",
+    [
+        "nginx:1.27",
+        "amazon/aws-cli:latest",
+        "docker.io/podid/given-agent:abc",
+        "quay.io/brought/along:1",
+        "quay.io/brought/as-well:1",
+    ],
 )
 def test_images_of_the_lock_and_of_the_lab_may_run(api: ScriptedApi, watch: PodWatch, image: str) -> None:
     api.tell("ADDED", pod("fine", image))
@@ -142,6 +168,16 @@ def test_images_of_the_lock_and_of_the_lab_may_run(api: ScriptedApi, watch: PodW
     found = wait.until(watch.foreign_image, what="the image that may not run", timeout=limits.SUBJECT_ACTS)
 
     assert found == "pod demo/next runs docker.io/library/busybox:latest, which is not in images.lock"
+
+
+def test_static_pods_are_the_node_images_own(api: ScriptedApi, watch: PodWatch) -> None:
+    """A young cluster may show its API server, or start it again, when the watch has begun already."""
+    api.tell("ADDED", static(pod("kube-apiserver", "registry.k8s.io/kube-apiserver:v1.34.4")))
+    api.tell("ADDED", pod("kube-apiserver-2", "registry.k8s.io/kube-apiserver:v1.34.4"))
+
+    found = wait.until(watch.foreign_image, what="the image that may not run", timeout=limits.SUBJECT_ACTS)
+
+    assert found == "pod demo/kube-apiserver-2 runs registry.k8s.io/kube-apiserver:v1.34.4, which is not in images.lock"
 
 
 def test_an_image_that_never_ran_is_none_that_a_run_uses(api: ScriptedApi, watch: PodWatch) -> None:
