@@ -17,7 +17,8 @@ _WATCH_SECONDS = 300
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
 """A watch counts as broken after 90 s of silence: a living API server sends a bookmark about once a minute."""
 _MIN_DELAY = 0.1
-_MAX_DELAY = 10.0
+_MAX_DELAY = 3.0
+"""Short, since new pods get nothing until what happened in an outage is known; with jitter a try comes within 6 s."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Watch:
         self._version = ""
 
     async def run(self) -> None:
-        """Copy until cancelled. Errors are logged and lead to another try, later and later up to 10 s."""
+        """Copy until cancelled. Errors are logged and lead to another try, later and later up to the longest delay."""
         delay = _MIN_DELAY
         while True:
             started, is_resumed = asyncio.get_running_loop().time(), bool(self._version)
