@@ -158,11 +158,14 @@ class Cluster(Protocol):
         """Run a command in the network and mounts of a node."""
         ...
 
-    def kill_api_server(self) -> None:
-        """End the API server's process as a crash does; whatever runs it starts another one.
+    def kill_program(self, name: str) -> None:
+        """End a program of the control plane as a crash does; whatever runs it starts it again at once.
+
+        Args:
+            name: Such as ``kube-apiserver``.
 
         Raises:
-            HarnessFault: There is none, or it cannot be ended.
+            HarnessFault: It does not run, or it cannot be ended.
         """
         ...
 

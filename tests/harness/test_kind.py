@@ -86,18 +86,24 @@ def test_with_workers_the_control_plane_takes_pods_too() -> None:
     assert [node["role"] for node in others] == ["worker", "worker"]
 
 
-def test_both_forms_of_kubeadm_s_configuration_get_the_cluster_s_issuer() -> None:
+def test_both_forms_of_kubeadm_s_configuration_say_the_same() -> None:
+    """The cluster's issuer, and controllers that outlive their API server."""
     issuer = ClusterSpec.named("two").issuer
+    arguments = [
+        ("apiServer", "service-account-issuer", issuer),
+        ("apiServer", "service-account-jwks-uri", f"{issuer}/keys"),
+        ("controllerManager", "leader-elect", "false"),
+        ("scheduler", "leader-elect", "false"),
+    ]
 
     patches = patches_of("ClusterConfiguration", rendered())
 
     assert patches["v1beta3"] == [
-        {"op": "add", "path": "/apiServer/extraArgs/service-account-issuer", "value": issuer},
-        {"op": "add", "path": "/apiServer/extraArgs/service-account-jwks-uri", "value": f"{issuer}/keys"},
+        {"op": "add", "path": f"/{program}/extraArgs/{name}", "value": value} for program, name, value in arguments
     ]
-    assert [entry["value"] for entry in patches["v1beta4"]] == [
-        {"name": "service-account-issuer", "value": issuer},
-        {"name": "service-account-jwks-uri", "value": f"{issuer}/keys"},
+    assert patches["v1beta4"] == [
+        {"op": "add", "path": f"/{program}/extraArgs/-", "value": {"name": name, "value": value}}
+        for program, name, value in arguments
     ]
 
 
@@ -119,14 +125,14 @@ def test_both_forms_tell_every_kubelet_which_instance_it_is(number: int, kind: s
 
 
 def test_kind_s_own_node_image_gets_nothing_but_the_base() -> None:
-    assert "kubeadmConfigPatches" not in rendered()
+    assert rendered()["kubeadmConfigPatches"] == yaml.safe_load(BASE_CONFIGURATION.read_text())["kubeadmConfigPatches"]
     assert "disableDefaultCNI" not in rendered()["networking"]
 
 
 def test_a_node_image_with_cgroupfs_gets_a_kubelet_that_does_the_same() -> None:
     configuration = rendered(STATIC, cgroup_version="1")
 
-    (patch,) = configuration["kubeadmConfigPatches"]
+    _, patch = configuration["kubeadmConfigPatches"]
     assert yaml.safe_load(patch) == {
         "kind": "KubeletConfiguration",
         "cgroupDriver": "cgroupfs",

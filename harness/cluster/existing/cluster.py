@@ -138,9 +138,9 @@ class ExistingCluster:
         del command, timeout
         _refuse(f"running commands on node {node}")
 
-    def kill_api_server(self) -> None:
+    def kill_program(self, name: str) -> None:
         """Refuse: it is not the harness's to end."""
-        _refuse("restarting its API server")
+        _refuse(f"ending its {name}")
 
     def load_image(self, reference: str, archive: Path) -> None:
         """Refuse: the cluster pulls its images itself."""

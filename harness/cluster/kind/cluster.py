@@ -34,17 +34,6 @@ _IMDS_ADDRESS = "169.254.169.254"
 # Where control_plane_access's files are for whoever acts as EKS's control plane: in the AWS container.
 _KEYS = "/etc/podid/clusters"
 _CREATION_SECONDS = 300
-# Written beside the directory that the kubelet watches, and moved into it in one go.
-_KILL_API_SERVER = r"""
-set -e
-killed=$(crictl ps --quiet --name '^kube-apiserver$')
-test -n "$killed"
-cd /etc/kubernetes
-cp --preserve manifests/kube-apiserver.yaml kube-apiserver.new
-sed -i -e '\#podid.dev/killed#d' -e "/^  annotations:/a\\    podid.dev/killed: \"$killed\"" kube-apiserver.new
-crictl stop --timeout 0 "$killed"
-mv kube-apiserver.new manifests/kube-apiserver.yaml
-"""
 _LOGS = {
     "containerd": ["journalctl", "--unit=containerd", "--no-pager"],
     "kubelet": ["journalctl", "--unit=kubelet", "--no-pager"],
@@ -321,15 +310,12 @@ class KindCluster:
             raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {', '.join(self.containers)}")
         return self._engine.run_in(node, command, timeout=timeout)
 
-    def kill_api_server(self) -> None:
-        """Kill the API server's container; the kubelet starts another one at once.
-
-        It does so because the manifest changes as well: for a container of the same one it would wait, ten seconds at
-        first and twice as long each time after that.
-        """
-        done = self.run_on_node(self.container, ["sh", "-c", _KILL_API_SERVER])
+    def kill_program(self, name: str) -> None:
+        """Kill the container of a program of the control plane; the kubelet starts another one."""
+        stop = f'id=$(crictl ps --quiet --name \'^{name}$\') && test -n "$id" && crictl stop --timeout 0 "$id"'
+        done = self.run_on_node(self.container, ["sh", "-c", stop])
         if done.returncode != 0:
-            raise HarnessFault(f"cannot kill the API server of {self.kind_name}: {done.stderr.strip() or 'none runs'}")
+            raise HarnessFault(f"cannot kill {name} of {self.kind_name}: {done.stderr.strip() or 'it does not run'}")
 
     def load_image(self, reference: str, archive: Path) -> None:
         """Make an image from a ``docker-archive`` file available to the cluster under its full name."""

@@ -69,7 +69,7 @@ def render(
         kubelet["failCgroupV1"] = False
     if kubelet:
         patch = yaml.safe_dump({"kind": "KubeletConfiguration", **kubelet})
-        configuration.setdefault("kubeadmConfigPatches", []).append(patch)
+        configuration["kubeadmConfigPatches"].append(patch)
     if spec.nodes > 1:
         first, *_ = configuration["nodes"]
         # kind keeps pods off the control plane as soon as there is a worker; here it is a node like the others.

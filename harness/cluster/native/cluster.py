@@ -273,9 +273,9 @@ contexts:
         )
         return Completed(result.returncode, result.stdout, result.stderr)
 
-    def kill_api_server(self) -> None:
-        """Kill the API server; the sandbox's first process starts it again."""
-        self.sandbox.kill_program("kube-apiserver")
+    def kill_program(self, name: str) -> None:
+        """Kill a program of the control plane; the sandbox's first process starts it again."""
+        self.sandbox.kill_program(name)
 
     def load_image(self, reference: str, archive: Path) -> None:
         """Import an image archive into containerd on every node."""
