@@ -59,10 +59,20 @@ class Controller:
         self._kube.wait_until_deployed("Deployment", _NAME, self.namespace)
 
     def uninstall(self) -> None:
-        """``helm uninstall``, also of what an interrupted run left."""
+        """``helm uninstall``, also of what an interrupted run left, and wait until its pods are gone."""
         done = self._helm("uninstall", _NAME, "--ignore-not-found")
         if done.returncode != 0:
             raise HarnessFault(f"helm uninstall failed: {done.stderr.strip()}")
+        wait.until(
+            self.pods, lambda found: not found, what="the controller's former pods to end", timeout=limits.POD_GONE
+        )
+        self._release_leadership()
+
+    def _release_leadership(self) -> None:
+        """Delete the leader's lease: pods that end keep it, and the next ones would wait a quarter of a minute."""
+        with contextlib.suppress(ApiException):
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": f"{_NAME}-leader"}}
+            self._kube.delete(lease, self.namespace)
 
     def _helm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory() as home:
@@ -85,15 +95,10 @@ class Controller:
         return self._kube.pods(self.namespace, _LABEL)
 
     def restart(self) -> None:
-        """Delete its pods, and wait for the new ones.
-
-        Pods that are killed keep the leader's lease, for which the new ones would wait a quarter of a minute.
-        """
+        """Delete its pods, and wait for the new ones."""
         former = {pod.name for pod in self.pods()}
         self._kube.core.delete_collection_namespaced_pod(self.namespace, label_selector=_LABEL, grace_period_seconds=0)
-        with contextlib.suppress(ApiException):
-            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": f"{_NAME}-leader"}}
-            self._kube.delete(lease, self.namespace)
+        self._release_leadership()
         pods = wait.until(
             self.pods,
             lambda found: len(found) == len(former) and former.isdisjoint(pod.name for pod in found),
