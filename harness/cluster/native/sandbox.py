@@ -190,14 +190,16 @@ class Sandbox:
         Raises:
             HarnessFault: It does not run.
         """
-        found = [pid for pid in marked_processes(self.directory) if _name_of(pid) == name]
+        # The kernel keeps no more of a name.
+        short = name[:15]
+        found = [pid for pid in marked_processes(self.directory) if _name_of(pid) == short]
         if not found:
             raise HarnessFault(f"{name} of {self.directory.name} does not run", hint="run: podid status")
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait.until(
-            lambda: [pid for pid in found if _name_of(pid) == name],
+            lambda: [pid for pid in found if _name_of(pid) == short],
             lambda left: not left,
             what=f"{name} of {self.directory.name} to end",
             timeout=limits.PROCESS_END,
@@ -240,7 +242,7 @@ def _is_below(mark: str | None, directory: Path) -> bool:
 
 
 def _name_of(pid: int) -> str:
-    """Return the name under which a process was started; empty once it is gone or only waits for its parent."""
+    """Return the beginning of a process's name; empty once it is gone or only waits for its parent."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return "" if state == "Z" else Path(f"/proc/{pid}/comm").read_text().strip()
