@@ -417,6 +417,19 @@ def test_step_6_annotation_is_dead_weight(
     check("WHK-904", what="role", expected=role, observed=unannotated.arn, holds=unannotated.arn.startswith(role))
 
 
+@requirement("WHK-903")
+def test_killed_api_server_leaves_the_application_its_role(
+    application: Application, unannotated: Moment, lab: Lab, cluster: Cluster
+) -> None:
+    """Killed in the middle of the way: the application reads on with the new role, and the steps go on."""
+    lab.restart_api_server(cluster)
+    after = application.look()
+
+    check("WHK-903", expected=(unannotated.pod, unannotated.variables), observed=(after.pod, after.variables))
+    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
+    check("WHK-903", what="role", expected=role, observed=after.arn, holds=after.arn.startswith(role))
+
+
 @requirement("WHK-905")
 def test_annotation_alone_does_not_roll_back(
     annotated_again: Moment, pod_identity_variables: dict[str, str], irsa_role_arn: str, new_role_sessions: str
@@ -455,22 +468,9 @@ def test_step_7_old_role_is_not_missed(
     check("WHK-903", what="role", expected=role, observed=migrated.arn, holds=migrated.arn.startswith(role))
 
 
-@requirement("WHK-903")
-def test_killed_api_server_leaves_the_application_its_role(
-    application: Application, migrated: Moment, lab: Lab, cluster: Cluster
-) -> None:
-    """The application reads on with the new role; whether it did so all the time is counted below."""
-    lab.restart_api_server(cluster)
-    after = application.look()
-
-    check("WHK-903", expected=(migrated.pod, migrated.variables), observed=(after.pod, after.variables))
-    role = "arn:aws:sts::123456789012:assumed-role/migration-podidentity-role/eks-"
-    check("WHK-903", what="role", expected=role, observed=after.arn, holds=after.arn.startswith(role))
-
-
 @requirement("WHK-902", "WHK-903", "WHK-904")
 def test_no_read_failed_on_the_whole_way(application: Application, migrated: Moment) -> None:
-    """Five restarts, both ways, the end, an API server killed: every single read succeeded, and no pod fell silent."""
+    """Five restarts, both ways, an API server killed, the end: every single read succeeded, and no pod fell silent."""
     assert migrated
     reads = application.reads()
 
