@@ -271,9 +271,9 @@ def test_policy_is_told_from_other_filters(place: Place, cluster: Cluster, kube:
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
 
-@requirement("TRB-104")
-def test_default_deny_egress(place: Place, kube: Kube, restricted: str) -> None:
-    """Default-deny egress times out, and one rule for 169.254.170.23 on TCP port 80 mends it."""
+@pytest.fixture
+def enforced(kube: Kube) -> None:
+    """A network plugin that does what NetworkPolicies say."""
     engines = [one.metadata.name for one in kube.apps.list_namespaced_daemon_set("kube-system").items]
     if "kindnet" not in engines:
         could_not_run(
@@ -281,6 +281,12 @@ def test_default_deny_egress(place: Place, kube: Kube, restricted: str) -> None:
             "no network plugin of this cluster enforces NetworkPolicy: kind's own does (--provider kind); the engines "
             "that build from a Go module need the kernel's nft queue, which many have not",
         )
+
+
+@requirement("TRB-104")
+def test_default_deny_egress(place: Place, kube: Kube, enforced: None, restricted: str) -> None:
+    """Default-deny egress times out, and one rule for 169.254.170.23 on TCP port 80 mends it."""
+    assert enforced is None
     pod = place.run("denied", namespace=restricted)
     text = said(pod, *WHO_AM_I)
     named = place.diagnose(pod)

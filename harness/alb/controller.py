@@ -40,7 +40,8 @@ class Controller:
         """``helm install``, with the article's values.
 
         Without the webhook that every new Service of the cluster would have to pass: nothing of the article needs it,
-        and while the controller is down it would let no Service be created (LBC-WEBHOOK-ORDER).
+        and while the controller is down it would let no Service be created (LBC-WEBHOOK-ORDER). And it is asked whether
+        it is ready from its start on: the chart lets ten seconds pass before, and between two questions.
         """
         values = {
             "clusterName": self._cluster.name,
@@ -49,6 +50,8 @@ class Controller:
             "region": self._cluster.spec.region,
             "vpcId": vpc_id,
             "enableServiceMutatorWebhook": "false",
+            "readinessProbe.initialDelaySeconds": "0",
+            "readinessProbe.periodSeconds": "1",
         }
         self.uninstall()
         self.installed_at = self.mark()
