@@ -217,7 +217,7 @@ class Lab:
 
         Raises:
             HarnessFault: One of them did not end.
-            harness.wait.Timeout: No other API server got ready.
+            harness.wait.Timeout: No other API server got ready, or no other controllers run.
         """
         self._kill(cluster, "kube-apiserver")
         with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
@@ -229,6 +229,13 @@ class Lab:
             )
         for program in ("kube-controller-manager", "kube-scheduler"):
             self._kill(cluster, program)
+        # Whoever looks meanwhile would take one that is yet to be started again for lost.
+        wait.until(
+            self.losses.tell,
+            lambda told: told is None,
+            what=f"the controllers of {cluster.name} to run again",
+            timeout=limits.PROCESS_START,
+        )
 
     def _kill(self, cluster: Cluster, program: str) -> None:
         self.losses.expect_restart(cluster.name, program)
