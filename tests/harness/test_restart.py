@@ -1,0 +1,82 @@
+"""A restart of the API server is over when what was killed runs again, and nothing of it counts as a loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.lab import Lab
+from harness.lab import lab as lab_module
+from harness.lab.losses import Losses
+
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+_LOOKS = 3
+"""Looks at a killed program until it runs again."""
+
+
+class ControlPlane:
+    """Programs, each of which is away for some looks after it was killed, and then was started once more."""
+
+    name = "one"
+    kubeconfig = Path("/nowhere")
+
+    def __init__(self) -> None:
+        self.killed: list[str] = []
+        self.starts = dict.fromkeys(PROGRAMS, 1)
+        self._away: dict[str, int] = {}
+
+    def kill_program(self, name: str) -> None:
+        assert "kube-apiserver" not in self._away, "the next API server is not ready yet"
+        self.killed.append(name)
+        self._away[name] = _LOOKS
+
+    def status(self) -> dict[str, dict[str, dict[str, Any]]]:
+        for name in list(self._away):
+            self._away[name] -= 1
+            if not self._away[name]:
+                del self._away[name]
+                self.starts[name] += 1
+        return {
+            "one": {
+                name: {"running": name not in self._away, "exits": [], "starts": count}
+                for name, count in self.starts.items()
+            }
+        }
+
+    def is_ready(self) -> bool:
+        return self.status()["one"]["kube-apiserver"]["running"]
+
+
+@pytest.fixture
+def control_plane(monkeypatch: pytest.MonkeyPatch) -> ControlPlane:
+    made = ControlPlane()
+    kube = SimpleNamespace(is_ready=made.is_ready, close=lambda: None)
+    monkeypatch.setattr(lab_module, "Kube", lambda _: kube)
+    return made
+
+
+@pytest.fixture
+def lab(control_plane: ControlPlane) -> Lab:
+    lab = Lab("restarted")
+    lab.losses = Losses(control_plane.status)
+    lab.losses.begin()
+    return lab
+
+
+def test_controllers_are_killed_once_the_api_server_is_back(lab: Lab, control_plane: ControlPlane) -> None:
+    """Whoever looks just after it finds nothing lost, although the supervisor takes a moment."""
+    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType] - as much of a cluster as is asked
+
+    assert control_plane.killed == ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+    assert control_plane.starts == {"etcd": 1, **dict.fromkeys(PROGRAMS[1:], 2)}
+    assert lab.losses.tell() is None
+
+
+def test_what_ends_beside_them_is_still_a_loss(lab: Lab, control_plane: ControlPlane) -> None:
+    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+    control_plane.starts["etcd"] += 1
+
+    assert lab.losses.tell() == "etcd of one ended while the lab was in use"
