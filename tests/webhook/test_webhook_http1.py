@@ -155,6 +155,25 @@ def test_idle_connection_is_closed_at_the_end_and_a_running_request_is_answered(
     assert answer.endswith(b"done")
 
 
+def test_request_that_meets_the_end_on_an_open_connection_is_answered() -> None:
+    """The API server keeps connections open, and asks over one without knowing that the webhook is about to end."""
+
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: HttpServer) -> bytes:
+        writer.write(GET)
+        await body(reader)
+        closing = asyncio.create_task(server.close(grace=5))
+        await asyncio.sleep(0.05)
+        writer.write(GET)
+        answer = await reader.read()
+        await closing
+        return answer
+
+    answer = talk(conversation)
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in answer
+
+
 def test_client_that_does_not_read_is_not_answered_on_and_on() -> None:
     """Answers wait for their reader, not in our memory; when he reads, all come."""
     count = 0

@@ -5,6 +5,7 @@ is where most of the time of an answer would go (see ``tests/bench/bench_webhook
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections import deque
@@ -24,6 +25,9 @@ _READ_TIMEOUT = 30.0
 _KEEPALIVE_TIMEOUT = 180.0
 """Longer than the 90 s after which the API server drops an idle connection: a server that closes first can meet a
 review on its way."""
+_FAREWELL = 1.0
+"""How long a server that is to end takes one request more over each connection that is open, and closes it with the
+answer: to close one that seems idle can cut off a review that is on its way, whose pod would get nothing."""
 _GOODBYE = 1.0
 """How long a closed TLS connection waits for the client's close."""
 _LINGER = 2.0
@@ -84,20 +88,30 @@ class HttpServer:
         )
 
     async def close(self, grace: float) -> None:
-        """Accept no more, close what is idle, let running requests finish for so many seconds, and cut the rest."""
+        """Accept no more, let what is open end with an answer, close what is idle then, and cut the rest.
+
+        Args:
+            grace: Seconds for all of it.
+        """
         self.draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.close_if_idle()
         try:
             async with asyncio.timeout(grace):
-                while self._connections:
-                    self._empty.clear()
-                    await self._empty.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FAREWELL):
+                        await self._all_left()
+                for connection in list(self._connections):
+                    connection.close_if_idle()
+                await self._all_left()
         except TimeoutError:
             for connection in list(self._connections):
                 connection.abort()
+
+    async def _all_left(self) -> None:
+        while self._connections:
+            self._empty.clear()
+            await self._empty.wait()
 
     def entered(self, connection: "_Connection") -> None:
         """Take note of a new connection."""
