@@ -60,6 +60,22 @@ class Controller:
         if done.returncode != 0:
             raise HarnessFault(f"helm install failed: {done.stderr.strip()}")
         self._kube.wait_until_deployed("Deployment", _NAME, self.namespace)
+        self._wait_until_it_admits()
+
+    def _wait_until_it_admits(self) -> None:
+        """Wait until its webhook admits an Ingress: it is Ready before the API server's node knows the way to it."""
+        backend = {"service": {"name": "nothing", "port": {"number": 80}}}
+        ingress = {
+            "metadata": {"name": "asked-about"},
+            "spec": {"ingressClassName": "alb", "defaultBackend": backend},
+        }
+        wait.until(
+            lambda: self._kube.networking.create_namespaced_ingress(self.namespace, ingress, dry_run="All"),
+            what="the controller's webhook to admit an Ingress",
+            timeout=limits.WEBHOOK_READY,
+            successes=3,
+            transient=(ApiException,),
+        )
 
     def uninstall(self) -> None:
         """``helm uninstall``, also of what an interrupted run left, and wait until its pods are gone."""
@@ -116,6 +132,7 @@ class Controller:
             what="the webhook's Service to know the pods",
             timeout=limits.CONTROLLER,
         )
+        self._wait_until_it_admits()
 
     def _endpoints(self) -> set[str]:
         found = self._kube.read_all("discovery.k8s.io/v1", "EndpointSlice", self.namespace)
