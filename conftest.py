@@ -124,6 +124,7 @@ def pytest_podid_detect(item: pytest.Item, feature: str) -> Detection | None:
     lab = _lab(item.config)
     if item.path.parent != SUITES or not lab.exists:
         return None
+    raise_setup_fault()
     if feature != "irsa":
         return detect_in_aws(lab.administrator().client, feature)
     # Not AWS: that would be one more call with a web identity, and scenarios count those.

@@ -43,6 +43,8 @@ DEFAULT_LAB = "podid"
 SETUP_FAULT_VARIABLE = "PODID_SETUP_FAULT"
 """Environment variable that tells the suites why there is no lab, so that the record and the reports say it."""
 _OUTPUT = ("-v", "--override-ini=console_output_style=count", "--durations=5")
+_OUTPUT_WITHOUT_LAB = ("-q", "--tb=no", "-rN")
+"""Every test would tell the same fault, which whoever could not raise the lab tells once."""
 
 
 class Abandoned(BaseException):
@@ -83,7 +85,15 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
         if fault:
             told = {"exit_code": fault.exit_code, "text": str(fault), "kind": getattr(fault, "kind", "")}
             environment[SETUP_FAULT_VARIABLE] = json.dumps(told)
-        command = [sys.executable, "-m", "pytest", *_OUTPUT, *options, *arguments, *paths]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *(_OUTPUT_WITHOUT_LAB if fault else _OUTPUT),
+            *options,
+            *arguments,
+            *paths,
+        ]
         code = run_to_its_end(command, environment, CHECKOUT)
         if file.exists():
             data = json.loads(file.read_text())

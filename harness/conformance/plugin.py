@@ -297,7 +297,7 @@ class Plugin:
     def _add(self, node: str, phase: Phase) -> None:
         self.results.add(node, phase)
         terminal: Any = self._session and self._session.config.pluginmanager.get_plugin("terminalreporter")
-        if phase["message"] and terminal and self._canary:
+        if phase["message"] and terminal and terminal.verbosity >= 0 and self._canary:
             tell_failure(terminal, phase, _short(self._directory / phase["diagnostics"]))
         if self._events:
             if self._environment != self._noted_environment:

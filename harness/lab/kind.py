@@ -26,7 +26,7 @@ from harness.cluster.kind.cluster import KindCluster, Tool
 from harness.cluster.kind.engine import LabEngine, connect, explained
 from harness.cluster.kind.node_image import ensure_node_image, find_node_image, read_traits, wanted
 from harness.docker_images import Archive, DockerImages
-from harness.errors import HarnessFault, UsageError
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.image_lock import built
 from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
@@ -63,9 +63,18 @@ class KindProvider:
         """The engine.
 
         Raises:
-            MissingPrerequisite: It does not answer.
+            MissingPrerequisite: It does not answer; of a lab that it holds, the text says so.
         """
-        return LabEngine(connect(timeout=300), self._lab, self._paths.directory)
+        try:
+            return LabEngine(connect(timeout=300), self._lab, self._paths.directory)
+        except MissingPrerequisite as error:
+            if not self._paths.description.exists():
+                raise
+            # Not for another provider to take the name: what the engine holds comes back with it.
+            raise MissingPrerequisite(
+                f"lab {self._lab!r} stands on kind: {error.message}",
+                hint="start Docker, then remove the lab with: podid down; or use another lab: set PODID_LAB",
+            ) from error
 
     @property
     def name(self) -> Literal["kind"]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from harness.cluster.base import ClusterSpec
+from harness.conformance.verdict import ExitCode
 from harness.errors import MissingPrerequisite, UsageError
 from harness.lab import provider
 from harness.lab.lab import Lab
 from harness.lab.provider import Finding, choose, find_kind, parse_request
+from harness.progress import Progress
 
 KIND = Finding(is_usable=True, reason="Docker 28.0 answers and has kindest/node:v1.34.11")
 NO_KIND = Finding(is_usable=False, reason="no Docker engine answers")
@@ -55,13 +60,43 @@ def test_removing_a_lab_of_an_engine_that_does_not_answer_forgets_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its containers are still there: the record of them must not go first."""
-    monkeypatch.setenv("PODID_STATE_DIR", str(tmp_path))
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-    lab = Lab("gone")
-    lab.paths.directory.mkdir(parents=True)
-    lab.paths.description.write_text('{"provider": "kind"}')
+    lab = _lab_of_an_engine_that_is_gone(tmp_path, monkeypatch)
 
     with pytest.raises(MissingPrerequisite, match="no Docker engine answers"):
         lab.down()
 
     assert lab.exists
+
+
+@pytest.mark.parametrize("provider", ["native", "auto"])
+def test_a_lab_of_an_engine_that_does_not_answer_keeps_its_name(
+    provider: Literal["native", "auto"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised anew elsewhere, nobody would know any more of what comes back with the engine."""
+    lab = _lab_of_an_engine_that_is_gone(tmp_path, monkeypatch)
+
+    with pytest.raises(MissingPrerequisite, match="lab 'gone' stands on kind: no Docker engine answers") as raised:
+        lab.up([ClusterSpec()], Progress(), provider)
+
+    assert "another lab: set PODID_LAB" in raised.value.hint
+    assert lab.provider_name == "kind"
+
+
+def test_a_run_says_once_that_the_engine_of_its_lab_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _lab_of_an_engine_that_is_gone(tmp_path, monkeypatch)
+    command = ["podid", "run", "--lab=gone", "--provider=native", f"--report-dir={tmp_path}"]
+
+    ended = subprocess.run([*command, "suites/test_abac.py"], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == ExitCode.INCOMPLETE, ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert (ended.stdout + ended.stderr).count("stands on kind: no Docker engine answers") == 1
+
+
+def _lab_of_an_engine_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setenv("PODID_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    lab = Lab("gone")
+    lab.paths.directory.mkdir(parents=True)
+    lab.paths.description.write_text('{"provider": "kind"}')
+    return lab
