@@ -279,7 +279,7 @@ def _require_time(config: pytest.Config, provider: AwsProvider, items: Sequence[
         MissingPrerequisite: It will.
     """
     history, leg = config.rootpath / config.getoption("--history"), config.getoption("--leg")
-    durations = read_durations(history, leg or config.getoption("--subject"))
+    durations = read_durations(history, leg or config.getoption("--subject"), SUITES)
     minutes = sum(durations.expected(item.nodeid for item in items).values()) / 60
     if minutes > (most := provider.rules.max_minutes):
         raise MissingPrerequisite(

@@ -2,18 +2,22 @@
 
 Three files in one directory (``.podid/history``; CI keeps it between runs): ``durations.json`` with the last twenty
 durations of each test, ``flakes.jsonl`` with a line for each run, and ``ceilings.jsonl`` with a line for each
-measurement that has a ceiling. All keep legs of a matrix apart.
+measurement that has a ceiling. All keep legs of a matrix apart. Where no earlier run has told how long a file takes,
+``suites/durations.yaml`` does.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import yaml
 
 from harness.conformance.outcomes import EXECUTED
 from harness.conformance.record import Run, TestRecord, gist, write_atomically
@@ -35,6 +39,7 @@ __all__ = [
 DEFAULT = ".podid/history"
 _DURATIONS, _FLAKES, _CEILINGS = "durations.json", "flakes.jsonl", "ceilings.jsonl"
 _SCHEMA = "podid-durations/1"
+_USUAL = "durations.yaml"
 _LAST = 20
 _EXECUTED = frozenset(outcome.value for outcome in EXECUTED)
 _UNKNOWN_SECONDS = 1.0
@@ -46,21 +51,44 @@ class Durations:
 
     seconds: Mapping[str, Sequence[float]]
     """Node ID → durations, oldest first."""
+    usual: Mapping[str, float] = field(default_factory=dict[str, float])
+    """File → how long it takes where nobody has measured, all its tests together."""
 
     def expected(self, nodes: Iterable[str]) -> dict[str, float]:
-        """Return how long each test will probably take; one that nobody measured takes as long as the median one."""
+        """Return how long each test will probably take.
+
+        One that nobody measured has its share of what its file usually takes, or takes as long as the median one.
+        """
+        nodes = list(nodes)
         known = {node: median(seconds) for node, seconds in self.seconds.items() if seconds}
-        usual = median(known.values()) if known else _UNKNOWN_SECONDS
-        return {node: known.get(node, usual) for node in nodes}
+        otherwise = median(known.values()) if known else _UNKNOWN_SECONDS
+        tests = Counter(node.partition("::")[0] for node in nodes)
+        shares = {file: self.usual[file] / count for file, count in tests.items() if file in self.usual}
+        return {node: known.get(node, shares.get(node.partition("::")[0], otherwise)) for node in nodes}
 
 
-def read_durations(directory: Path, leg: str) -> Durations:
-    """Read how long the tests of a leg take; nothing is known before its first run.
+def read_durations(directory: Path, leg: str, suites: Path | None = None) -> Durations:
+    """Read how long the tests of a leg take.
+
+    Args:
+        directory: The history.
+        leg: The leg; of one that has not run yet no test is known.
+        suites: Where it is written how long files usually take.
 
     Raises:
-        UsageError: The file is damaged.
+        UsageError: A file is damaged.
     """
-    return Durations(_read_durations(directory / _DURATIONS).get(leg, {}))
+    usual = _read_usual(suites / _USUAL) if suites else {}
+    return Durations(_read_durations(directory / _DURATIONS).get(leg, {}), usual)
+
+
+def _read_usual(file: Path) -> dict[str, float]:
+    if not file.exists():
+        return {}
+    try:
+        return {str(name): float(seconds) for name, seconds in yaml.safe_load(file.read_text())["seconds"].items()}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
 
 
 def _read_durations(file: Path) -> dict[str, dict[str, list[float]]]:

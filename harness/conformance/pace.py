@@ -28,7 +28,8 @@ class Pace:
         known = len(self._left.keys() & self._durations.seconds.keys())
         count = f"{len(self._left)} tests"
         if not known:
-            return f"{count}, ETA unknown: no earlier run has them"
+            usual = f"usually {rough(self.seconds())}" if self._is_foreseen() else "ETA unknown"
+            return f"{count}, {usual}: no earlier run has them"
         unknown = f" ({len(self._left) - known} of them are new)" if known < len(self._left) else ""
         end = time.strftime("%H:%M:%S", time.localtime(time.time() + self.seconds()))
         return f"{count}{unknown}, {rough(self.seconds())} as earlier runs took, until {end}"
@@ -36,6 +37,9 @@ class Pace:
     def seconds(self) -> float:
         """Return how long what is left will take."""
         return sum(self._left.values()) / self._at_a_time
+
+    def _is_foreseen(self) -> bool:
+        return all(node.partition("::")[0] in self._durations.usual for node in self._left)
 
     def expect(self, nodes: Iterable[str]) -> None:
         """Take note of what is to run."""

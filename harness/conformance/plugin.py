@@ -132,7 +132,7 @@ class Plugin:
         self._selection = select(self._ledger, options.only, options.level, scenarios)
         subject = Path(options.subject_file or self._suites / "subjects" / f"{kind_of(options.subject)}.yaml")
         self._features = read_features(self._suites, options.profile, subject, self._ledger, options.without_feature)
-        self._durations = read_durations(root / options.history, options.leg)
+        self._durations = read_durations(root / options.history, options.leg, self._suites)
         if options.subject == "ours" and options.repeat == 1:
             arguments = [root / argument for argument in options.paths]
             ignored = [root / path for path in options.ignored]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.conformance.binding import longest_files_first
 from harness.conformance.frozen import FrozenSet
 from harness.conformance.history import Durations, Steadiness, note_run, read_durations, read_flakes
 from harness.conformance.pace import Pace, rough
@@ -19,6 +20,8 @@ from harness.conformance.record import Fault, Run
 from harness.conformance.release import objections
 from harness.conformance.shards import Shard, digest, divide, parse_shard
 from harness.errors import UsageError
+
+SUITES = Path(__file__).parents[2] / "suites"
 
 
 def run(number: int, outcome: str = "passed", *, leg: str = "ours", attempts: str = "") -> Run:
@@ -61,6 +64,30 @@ def test_a_test_that_nobody_measured_takes_as_long_as_the_median_one() -> None:
 
     assert durations.expected(["b", "new"]) == {"b": 3.0, "new": 3.0}
     assert Durations({}).expected(["new"]) == {"new": 1.0}
+
+
+def test_a_file_that_no_run_has_told_about_takes_what_the_suites_say(tmp_path: Path) -> None:
+    (tmp_path / "durations.yaml").write_text("seconds: {a.py: 30, b.py: 5}")
+    note_run(tmp_path, run(1))
+
+    durations = read_durations(tmp_path, "ours", tmp_path)
+
+    assert durations.expected(["a.py::x", "a.py::y", "b.py::z"]) == {"a.py::x": 15.0, "a.py::y": 15.0, "b.py::z": 5.0}
+    assert longest_files_first(["b.py::z", "a.py::x"], durations) == ["a.py", "b.py"]
+
+
+def test_the_suites_say_of_each_file_of_scenarios_how_long_it_takes() -> None:
+    usual = read_durations(Path("nowhere"), "ours", SUITES).usual
+
+    assert usual.keys() == {f"suites/{file.name}" for file in SUITES.glob("test_*.py")}
+
+
+@pytest.mark.parametrize("text", ["{", "seconds: 3", "[]", "seconds: {a.py: long}"])
+def test_durations_of_the_suites_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "durations.yaml").write_text(text)
+
+    with pytest.raises(UsageError, match=r"durations\.yaml"):
+        read_durations(tmp_path, "ours", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", '{"schema": "podid-durations/2", "legs": {}}', "[]", '{"schema": "x"}'])
@@ -122,6 +149,13 @@ def test_without_history_nothing_is_promised() -> None:
 
     assert pace.line() == "1 tests, ETA unknown: no earlier run has them"
     assert (rough(89.4), rough(90)) == ("89 s", "2 min")
+
+
+def test_a_first_run_is_told_what_is_usual() -> None:
+    pace = Pace(Durations({}, {"a.py": 600.0}), at_a_time=2)
+    pace.expect(["a.py::x", "a.py::y"])
+
+    assert pace.line() == "2 tests, usually 5 min: no earlier run has them"
 
 
 # --- Who is not steady ----------------------------------------------------------------------------------------------
