@@ -88,7 +88,10 @@ class Pods:
 
 @pytest.fixture
 def pods(kube: Kube, cluster: Cluster, aws: AwsAccount) -> Iterator[Pods]:
-    """A pod that reads one object after the other as its association's role, and one that only asks for credentials."""
+    """A pod that reads one object after the other as its association's role, and one that only asks for credentials.
+
+    Both are on one node: another one's agent ends at another time.
+    """
     with (
         aws.bucket(BUCKET),
         aws.policy("rollout-s3-read", (FILES / "s3-read-policy.json").read_text()) as policy_arn,
@@ -103,8 +106,14 @@ def pods(kube: Kube, cluster: Cluster, aws: AwsAccount) -> Iterator[Pods]:
         aws.wait_until_agent_is_active(cluster.name)
         logs: list[LogReader] = []
         for name, script in (("reader", READ), ("asker", ASK)):
-            command = ("sh", "-c", script)
-            pod = kube.run(name, NAMESPACE, image="amazon/aws-cli:latest", service_account="reader", command=command)
+            pod = kube.run(
+                name,
+                NAMESPACE,
+                image="amazon/aws-cli:latest",
+                service_account="reader",
+                command=("sh", "-c", script),
+                overrides={"nodeName": cluster.nodes[0].name},
+            )
             logs.append(LogReader(pod.wait_until_ready()))
             stack.callback(logs[-1].close)
             stack.callback(pod.delete)
