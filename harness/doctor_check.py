@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["GIB", "Check", "Status", "available_memory", "gib"]
+__all__ = ["GIB", "Check", "Status", "available_memory", "gib", "inotify"]
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 2**30
@@ -43,3 +43,24 @@ def available_memory() -> int:
     """Return how many bytes of memory new programs can have; Linux only."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def inotify(watches: int, instances: int, limits: Path = Path("/proc/sys/fs/inotify")) -> Check:
+    """Check what one user may watch of files: kubelet and the container runtime fail in odd ways without.
+
+    Args:
+        watches: Files and folders that are needed at least.
+        instances: Watchers, likewise.
+        limits: The kernel's folder.
+    """
+    try:
+        found = {name: int((limits / f"max_user_{name}").read_text()) for name in ("watches", "instances")}
+    except OSError:
+        return Check("inotify", "ok", "the limits are the engine's machine's", "")
+    return Check(
+        "inotify",
+        "ok" if found["watches"] >= watches and found["instances"] >= instances else "warn",
+        f"{found['watches']} watches, {found['instances']} instances",
+        f"{watches} and {instances}",
+        "sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512",
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from harness.cluster.kind.binary import SUPPORTED, is_supported, version_of
 from harness.cluster.kind.engine import DIRECTORY_LABEL, LAB_LABEL, Engine, connect
 from harness.cluster.kind.node_image import find_node_image, wanted
-from harness.doctor_check import GIB, Check, gib
+from harness.doctor_check import GIB, Check, gib, inotify
 from harness.errors import MissingPrerequisite, PodidError
 
 __all__ = ["kind_checks"]
@@ -25,7 +25,7 @@ _NO_PROXY = ("127.0.0.1", "localhost")
 
 def kind_checks() -> list[Check]:
     """Run every check; those that need the engine are left out where none answers."""
-    checks = [_docker_command(), _kind_program(), _inotify(), _proxies(os.environ)]
+    checks = [_docker_command(), _kind_program(), inotify(_WATCHES, _INSTANCES), _proxies(os.environ)]
     try:
         engine = connect(timeout=5)
     except MissingPrerequisite as error:
@@ -115,19 +115,6 @@ def _disk(info: Mapping[str, Any]) -> Check:
     fix = "docker system prune"
     status = "ok" if free >= _DISK_BYTES else "fail"
     return Check("disk for the engine", status, f"{gib(free)} free at {root}", gib(_DISK_BYTES), fix)
-
-
-def _inotify() -> Check:
-    try:
-        limits = {
-            name: int(Path(f"/proc/sys/fs/inotify/max_user_{name}").read_text()) for name in ("watches", "instances")
-        }
-    except OSError:
-        return Check("inotify", "ok", "the limits are the engine's machine's", "")
-    is_good = limits["watches"] >= _WATCHES and limits["instances"] >= _INSTANCES
-    found = f"{limits['watches']} watches, {limits['instances']} instances"
-    fix = "sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512"
-    return Check("inotify", "ok" if is_good else "warn", found, f"{_WATCHES} and {_INSTANCES} for two clusters", fix)
 
 
 def _proxies(environment: Mapping[str, str]) -> Check:

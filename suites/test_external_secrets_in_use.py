@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,8 @@ FILES = FIXTURES / "external-secrets"
 UNIVERSAL_TRUST = FIXTURES / "s3" / "pod-identity-trust.json"
 ROLE_ARN = "arn:aws:iam::123456789012:role/pod-identity-lab-eso-role"
 SESSION = f"arn:aws:sts::123456789012:assumed-role/pod-identity-lab-eso-role/eks-pod-identi-external-s-{UUID4}"
+OPERATOR = "external-secrets"
+"""The operator's ServiceAccount."""
 FAILED = Condition("False", "SecretSyncedError", "could not get secret data from provider")
 
 
@@ -52,7 +55,7 @@ def operator(lab: Lab, cluster: Cluster, kube: Kube, aws: AwsAccount) -> Iterato
         aws.secret("demo/app-config", '{"db_password":"changeme"}', {}),
         aws.policy("pod-identity-lab-eso-policy", (FILES / "eso-policy.json").read_text()) as policy,
         aws.role("pod-identity-lab-eso-role", UNIVERSAL_TRUST.read_text(), policies=[policy]) as role,
-        aws.association(cluster.name, NAMESPACE, "external-secrets", role),
+        aws.association(cluster.name, NAMESPACE, OPERATOR, role),
         installed(lab, cluster, kube) as the_operator,
     ):
         yield the_operator
@@ -236,6 +239,7 @@ def test_secret_is_pushed_and_removed(kube: Kube, aws: AwsAccount, permitted: Ca
     """A PushSecret makes a secret of Secrets Manager that carries the operator's mark, and takes it away again."""
     permitted("push-policy")
     manifests = load_manifests(FILES / "push.yaml")
+    before = len(_creations(aws))
     kube.apply(manifests)
     Resource(kube, "PushSecret", "generated", "demo").wait_until("Synced")
     manager = aws.client("secretsmanager")
@@ -247,15 +251,47 @@ def test_secret_is_pushed_and_removed(kube: Kube, aws: AwsAccount, permitted: Ca
         what="the pushed secret to be scheduled for deletion",
         timeout=limits.CONTROLLER,
     )
-    events = [event.record for event in aws.lookup_events(EventName="CreateSecret")]
+    created, *earlier = _creations(aws)
     manager.restore_secret(SecretId="demo/pushed")
     manager.delete_secret(SecretId="demo/pushed", ForceDeleteWithoutRecovery=True)
 
-    (created,) = [event for event in events if event["requestParameters"]["name"] == "demo/pushed"]
+    assert len(earlier) == before
     caller = created["userIdentity"]["arn"]
     check("ESO-CRED-ROLE", expected=SESSION, observed=caller, holds=bool(re.fullmatch(SESSION, caller)))
     assert json.loads(pushed["SecretBinary"]) == {"token": "made-in-the-cluster"}
     assert {"Key": "managed-by", "Value": "external-secrets"} in tags
+
+
+def _creations(aws: AwsAccount) -> list[dict[str, Any]]:
+    """Return CloudTrail's records of the pushed secret's creation, newest first: in a lab that stays there are more."""
+    records = [event.record for event in aws.lookup_events(EventName="CreateSecret")]
+    return [record for record in records if record["requestParameters"]["name"] == "demo/pushed"]
+
+
+@requirement("ESO-PUSH-OWN")
+def test_whoever_pushes_leaves_the_secrets_of_others_alone(
+    kube: Kube, aws: AwsAccount, permitted: Callable[[str], None]
+) -> None:
+    """The operator marks what it makes and looks for the mark itself; a pod with its role meets the policy."""
+    permitted("push-policy")
+    pod = kube.run(
+        "as-role", NAMESPACE, image="amazon/aws-cli:latest", service_account=OPERATOR, command=("sleep", "3600")
+    )
+    pod.wait_until_ready()
+    with aws.secret("demo/somebody-s", "theirs", {}) as theirs:
+        attempts = {
+            "CreateSecret": ("create-secret", f"--name={theirs}", "--secret-string=mine"),
+            "PutSecretValue": ("put-secret-value", f"--secret-id={theirs}", "--secret-string=mine"),
+            "DeleteSecret": ("delete-secret", f"--secret-id={theirs}"),
+        }
+        done = {action: pod.exec("aws", "secretsmanager", *words) for action, words in attempts.items()}
+    pod.delete()
+
+    session = SESSION.replace("external-s", "as-role")
+    for action, ended in done.items():
+        expected = rf"\(AccessDeniedException\).*User: {session} is not authorized to perform: secretsmanager:{action} "
+        is_denied = ended.returncode == 254 and bool(re.search(expected, ended.stderr))
+        check("ESO-PUSH-OWN", what=action, expected=expected, observed=ended.stderr, holds=is_denied)
 
 
 @requirement("ESO-CRED-ROLE")

@@ -299,7 +299,7 @@ class NativeProvider(WithoutEngine):
     def remove(self) -> bool:
         """End the lab's processes (their namespaces, mounts and links go with them), then remove its groups."""
         directory = self._paths.directory
-        prefix = f"podid.{self._lab}."
+        prefix = cgroups.lab_prefix(directory)
         found = bool(marked_processes(directory)) or bool(cgroups.names_with_prefix(prefix))
         kill_marked(directory)
         for group in cgroups.names_with_prefix(prefix):

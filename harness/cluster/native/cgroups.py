@@ -6,14 +6,24 @@ Works on cgroup v2 and on v1 and hybrid layouts, where every hierarchy has its o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
 from harness import limits, wait
 
-__all__ = ["create", "names_with_prefix", "remove"]
+__all__ = ["create", "lab_prefix", "names_with_prefix", "remove"]
 
 _ROOT = Path("/sys/fs/cgroup")
+
+
+def lab_prefix(lab: Path) -> str:
+    """Return what the names of a lab's groups begin with.
+
+    Args:
+        lab: The lab's directory; labs of one name may exist in several state directories.
+    """
+    return f"podid.{lab.name}.{hashlib.sha256(os.fsencode(lab.resolve())).hexdigest()[:8]}."
 
 
 def _hierarchies() -> list[Path]:

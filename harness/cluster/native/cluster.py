@@ -146,6 +146,7 @@ class NativeCluster:
             keep: Directories outside the cluster's own that its programs read.
         """
         the_node = new_node(lab, index, spec.region)
+        cgroup = cgroups.lab_prefix(self.directory.parent.parent) + spec.name
         self.directory.mkdir(mode=0o700, parents=True)
         addresses = list(filter(None, [the_node.address, the_node.ipv6]))
         credentials = issue_credentials(self.directory / "pki", spec, addresses=addresses, node=the_node.name)
@@ -154,7 +155,7 @@ class NativeCluster:
             "index": index,
             "node": asdict(the_node),
             "endpoint": credentials.endpoint,
-            "cgroup": _cgroup(lab, spec.name),
+            "cgroup": cgroup,
         }
         self._description.write_text(json.dumps(description, indent=1))
         self._write_kubeconfig(spec, credentials)
@@ -167,14 +168,14 @@ class NativeCluster:
             binaries,
             node=the_node,
             number=0,
-            cgroup=_cgroup(lab, spec.name),
+            cgroup=cgroup,
             registry=f"{lab.aws_address}:{REGISTRY_PORT}",
             configuration=configuration,
             data=self.directory,
         )
         mounts = write_system_files(configuration, self.directory, the_node, spec, lab)
         self.trust_bundle.write_text(trust_bundle)
-        cgroups.create(_cgroup(lab, spec.name))
+        cgroups.create(cgroup)
         with self.sandbox.starting(
             programs,
             hostname=the_node.name,
@@ -311,7 +312,3 @@ contexts:
         if group:
             cgroups.remove(str(group))
         self.sandbox.remove()
-
-
-def _cgroup(lab: LabNetwork, cluster: str) -> str:
-    return f"podid.{lab.lab}.{cluster}"
