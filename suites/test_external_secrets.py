@@ -36,8 +36,10 @@ from harness.external_secrets import (
 from harness.kube import Kube, Manifest, load_manifests
 from harness.lab import Lab
 from harness.scenario import (
+    NOT_ASSUMED,
     UUID4,
     AwsAccount,
+    credentials_response,
     stage_of,
     wait_until_admission_injects,
     wait_until_admission_leaves_alone,
@@ -52,6 +54,7 @@ UNIVERSAL_TRUST = FIXTURES / "s3" / "pod-identity-trust.json"
 ROLE_ARN = "arn:aws:iam::123456789012:role/pod-identity-lab-eso-role"
 SESSION = f"arn:aws:sts::123456789012:assumed-role/pod-identity-lab-eso-role/eks-pod-identi-external-s-{UUID4}"
 VARIABLES = {"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"}
+IMAGE = "amazon/aws-cli:latest"
 CRD = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -529,11 +532,14 @@ def test_without_the_agent_nobody_is_the_node(
     check("ESO-CRED-NOFALLBACK", what="calls of the node", expected=[], observed=as_node)
 
 
-@requirement("ESO-CRED-ROLE")
+@requirement("ESO-CRED-ROLE", "API-609")
 def test_another_account_s_secrets_through_the_target_role(
     restored: None, operator: Operator, association: dict[str, Any], lab: Lab, aws: AwsAccount, *, control: Control
 ) -> None:
-    """With targetRoleArn the operator reads account 987654321098; a running pod keeps the role it had."""
+    """With targetRoleArn the operator reads account 987654321098; a running pod keeps the role it had.
+
+    The target role is for the operator alone: another ServiceAccount, by the same two roles, has another external ID.
+    """
     del restored
     kube, account_b, eks = operator.kube, lab.administrator("987654321098"), aws.client("eks")
     address = {"clusterName": association["clusterName"], "associationId": association["associationId"]}
@@ -555,6 +561,11 @@ def test_another_account_s_secrets_through_the_target_role(
         operator.restart()
         secret.wait_until("SecretSynced")
         callers = {call["principal"] for call in calls.made() if call["account"] == "987654321098"}
+        with aws.association(association["clusterName"], NAMESPACE, "default", ROLE_ARN, targetRoleArn=target):
+            wait_until_admission_injects(kube, NAMESPACE, "default")
+            pod = kube.run("another", NAMESPACE, image=IMAGE, service_account="default", command=("sleep", "3600"))
+            refused = credentials_response(pod.wait_until_ready())
+            pod.delete()
         eks.update_pod_identity_association(**address, targetRoleArn="")
 
     check(
@@ -563,4 +574,6 @@ def test_another_account_s_secrets_through_the_target_role(
     session = SESSION.replace("123456789012", "987654321098").replace("pod-identity-lab-eso-role", "accountb-eso-role")
     are_target = bool(callers) and all(re.fullmatch(session, caller) for caller in callers)
     check("ESO-CRED-ROLE", what="next pod", expected=session, observed=callers, holds=are_target)
+    is_refused = refused.status == 400 and bool(re.fullmatch(NOT_ASSUMED, refused.body))
+    check("API-609", expected=f"400 {NOT_ASSUMED}", observed=f"{refused.status} {refused.body}", holds=is_refused)
     assert secret_data(kube, "account-b", "demo") == {"value": "of account B"}

@@ -346,6 +346,7 @@ def test_another_cluster_s_resources_need_a_statement_of_their_own(
         )["GroupId"]
         for owner in ("another", "yet-another", cluster.name)
     }
+    untagged = ec2.create_security_group(GroupName="of-a-node", Description="of no cluster", VpcId=VPC)["GroupId"]
     pod = kube.run("as-role", controller.namespace, image=IMAGE, service_account=ACCOUNT, command=("sleep", "3600"))
     pod.wait_until_ready()
     try:
@@ -355,10 +356,12 @@ def test_another_cluster_s_resources_need_a_statement_of_their_own(
         with aws.policy("own-cluster-only", document) as narrower, aws.attached(role_arn, narrower):
             of_another = _delete_group(pod, groups["yet-another"])
             of_its_own = _delete_group(pod, groups[cluster.name])
+            rule = ("--protocol=tcp", "--port=8080", "--cidr=10.0.0.0/8")
+            of_nobody = pod.exec("aws", "ec2", "authorize-security-group-ingress", f"--group-id={untagged}", *rule)
     finally:
         pod.delete()
         left = {group["GroupId"] for group in ec2.describe_security_groups()["SecurityGroups"]}
-        for group in left.intersection(groups.values()):
+        for group in left.intersection({*groups.values(), untagged}):
             ec2.delete_security_group(GroupId=group)
 
     denied = rf"\(UnauthorizedOperation\).*{ROLE}/.*ec2:DeleteSecurityGroup.*with an explicit deny"
@@ -375,6 +378,13 @@ def test_another_cluster_s_resources_need_a_statement_of_their_own(
         what="with own-cluster-only.json, its own",
         expected=(0, ""),
         observed=(of_its_own.returncode, of_its_own.stderr),
+    )
+    # Nodes' groups carry no cluster's tag, and the controller opens them to its load balancers.
+    check(
+        "LBC-POLICY-NEG",
+        what="with own-cluster-only.json, a node's",
+        expected=(0, ""),
+        observed=(of_nobody.returncode, of_nobody.stderr),
     )
 
 
