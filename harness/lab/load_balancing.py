@@ -52,7 +52,7 @@ def controller_files(lab: Lab, progress: Progress) -> ControllerFiles:
 
 
 def bring_up(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> None:
-    """Build what is missing, and start the data plane on the cluster's node.
+    """Build what is missing, and start the data plane on the cluster's first node.
 
     Args:
         lab: A lab that is up.
@@ -65,7 +65,9 @@ def bring_up(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> None
     with progress.phase("load balancers") as phase:
         phase.step("starting the data plane")
         access = {"AWS_ADDRESS": lab.aws_address, "DATA_PLANE_TOKEN": lab.data_plane_token}
-        kube.apply(load_manifests(_MANIFESTS, access))
+        # Names of load balancers lead there (CoreDNS, `podid curl`).
+        place = {"FIRST_NODE": cluster.nodes[0].name}
+        kube.apply(load_manifests(_MANIFESTS, access | place))
         kube.wait_until_deployed("Deployment", "load-balancers", NAMESPACE)
 
 
