@@ -417,7 +417,10 @@ class LogReader:
         with contextlib.suppress(urllib3.exceptions.HTTPError):
             for part in self._response.stream():
                 read += part
-                self._text = max(self._text, read.decode(errors="ignore"), key=len)
+                text = read.decode(errors="ignore")
+                # For a container that is gone kubelet answers with what it lacks, in place of what was printed.
+                if text.startswith(self._text):
+                    self._text = text
             return True
         return False
 

@@ -147,6 +147,11 @@ class Application:
             volumes=[volume["name"] for volume in pod.read()["spec"]["volumes"]],
         )
 
+    def finish_former(self) -> None:
+        """Read the logs of the pods that were replaced to their ends: with the API server away they may be lost."""
+        for log in self._logs[:-1]:
+            log.close()
+
     def reads(self) -> dict[str, list[str]]:
         """Return pod → the lines it printed, one a read."""
         return {log.pod.name: log.lines() for log in self._logs}
@@ -422,6 +427,7 @@ def test_killed_api_server_leaves_the_application_its_role(
     application: Application, unannotated: Moment, lab: Lab, cluster: Cluster
 ) -> None:
     """Killed in the middle of the way: the application reads on with the new role, and the steps go on."""
+    application.finish_former()
     lab.restart_api_server(cluster)
     after = application.look()
 

@@ -60,5 +60,12 @@ def test_log_is_read_on_after_the_api_server_is_back() -> None:
     assert read_log([[b"one\ntw", BROKEN], [away], rest], [False, True, True]) == ["one", "zwölf"]
 
 
+def test_log_of_a_container_that_went_meanwhile_stays_what_was_read() -> None:
+    """Kubelet says so with status 200, in place of the log, and at more length than the log had."""
+    gone = b"unable to retrieve container logs for containerd://0f3c6b1d9e"
+
+    assert read_log([[b"one\ntw", BROKEN], [gone]], [True]) == ["one"]
+
+
 def test_log_ends_with_a_pod_that_went_with_the_api_server() -> None:
     assert read_log([[b"one\ntw", BROKEN], [ApiException(status=404)]], [True]) == ["one"]
