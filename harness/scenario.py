@@ -419,8 +419,8 @@ class LogReader:
                 read += part
                 text = read.decode(errors="ignore")
                 # For a container that is gone kubelet answers with what it lacks, in place of what was printed.
-                if text.startswith(self._text):
-                    self._text = text
+                if text.startswith("".join(f"{line}\n" for line in self.lines())):
+                    self._text = max(self._text, text, key=len)
             return True
         return False
 
