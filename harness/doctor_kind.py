@@ -29,7 +29,8 @@ def kind_checks() -> list[Check]:
     try:
         engine = connect(timeout=5)
     except MissingPrerequisite as error:
-        return [Check("engine", "fail", error.message, "a Docker engine that answers", error.hint), *checks]
+        fix = f"{error.hint}, or use --provider native on Linux as root"
+        return [Check("engine", "fail", error.message, "a Docker engine that answers", fix), *checks]
     try:
         info = engine.info()
         of_engine: list[Callable[[], Check]] = [

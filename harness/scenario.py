@@ -413,13 +413,13 @@ class LogReader:
         return True
 
     def _is_read(self) -> bool:
-        read = b""
+        read, before = b"", self._text[: self._text.rfind("\n") + 1]
         with contextlib.suppress(urllib3.exceptions.HTTPError):
             for part in self._response.stream():
                 read += part
                 text = read.decode(errors="ignore")
                 # For a container that is gone kubelet answers with what it lacks, in place of what was printed.
-                if text.startswith("".join(f"{line}\n" for line in self.lines())):
+                if text.startswith(before):
                     self._text = max(self._text, text, key=len)
             return True
         return False

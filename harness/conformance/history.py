@@ -57,7 +57,8 @@ class Durations:
     def expected(self, nodes: Iterable[str]) -> dict[str, float]:
         """Return how long each test will probably take.
 
-        One that nobody measured has its share of what its file usually takes, or takes as long as the median one.
+        One that nobody measured has its share of what its file usually takes, as if the file had no tests but these;
+        where that is not known, it takes as long as the median one.
         """
         nodes = list(nodes)
         known = {node: median(seconds) for node, seconds in self.seconds.items() if seconds}

@@ -28,7 +28,7 @@ class Pace:
         known = len(self._left.keys() & self._durations.seconds.keys())
         count = f"{len(self._left)} tests"
         if not known:
-            usual = f"usually {rough(self.seconds())}" if self._is_foreseen() else "ETA unknown"
+            usual = f"usually {rough(self.seconds())} at most" if self._is_foreseen() else "ETA unknown"
             return f"{count}, {usual}: no earlier run has them"
         unknown = f" ({len(self._left) - known} of them are new)" if known < len(self._left) else ""
         end = time.strftime("%H:%M:%S", time.localtime(time.time() + self.seconds()))

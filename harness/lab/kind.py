@@ -73,7 +73,7 @@ class KindProvider:
             # Not for another provider to take the name: what the engine holds comes back with it.
             raise MissingPrerequisite(
                 f"lab {self._lab!r} stands on kind: {error.message}",
-                hint="start Docker, then remove the lab with: podid down; or use another lab: set PODID_LAB",
+                hint=f"{error.hint}, then remove the lab with: podid down; or use another lab: set PODID_LAB",
             ) from error
 
     @property

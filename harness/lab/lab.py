@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import signal
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,7 +22,6 @@ from harness.binaries import DEFAULT_KUBERNETES, groups_of
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.cluster.existing.target import Target
-from harness.cluster.native.sandbox import MARK, marked_processes
 from harness.errors import MissingPrerequisite, UsageError
 from harness.images import ImageSpec
 from harness.kube import Kube
@@ -41,6 +38,7 @@ from harness.lab.given import (
     read_given,
     take_in,
 )
+from harness.lab.interruption import builds, without_interruption
 from harness.lab.lock import exclusive
 from harness.lab.losses import Losses
 from harness.lab.native import NativeProvider
@@ -356,7 +354,7 @@ class Lab:
                         self._add_nodes(present[spec.name], spec.nodes, progress)
             except BaseException as error:
                 full = full_disk()
-                with progress.phase("clean-up"), _without_interruption():
+                with progress.phase("clean-up"), without_interruption():
                     if is_new:
                         self._remove()
                     else:
@@ -427,7 +425,7 @@ class Lab:
             made_of = makings(provider.name, self.given)
             self.paths.description.write_text(json.dumps(description | {"made_of": made_of}))
         images = lab_images(self.given)
-        with _builds(self.paths.builds, provider.interrupt) as pool:
+        with builds(self.paths.builds, provider.interrupt) as pool:
             started = provider.start(specs, list(images.values()), pool, progress, is_new=is_new)
             aws = pool.submit(self._wait_for_aws, started.aws, progress) if started.aws else None
             for cluster in started.clusters:
@@ -576,34 +574,3 @@ def _engine_answers() -> bool:
     except MissingPrerequisite:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _builds(mark: Path, interrupt: Callable[[], None]) -> Generator[ThreadPoolExecutor]:
-    """Yield a pool for builds whose processes (go, buildah, uv, kind) carry the lab's mark; end them on an error."""
-    before = os.environ.get(MARK)
-    os.environ[MARK] = str(mark)
-    pool = ThreadPoolExecutor()
-    try:
-        yield pool
-    except BaseException:
-        interrupt()
-        # The threads wait for these processes: without them they end at once.
-        for pid in marked_processes(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        os.environ.pop(MARK) if before is None else os.environ.update({MARK: before})
-
-
-@contextlib.contextmanager
-def _without_interruption() -> Generator[None]:
-    """Finish cleaning up although Ctrl-C is pressed again; a third time is a kill -9's business."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -155,7 +155,7 @@ def test_a_first_run_is_told_what_is_usual() -> None:
     pace = Pace(Durations({}, {"a.py": 600.0}), at_a_time=2)
     pace.expect(["a.py::x", "a.py::y"])
 
-    assert pace.line() == "2 tests, usually 5 min: no earlier run has them"
+    assert pace.line() == "2 tests, usually 5 min at most: no earlier run has them"
 
 
 # --- Who is not steady ----------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ LAB_LABEL = "io.podid.lab"
 DIRECTORY_LABEL = "io.podid.directory"
 """The lab's directory: labs of one name may exist in several state directories."""
 _KIND_LABEL = "io.x-k8s.kind.cluster"
-_START_HINT = "start Docker (on Linux: systemctl start docker), or use --provider native on Linux as root"
+_START_HINT = "start Docker (on Linux: systemctl start docker)"
 
 
 class Engine:
