@@ -42,7 +42,7 @@ from harness.conformance.issued import Issued, new_marker
 from harness.conformance.ledger import Ledger, kind_of, read_ledger
 from harness.conformance.observer import Observer
 from harness.conformance.options import Options
-from harness.conformance.outcomes import Reason
+from harness.conformance.outcomes import Outcome, Reason
 from harness.conformance.pace import Pace
 from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
 from harness.conformance.redaction import Redactor
@@ -293,6 +293,14 @@ class Plugin:
         self._add(report.nodeid, phase)
         if phase["when"] == "teardown" and report.failed:
             self._fault("clean-up", f"{report.nodeid}: {phase['message'] or phase['reason']}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:
+        """Show a test that lacked something as that: pytest, which knows exceptions only, would say that it failed."""
+        phase: Phase | None = vars(report).get("podid")
+        if not (phase and report.failed and phase["outcome"] == Outcome.NOT_RUN.value):
+            return None
+        return "could not run", "c", ("COULD NOT RUN", {"yellow": True})
 
     def _add(self, node: str, phase: Phase) -> None:
         self.results.add(node, phase)

@@ -193,6 +193,25 @@ def test_what_could_not_run_makes_the_run_incomplete_and_says_why(suite: pytest.
         assert "no second account" in (directory(suite) / report).read_text()
 
 
+def test_what_lacks_something_in_the_middle_is_not_said_to_have_failed(suite: pytest.Pytester) -> None:
+    body = """
+from harness.errors import MissingPrerequisite
+
+@requirement("AGT-1")
+def test_a(): raise MissingPrerequisite("no second account", hint="set X")
+
+@requirement("AGT-2")
+def test_b(): assert False
+"""
+    result = run(suite, body + SET_UP_SAYS_IT.replace("test_a", "test_c"), "-v")
+
+    result.stdout.fnmatch_lines(
+        ["*::test_a COULD NOT RUN*", "*no second account*", "*::test_b FAILED*", "*::test_c COULD NOT RUN*"]
+    )
+    result.stdout.fnmatch_lines(["*1 failed, 2 could not run*"])
+    assert result.ret == 1
+
+
 def test_what_does_not_apply_is_neutral(suite: pytest.Pytester) -> None:
     body = '@requirement("AGT-2")\ndef test_b(): not_applicable("version", "needs Kubernetes 1.40, has 1.34")\n'
 
