@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import ssl
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,3 +71,24 @@ def test_rollout_that_stops_half_way_is_not_over(kube: Kube) -> None:
 
     with pytest.raises(wait.Timeout, match="Deployment demo/app to be rolled out"):
         kube.wait_until_deployed("Deployment", "app", "demo", timeout=Limit("SHORT", 0.2))
+
+
+def test_connection_that_is_reset_before_tls_is_no_leak_of_ours() -> None:
+    """The ssl module keeps the socket for itself; its warning would fail whatever test comes to collect it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        wait.until(lambda: not has_peer(client), what="the reset to arrive", timeout=Limit("a reset", 5))
+        with pytest.raises(OSError, match="reset"):
+            ssl.create_default_context().wrap_socket(client, server_hostname="localhost")
+    gc.collect()
+
+
+def has_peer(client: socket.socket) -> bool:
+    try:
+        client.getpeername()
+    except OSError:
+        return False
+    return True
