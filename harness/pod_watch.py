@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -65,6 +66,8 @@ class PodWatch:
         self._core: Any = kube.core
         # Until it is ready, an API server that came back knows nobody's rights, and forbids.
         self._is_ready = kube.is_ready
+        self._ready_at = 0.0
+        self._asking = threading.Lock()
         self._lock = threading.Lock()
         self._logs: dict[tuple[str, str, str], _Log] = {}
         """(Namespace and name, UID, container) → what it printed."""
@@ -164,11 +167,18 @@ class PodWatch:
         try:
             with contextlib.suppress(ApiException, ValueError):
                 while not (self._closed or self._read(namespace, name, key)):
-                    threading.Event().wait(0.5)
-                    while not (self._closed or self._is_ready()):
-                        threading.Event().wait(0.5)
+                    self._wait_until_ready()
         finally:
             self._followed.release()
+
+    def _wait_until_ready(self) -> None:
+        """Wait for the API server, one thread for all: each asking would be what it is busy with when it comes back."""
+        lost_at = time.monotonic()
+        with self._asking:
+            while not self._closed and self._ready_at < lost_at:
+                threading.Event().wait(0.5)
+                if self._is_ready():
+                    self._ready_at = time.monotonic()
 
     def _read(self, namespace: str, name: str, key: tuple[str, str, str]) -> bool:
         """Read a log from its first line to its last; False when the API server went away in between."""

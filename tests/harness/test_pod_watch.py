@@ -17,6 +17,7 @@ from harness import limits, wait
 from harness.conformance.diagnostics import Folder
 from harness.conformance.redaction import Redactor
 from harness.kube import ApiException
+from harness.limits import Limit
 from harness.pod_watch import PodWatch
 from harness.tenancy import full_name
 
@@ -149,6 +150,33 @@ def test_log_that_is_cut_off_is_read_again(api: ScriptedApi, watch: PodWatch, tm
         what="the whole log, once",
         timeout=limits.SUBJECT_ACTS,
     )
+
+
+def test_one_asks_for_all_whether_the_api_server_is_back(api: ScriptedApi) -> None:
+    """Dozens of logs end with it, and their readers are not to be what it is busy with first."""
+    asked: list[bool] = []
+    cut: list[str] = []
+    all_cut = threading.Barrier(8)
+
+    def is_ready() -> bool:
+        asked.append(bool(asked))
+        return asked[-1]
+
+    def read(name: str, _namespace: str, **_: Any) -> Any:
+        if name in cut:
+            return SimpleNamespace(stream=lambda: iter([b"all words\n"]))
+        cut.append(name)
+        all_cut.wait()
+        return SimpleNamespace(stream=lambda: cut_off(b"first words\n"))
+
+    core = SimpleNamespace(list_pod_for_all_namespaces=api.list_pod_for_all_namespaces, read_namespaced_pod_log=read)
+    watch = PodWatch("lab", SimpleNamespace(core=core, is_ready=is_ready))  # pyright: ignore[reportArgumentType]
+    for number in range(8):
+        api.tell("ADDED", pod(f"many-{number}", "amazon/aws-cli"))
+    wait.until(lambda: True in asked, what="the API server to be back", timeout=limits.SUBJECT_ACTS)
+
+    wait.never(lambda: len(asked), lambda times: times > 2, what="a further question", during=Limit("a while", 1))
+    watch.close()
 
 
 @pytest.mark.parametrize(
