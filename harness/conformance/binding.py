@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -17,7 +18,7 @@ from harness.conformance.record import ShardRecord
 from harness.conformance.selection import Selection
 from harness.conformance.shards import Shard, digest, divide
 
-__all__ = ["bind", "case_name", "choose", "longest_files_first", "share"]
+__all__ = ["bind", "case_name", "choose", "files_in_turn", "share"]
 
 _NAMED_BY_PYTEST = (int, float, type(None))
 _LONGEST_NAME = 40
@@ -127,12 +128,19 @@ def choose(
     }
 
 
-def longest_files_first(nodes: Iterable[str], durations: Durations) -> list[str]:
-    """Return the files of tests, those that take longest first: whoever runs the last one then is not long alone."""
+def files_in_turn(nodes: Iterable[str], durations: Durations) -> list[str]:
+    """Return the files of tests in the order in which labs side by side take them.
+
+    Those that take longest come first: whoever runs the last one then is not long alone. One that mostly waits and one
+    that mostly works come by turns: the processors have something to do, and not too much at a time.
+    """
     total = defaultdict[str, float](float)
     for node, seconds in durations.expected(nodes).items():
         total[node.partition("::")[0]] += seconds
-    return sorted(total, key=lambda file: -total[file])
+    longest = sorted(total, key=lambda file: -total[file])
+    waiting = [file for file in longest if file in durations.waiting]
+    working = [file for file in longest if file not in durations.waiting]
+    return [file for pair in itertools.zip_longest(waiting, working) for file in pair if file]
 
 
 def share(

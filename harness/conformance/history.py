@@ -53,6 +53,8 @@ class Durations:
     """Node ID → durations, oldest first."""
     usual: Mapping[str, float] = field(default_factory=dict[str, float])
     """File → how long it takes where nobody has measured, all its tests together."""
+    waiting: Collection[str] = ()
+    """Files that wait for most of their time."""
 
     def expected(self, nodes: Iterable[str]) -> dict[str, float]:
         """Return how long each test will probably take.
@@ -79,17 +81,24 @@ def read_durations(directory: Path, leg: str, suites: Path | None = None) -> Dur
     Raises:
         UsageError: A file is damaged.
     """
-    usual = _read_usual(suites / _USUAL) if suites else {}
-    return Durations(_read_durations(directory / _DURATIONS).get(leg, {}), usual)
+    measured = _read_durations(directory / _DURATIONS).get(leg, {})
+    usual, waiting = _read_usual(suites / _USUAL) if suites else ({}, ())
+    return Durations(measured, usual, waiting)
 
 
-def _read_usual(file: Path) -> dict[str, float]:
+def _read_usual(file: Path) -> tuple[dict[str, float], Collection[str]]:
+    """Return how long files usually take, and which of them mostly wait."""
     if not file.exists():
-        return {}
+        return {}, ()
     try:
-        return {str(name): float(seconds) for name, seconds in yaml.safe_load(file.read_text())["seconds"].items()}
+        document = yaml.safe_load(file.read_text())
+        usual = {str(name): float(seconds) for name, seconds in document["seconds"].items()}
+        waiting = [str(name) for name in document.get("waiting", ())]
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
+    if unknown := set(waiting) - usual.keys():
+        raise UsageError(f"{file}: nothing says how long what waits takes: {', '.join(sorted(unknown))}")
+    return usual, waiting
 
 
 def _read_durations(file: Path) -> dict[str, dict[str, list[float]]]:

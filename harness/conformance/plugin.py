@@ -25,7 +25,7 @@ from harness.conformance import canary as canaries
 from harness.conformance import fixtures, hooks, store
 from harness.conformance.attempts import Attempts
 from harness.conformance.baseline import Baseline, read_baseline
-from harness.conformance.binding import bind, case_name, choose, longest_files_first, share
+from harness.conformance.binding import bind, case_name, choose, files_in_turn, share
 from harness.conformance.ceilings import Ceilings
 from harness.conformance.cleanup import CleanUp
 from harness.conformance.compare import since
@@ -252,7 +252,7 @@ class Plugin:
         # Under pytest-xdist all workers collect the same, and the process that the person started collects nothing.
         worker = getattr(config, "workerinput", {}).get("workerid", "")
         if worker:
-            files = longest_files_first([item.nodeid for item in items], self._durations)
+            files = files_in_turn([item.nodeid for item in items], self._durations)
             items.sort(key=lambda item: files.index(item.nodeid.partition("::")[0]))
         events = EventLog(self._directory) if worker == "gw0" and not self._options.record_only else self._events
         if events and not self._options.dry_run:

@@ -19,9 +19,10 @@ __all__ = ["beside", "left_over", "of_worker", "used", "usual", "workers"]
 
 _FIRST = "gw0"
 _LONG_RUN = 4
-"""Files from which on a second lab is worth its start."""
-_ROOM = 6 * GIB
-"""Memory that must be available beside the first lab; one with two clusters takes half of it."""
+"""Files from which on further labs are worth their start."""
+_MOST = 3
+_ROOM = 3 * GIB
+"""Memory that a lab with two clusters takes; as much as that stays free."""
 
 
 def of_worker(lab: str, worker: str) -> str:
@@ -67,14 +68,15 @@ def _is_used(lab: Lab) -> bool:
 
 
 def usual(lab: Lab, files: int) -> int:
-    """Return how many labs serve a run best: scenarios mostly wait, so that a long one is done sooner with two.
+    """Return how many labs serve a run best: scenarios wait much, so that a long one is done sooner with three.
 
     Args:
         lab: The person's lab, which is up.
         files: How many files of scenarios are to run.
     """
-    is_long = lab.provider_name == "native" and files >= _LONG_RUN
-    return 2 if is_long and (os.cpu_count() or 1) > 1 and available_memory() >= _ROOM else 1
+    if lab.provider_name != "native" or files < _LONG_RUN or (os.cpu_count() or 1) == 1:
+        return 1
+    return max(1, min(_MOST, int(available_memory() // _ROOM)))
 
 
 def workers(lab: Lab, count: int) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.conformance.binding import longest_files_first
+from harness.conformance.binding import files_in_turn
 from harness.conformance.frozen import FrozenSet
 from harness.conformance.history import Durations, Steadiness, note_run, read_durations, read_flakes
 from harness.conformance.pace import Pace, rough
@@ -73,7 +73,16 @@ def test_a_file_that_no_run_has_told_about_takes_what_the_suites_say(tmp_path: P
     durations = read_durations(tmp_path, "ours", tmp_path)
 
     assert durations.expected(["a.py::x", "a.py::y", "b.py::z"]) == {"a.py::x": 15.0, "a.py::y": 15.0, "b.py::z": 5.0}
-    assert longest_files_first(["b.py::z", "a.py::x"], durations) == ["a.py", "b.py"]
+    assert files_in_turn(["b.py::z", "a.py::x"], durations) == ["a.py", "b.py"]
+
+
+def test_labs_side_by_side_begin_with_what_takes_longest_and_never_all_wait() -> None:
+    usual = {"short.py": 5.0, "long.py": 90.0, "sleepy.py": 40.0, "drowsy.py": 60.0, "middling.py": 30.0}
+    durations = Durations({}, usual, ["sleepy.py", "drowsy.py"])
+
+    turns = files_in_turn([f"{file}::x" for file in usual], durations)
+
+    assert turns == ["drowsy.py", "long.py", "sleepy.py", "middling.py", "short.py"]
 
 
 def test_the_suites_say_of_each_file_of_scenarios_how_long_it_takes() -> None:
@@ -82,7 +91,9 @@ def test_the_suites_say_of_each_file_of_scenarios_how_long_it_takes() -> None:
     assert usual.keys() == {f"suites/{file.name}" for file in SUITES.glob("test_*.py")}
 
 
-@pytest.mark.parametrize("text", ["{", "seconds: 3", "[]", "seconds: {a.py: long}"])
+@pytest.mark.parametrize(
+    "text", ["{", "seconds: 3", "[]", "seconds: {a.py: long}", "{seconds: {a.py: 1}, waiting: [b.py]}"]
+)
 def test_durations_of_the_suites_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "durations.yaml").write_text(text)
 

@@ -54,9 +54,10 @@ def test_files_are_shared_out_among_workers(native: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "processors", "gib", "count"), [(4, 2, 6, 2), (3, 2, 6, 1), (4, 1, 6, 1), (4, 2, 5, 1)]
+    ("files", "processors", "gib", "count"),
+    [(4, 2, 9, 3), (4, 2, 64, 3), (4, 2, 8, 2), (4, 2, 6, 2), (3, 2, 9, 1), (4, 1, 9, 1), (4, 2, 5, 1), (4, 2, 1, 1)],
 )
-def test_long_run_has_two_labs_where_there_is_room(
+def test_long_run_has_up_to_three_labs_as_there_is_room(
     native: Lab, monkeypatch: pytest.MonkeyPatch, *, files: int, processors: int, gib: int, count: int
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: processors)
