@@ -132,7 +132,7 @@ KEYS_REREAD = Limit("KEYS_REREAD", 75)
 
 UNAFFECTED = Limit("UNAFFECTED", 5)
 """For how long nothing may happen where nothing is to happen; never scaled."""
-SILENCE = Limit("SILENCE", 10)
+SILENCE = Limit("SILENCE", 20)
 """The same of a controller, which may take a while until it does what it must not."""
 CLEANUP_STEP = Limit("CLEANUP_STEP", 60)
 CLEANUP_TOTAL = Limit("CLEANUP_TOTAL", 600)
