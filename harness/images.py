@@ -29,9 +29,12 @@ __all__ = [
     "REGISTRY_ENVIRONMENT",
     "ImageSpec",
     "ensure",
+    "locked",
     "missing",
     "registry_configuration",
     "registry_storage",
+    "running_registry",
+    "stored_digest",
 ]
 
 REGISTRY_ENVIRONMENT = {"OTEL_TRACES_EXPORTER": "none"}
@@ -146,15 +149,14 @@ def ensure(specs: Sequence[ImageSpec], cache: Path, registry: Path, progress: Pr
         MissingPrerequisite: The base could not be fetched, or the disk is full.
         HarnessFault: A build failed; the text has its last lines.
     """
-    (cache / "images").mkdir(parents=True, exist_ok=True)
-    with progress.phase("images") as phase, _locked(cache / "images" / ".lock", phase):
+    with progress.phase("images") as phase, locked(cache, phase):
         lacking, damaged = _examine(specs, cache)
         _remove(damaged, cache, phase)
         phase.total = len(lacking)
         if not lacking:
             return
         builder = Builder(cache, phase)
-        with _running_registry(registry, cache) as address:
+        with running_registry(registry, cache) as address:
             for spec in lacking:
                 _record(cache, spec).unlink(missing_ok=True)
                 key, name = spec.key(), f"localhost/podid-build/{spec.repository}:{spec.tag}"
@@ -174,6 +176,16 @@ def ensure(specs: Sequence[ImageSpec], cache: Path, registry: Path, progress: Pr
 
 def _record(cache: Path, spec: ImageSpec) -> Path:
     return cache / "images" / f"{spec.repository.replace('/', '_')}_{spec.tag}.json"
+
+
+def stored_digest(spec: ImageSpec, cache: Path) -> str:
+    """Return the digest of the image that the storage has under a reference.
+
+    Raises:
+        OSError: It has none.
+    """
+    tag = registry_storage(cache) / _REPOSITORIES / spec.repository / "_manifests/tags" / spec.tag / "current/link"
+    return tag.read_text().strip()
 
 
 def missing(specs: Sequence[ImageSpec], cache: Path) -> list[ImageSpec]:
@@ -203,10 +215,9 @@ def _remove(damaged: set[str], cache: Path, phase: Phase) -> None:
 
 def _stored_parts(cache: Path, spec: ImageSpec) -> set[str]:
     """Return the digests of the stored image: manifest, configuration, layers; none if it must be built."""
-    tag = registry_storage(cache) / _REPOSITORIES / spec.repository / "_manifests/tags" / spec.tag / "current/link"
     try:
         record: dict[str, str] = json.loads(_record(cache, spec).read_text())
-        digest = tag.read_text().strip()
+        digest = stored_digest(spec, cache)
         if record != {"key": spec.key(), "digest": digest}:
             return set()
         manifest = _blob(cache, digest).read_bytes()
@@ -237,20 +248,29 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, phase: Phase) -> Generator[None]:
-    """Let one process look and build; the kernel releases the lock of a process that dies."""
-    with path.open("w") as file:
+def locked(cache: Path, phase: Phase | None = None, *, shared: bool = False) -> Generator[None]:
+    """Let one process look at and change the images, or many look; the kernel releases the lock of one that dies.
+
+    Args:
+        cache: The harness's cache directory.
+        phase: Where to say that another process has the lock.
+        shared: Whether others may look meanwhile.
+    """
+    (cache / "images").mkdir(parents=True, exist_ok=True)
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with (cache / "images" / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            phase.note("another command is building images; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if phase:
+                phase.note("another command is building images; waiting for it")
+            fcntl.flock(file, how)
         yield
 
 
 @contextlib.contextmanager
-def _running_registry(program: Path, cache: Path) -> Generator[str]:
-    """Run the registry on a free port of loopback while images are pushed; yield its address."""
+def running_registry(program: Path, cache: Path) -> Generator[str]:
+    """Run the registry on a free port of loopback while images are pushed or unpacked; yield its address."""
     configuration = cache / "images" / "push-registry.json"
     configuration.write_text(registry_configuration(cache, "127.0.0.1:0", read_only=False))
     log = cache / "logs" / "push-registry.log"

@@ -18,7 +18,7 @@ from harness.cloud.localstack import process
 from harness.cloud.localstack.environment import Environment
 from harness.cluster.addresses import cluster_dns, ipv6_beside
 from harness.cluster.base import ClusterSpec, IpFamily
-from harness.cluster.native import cgroups
+from harness.cluster.native import cgroups, image_store
 from harness.cluster.native.cluster import NativeCluster
 from harness.cluster.native.network import IMDS_ADDRESS, LabNetwork, choose_subnet
 from harness.cluster.native.node import REGISTRY_PORT
@@ -56,7 +56,6 @@ class NativeProvider(WithoutEngine):
         self._paths = paths
         self._aws = aws
         self._sandbox = Sandbox(paths.aws)
-        self._images: Future[None] | None = None
         self._is_starting_aws = False
 
     @property
@@ -131,7 +130,7 @@ class NativeProvider(WithoutEngine):
         first = [group for group in groups if group.name in _FOR_IMAGES]
         programs = binaries.ensure(cache, progress, first)
         wanted = _image_specs(programs, images)
-        self._images = builds.submit(ensure, wanted, cache, programs["registry"], progress)
+        stored = builds.submit(ensure, wanted, cache, programs["registry"], progress)
         binaries.ensure(cache, progress, [group for group in groups if group not in first])
         started: Future[None] | None = None
         self._is_starting_aws = is_new
@@ -139,7 +138,12 @@ class NativeProvider(WithoutEngine):
             self._start_aws(environment.result(), programs["registry"], cache, progress, specs[0].ip_family)
             started = Future()
             started.set_result(None)
-        clusters = [self._start_cluster(spec, binaries.paths(cache, minors[spec.name]), cache) for spec in specs]
+        stored.result()
+        clusters: list[NativeCluster] = []
+        for spec in specs:
+            programs = binaries.paths(cache, minors[spec.name])
+            store = image_store.unpacked(wanted, cache, programs, progress)
+            clusters.append(self._start_cluster(spec, programs, store, cache))
         return Started(clusters, started)
 
     def _start_aws(
@@ -170,7 +174,9 @@ class NativeProvider(WithoutEngine):
             with self._sandbox.starting(programs, hostname="aws", mounts={}, keep=[]) as pid:
                 network.wire_aws(pid)
 
-    def _start_cluster(self, spec: ClusterSpec, programs: Mapping[str, Path], cache: Path) -> NativeCluster:
+    def _start_cluster(
+        self, spec: ClusterSpec, programs: Mapping[str, Path], images: Path, cache: Path
+    ) -> NativeCluster:
         cluster = NativeCluster(self._paths.cluster(spec.name))
         cluster.start(
             spec,
@@ -178,6 +184,7 @@ class NativeProvider(WithoutEngine):
             lab=self._network,
             aws_pid=self._aws_pid,
             binaries=programs,
+            images=images,
             trust_bundle=wiring.trust_bundle(self._aws.authority_file.read_text()),
             keep=[cache],
         )
@@ -248,10 +255,8 @@ class NativeProvider(WithoutEngine):
         )
 
     def deliver_images(self, cluster: LabCluster) -> None:
-        """Wait for the images; nodes pull them from the lab's registry."""
+        """Do nothing: a node begins with them, and pulls what comes later from the lab's registry."""
         del cluster
-        if self._images:
-            self._images.result()
 
     def add_images(self, cluster: LabCluster, specs: Sequence[ImageSpec], progress: Progress) -> None:
         """Build the images into the storage that the lab's registry serves."""

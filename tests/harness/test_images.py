@@ -207,7 +207,7 @@ def test_the_registry_that_takes_pushes_says_where_it_listens(cache: Path) -> No
     program.write_text("#!/bin/sh\necho 'level=info msg=\"listening on 127.0.0.1:43210\"' >&2\nexec sleep 60\n")
     program.chmod(0o755)
 
-    with images._running_registry(program, cache) as address:
+    with images.running_registry(program, cache) as address:
         assert address == "127.0.0.1:43210"
 
 
@@ -217,7 +217,7 @@ def test_a_registry_that_ends_at_once_is_an_error_that_names_its_log(cache: Path
     program.chmod(0o755)
 
     with pytest.raises(HarnessFault, match=r"it ended; see .*/logs/push-registry\.log"):
-        with images._running_registry(program, cache):
+        with images.running_registry(program, cache):
             pytest.fail("it did not listen")
 
 

@@ -131,6 +131,7 @@ class NativeCluster:
         lab: LabNetwork,
         aws_pid: int,
         binaries: Mapping[str, Path],
+        images: Path,
         trust_bundle: str,
         keep: Sequence[Path],
     ) -> None:
@@ -142,6 +143,7 @@ class NativeCluster:
             lab: The lab's network.
             aws_pid: First process of the AWS sandbox, where the bridge is.
             binaries: Program name → path.
+            images: The store of images that all its nodes begin with.
             trust_bundle: PEM of all CAs that pods shall trust.
             keep: Directories outside the cluster's own that its programs read.
         """
@@ -156,6 +158,7 @@ class NativeCluster:
             "node": asdict(the_node),
             "endpoint": credentials.endpoint,
             "cgroup": cgroup,
+            "images": str(images),
         }
         self._description.write_text(json.dumps(description, indent=1))
         self._write_kubeconfig(spec, credentials)
@@ -170,6 +173,7 @@ class NativeCluster:
             number=0,
             cgroup=cgroup,
             registry=f"{lab.aws_address}:{REGISTRY_PORT}",
+            images=images,
             configuration=configuration,
             data=self.directory,
         )
@@ -212,6 +216,7 @@ class NativeCluster:
                 lab=lab,
                 aws_pid=aws_pid,
                 binaries=binaries,
+                images=Path(description["images"]),
                 keep=[self.directory, *keep],
             )
             # The bridge knows the nodes only; each node knows where the pods of the others are.

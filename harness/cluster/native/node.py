@@ -11,6 +11,7 @@ from typing import Any
 from harness.cluster import pod_network
 from harness.cluster.addresses import cluster_dns, pod_networks, pods_of
 from harness.cluster.base import ClusterSpec, Node
+from harness.cluster.native import image_store
 from harness.cluster.native.control_plane import Credentials
 from harness.cluster.native.network import LabNetwork
 from harness.cluster.native.sandbox import Program
@@ -22,19 +23,13 @@ DIRECTORIES = ("/run/containerd", "/var/log/containers", "/var/lib/cni")
 """What has to be there before a node's programs start."""
 
 REGISTRY_PORT = 5000
+_CONTAINERD = "containerd"
 _LABELS = (
     "node.kubernetes.io/instance-type=m5.large,topology.kubernetes.io/region=eu-west-1,"
     "topology.kubernetes.io/zone=eu-west-1a"
 )
 # Host names that pods in the node's own network need; everyone else asks CoreDNS.
 _AWS_HOSTS = ("eks-auth.{region}.api.aws", "eks.{region}.amazonaws.com", "sts.{region}.amazonaws.com")
-_MIRRORED = (
-    "docker.io",
-    "public.ecr.aws",
-    "registry.k8s.io",
-    "oci.external-secrets.io",
-    "602401143452.dkr.ecr.eu-west-1.amazonaws.com",
-)
 
 
 def new_node(lab: LabNetwork, index: int, region: str) -> Node:
@@ -96,10 +91,11 @@ def node(
     number: int,
     cgroup: str,
     registry: str,
+    images: Path,
     configuration: Path,
     data: Path,
 ) -> list[Program]:
-    """Write the node's configuration files and return its programs.
+    """Give the node its images, write its configuration files and return its programs.
 
     Args:
         spec: Its cluster.
@@ -109,11 +105,13 @@ def node(
         number: Number of the node in its cluster; the first is 0.
         cgroup: Name of the top-level cgroup that holds all pods.
         registry: ``host:port`` of the lab's registry.
+        images: The store of images that it begins with.
         configuration: Directory for the files.
         data: Directory for images and volumes; not on an overlay file system.
     """
     configuration.mkdir(parents=True, exist_ok=True)
-    _write_registry_mirrors(configuration / "certs.d", registry)
+    image_store.clone(images, data / _CONTAINERD)
+    image_store.write_mirrors(configuration / "certs.d", registry)
     (configuration / "cni").mkdir(parents=True, exist_ok=True)
     (configuration / "cni" / pod_network.FILE_NAME).write_text(pod_network.configuration(pods_of(spec, number)))
     (configuration / "containerd.toml").write_text(_containerd(configuration, binaries, data))
@@ -148,7 +146,7 @@ def node(
 def _containerd(configuration: Path, binaries: Mapping[str, Path], data: Path) -> str:
     return f"""\
 version = 3
-root = "{data / "containerd"}"
+root = "{data / _CONTAINERD}"
 state = "/run/containerd"
 
 [grpc]
@@ -175,15 +173,6 @@ state = "/run/containerd"
   BinaryName = "{binaries["runc"]}"
   SystemdCgroup = false
 """
-
-
-def _write_registry_mirrors(directory: Path, registry: str) -> None:
-    """Send every pull to the lab's registry: it holds only what the lab built or was given, and there is no way out."""
-    for host in _MIRRORED:
-        (directory / host).mkdir(parents=True, exist_ok=True)
-        (directory / host / "hosts.toml").write_text(
-            f'server = "http://{registry}"\n\n[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
-        )
 
 
 def _kubelet(

@@ -61,6 +61,7 @@ class Worker:
         lab: LabNetwork,
         aws_pid: int,
         binaries: Mapping[str, Path],
+        images: Path,
         keep: Sequence[Path],
     ) -> int:
         """Create the node, start its programs and return the first process of its sandbox; does not wait.
@@ -74,6 +75,7 @@ class Worker:
             lab: The lab's network.
             aws_pid: First process of the AWS sandbox, where the bridge is.
             binaries: Program name → path.
+            images: The store of images that it begins with.
             keep: Directories outside its own that its programs read.
         """
         the_node = new_node(lab, index, spec.region)
@@ -95,6 +97,7 @@ class Worker:
             number=number,
             cgroup=cgroup,
             registry=f"{lab.aws_address}:{REGISTRY_PORT}",
+            images=images,
             configuration=configuration,
             data=self.directory,
         )
