@@ -205,6 +205,8 @@ def _kubelet(
         "evictionHard": {"memory.available": "0%", "nodefs.available": "0%", "imagefs.available": "0%"},
         # One quick look decides about readiness; the default of 10 s would be most of a start.
         "nodeStatusUpdateFrequency": "2s",
+        # Kubelet's usual one, which the other would shorten too: what did not change need not be written again.
+        "nodeStatusReportFrequency": "5m",
         "serializeImagePulls": False,
         "registryPullQPS": 0,
         "registerWithTaints": [],
