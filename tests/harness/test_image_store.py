@@ -17,7 +17,7 @@ from harness.images import ImageSpec
 from harness.progress import Progress
 
 DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
-LAYER = "snapshots/1/fs/app"
+LAYER = "snapshots/1/fs/app.db"
 CONTAINERD = f"""#!/bin/sh
 root=$(sed -n 's/^root = "\\(.*\\)"/\\1/p' "$2")
 socket=$(sed -n 's/^  address = "\\(.*\\)"/\\1/p' "$2")

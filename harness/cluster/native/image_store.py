@@ -29,7 +29,7 @@ _MIRRORED = (
     "oci.external-secrets.io",
     "602401143452.dkr.ecr.eu-west-1.amazonaws.com",
 )
-_DATABASES = "*.db"
+_DATABASES = "*/*.db"
 _HALF_MADE = ".making"
 
 
@@ -80,7 +80,7 @@ def clone(store: Path, root: Path) -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
             raise HarnessFault(f"a node cannot be given its images: {done.stdout.strip()[-500:]}")
-        for database in store.rglob(_DATABASES):
+        for database in store.glob(_DATABASES):
             own = root / database.relative_to(store)
             own.unlink()
             shutil.copy2(database, own)
