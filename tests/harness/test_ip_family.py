@@ -58,6 +58,7 @@ def flags(ip_family: IpFamily, tmp_path: Path) -> dict[str, str]:
         number=10,
         cgroup="g",
         registry="10.213.7.2:5000",
+        images=tmp_path / "cache/unpacked/none",
         configuration=tmp_path / "node",
         data=tmp_path,
     )
