@@ -485,6 +485,8 @@ class Lab:
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")
+            if cluster.tenancy is None:  # somebody else's nodes cannot be asked
+                wiring.wait_until_webhook_is_reached(cluster, kube)
 
     def _write_profiles(self) -> None:
         write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._provider.clusters()])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec
 from harness.cluster.dns import aws_answers
 from harness.kube import Kube, Manifest, load_manifests
@@ -28,6 +29,7 @@ __all__ = [
     "provide_agent_link",
     "replace_corefile",
     "trust_bundle",
+    "wait_until_webhook_is_reached",
     "webhook_manifests",
 ]
 
@@ -36,6 +38,9 @@ _AGENT_LINK = """
 ip link add podid-probe type dummy 2> /dev/null && exec ip link delete podid-probe
 ip link add pod-id-link0 type ifb || ip link add pod-id-link0 type bridge
 """
+_WEBHOOK = "pod-identity-webhook"
+# Packets that are on their way when the rules come are not led by them: try anew.
+_CONNECT = ("timeout", "0.3", "bash", "-c", 'exec 3<> "/dev/tcp/$0/443"')
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -127,11 +132,26 @@ def provide_agent_link(cluster: Cluster) -> None:
 
 def install_webhook(kube: Kube, spec: ClusterSpec, image: str, deploy: Path = CHECKOUT / "webhook" / "deploy") -> None:
     """Apply the webhook's manifests with a certificate of its own and its CA in the registration; does not wait."""
-    name, namespace = "pod-identity-webhook", "kube-system"
-    authority = Authority(f"{name}-ca")
-    names = [name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.cluster.local"]
+    authority = Authority(f"{_WEBHOOK}-ca")
+    service = f"{_WEBHOOK}.kube-system"
+    names = [_WEBHOOK, service, f"{service}.svc", f"{service}.svc.cluster.local"]
     pair = authority.issue(names[2], names=names, serving=True)
     kube.apply(webhook_manifests(spec, image, authority.certificate, pair, deploy))
+
+
+def wait_until_webhook_is_reached(cluster: Cluster, kube: Kube) -> None:
+    """Wait until the webhook's Service leads to it on the API server's node.
+
+    It can be Available before kube-proxy has written its rules, and a pod of that moment is admitted without it.
+    """
+    address = kube.read("v1", "Service", _WEBHOOK, "kube-system")["spec"]["clusterIP"]
+    node = cluster.nodes[0].name
+    wait.until(
+        lambda: cluster.run_on_node(node, [*_CONNECT, address]).returncode,
+        lambda code: code == 0,
+        what=f"the webhook's Service to lead to it on {node}",
+        timeout=limits.WEBHOOK_READY,
+    )
 
 
 def webhook_manifests(
