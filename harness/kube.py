@@ -64,6 +64,7 @@ class Kube:
         self.coordination: Any = kubernetes.client.CoordinationV1Api(self._api)
         self.authorization: Any = kubernetes.client.AuthorizationV1Api(self._api)
         self._dynamic: Any = None
+        self._left: set[str] = set()
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -183,17 +184,27 @@ class Kube:
         The end does not wait until it is gone, which takes the cluster five seconds; the next use of the name does.
         """
         if self._delete_namespace(name):
-            wait.until(
-                lambda: not _exists(lambda: self.core.read_namespace(name)),
-                what=f"namespace {name} to go",
-                timeout=limits.NAMESPACE_GONE,
-            )
+            self._wait_until_gone(name)
         self.core.create_namespace({"metadata": {"name": name}})
+        self._left.discard(name)
         try:
             self.wait_until_usable(name)
             yield name
         finally:
             self._delete_namespace(name)
+            self._left.add(name)
+
+    def wait_until_left_namespaces_are_gone(self) -> None:
+        """Wait for the namespaces whose use has ended: until they are gone their pods run on, and call AWS."""
+        while self._left:
+            self._wait_until_gone(self._left.pop())
+
+    def _wait_until_gone(self, name: str) -> None:
+        wait.until(
+            lambda: not _exists(lambda: self.core.read_namespace(name)),
+            what=f"namespace {name} to go",
+            timeout=limits.NAMESPACE_GONE,
+        )
 
     def _delete_namespace(self, name: str) -> bool:
         return _exists(lambda: self.core.delete_namespace(name))

@@ -146,6 +146,8 @@ def demo(kube: Kube, cluster: Cluster, aws: AwsAccount, admission: Admission, ro
 def teams(kube: Kube, cluster: Cluster, aws: AwsAccount, admission: Admission, role_arn: str) -> Iterator[list[str]]:
     """Twenty namespaces, each with a ServiceAccount ``app`` that has an association, which admission knows."""
     names = [f"webhook-team-{number}" for number in range(NAMESPACES)]
+    # What the pods of an earlier file ask AWS for would be taken for the webhook's doing.
+    kube.wait_until_left_namespaces_are_gone()
     with ExitStack() as stack:
         for name in names:
             stack.enter_context(kube.namespace(name))

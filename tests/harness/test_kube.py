@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness import wait
-from harness.kube import Kube
+from harness.kube import ApiException, Kube
 from harness.limits import Limit
 
 
@@ -92,3 +92,27 @@ def has_peer(client: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_namespaces_whose_use_has_ended_can_be_waited_for(kube: Kube) -> None:
+    """Until a namespace is gone its pods run on."""
+    there = {"used": 3, "in-use": 3}
+    readings: list[str] = []
+
+    def read(name: str) -> None:
+        readings.append(name)
+        there[name] -= 1
+        if not there[name]:
+            raise ApiException(status=404)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kube, "wait_until_usable", lambda _: None)
+        patch.setattr(kube, "_delete_namespace", lambda _: False)
+        patch.setattr(kube, "core", SimpleNamespace(create_namespace=lambda _: None, read_namespace=read))
+        with kube.namespace("in-use"):
+            with kube.namespace("used"):
+                pass
+            kube.wait_until_left_namespaces_are_gone()
+            kube.wait_until_left_namespaces_are_gone()
+
+    assert readings == ["used"] * 3
