@@ -81,7 +81,9 @@ class LabNetwork:
         # silence, as behind a VPC's router, and not "unreachable".
         _run([*inside, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
         _ip([*inside, "ip"], "link set lo up")
-        _ip([*inside, "ip"], f"link add {_BRIDGE} type bridge")
+        # Without an address of its own it has the lowest of its ports', another one when a node comes, and drops what
+        # is sent to the former one: who talked to AWS is not heard until their kernel asks anew, up to a minute later.
+        _ip([*inside, "ip"], f"link add {_BRIDGE} address {_hardware(self.aws_address)} type bridge")
         _ip([*inside, "ip"], f"address add {self.aws_address}/24 dev {_BRIDGE}")
         _ip([*inside, "ip"], f"address add {IMDS_ADDRESS}/32 dev {_BRIDGE}")
         if self.ipv6:
@@ -104,7 +106,7 @@ class LabNetwork:
         # The kernel takes its time to remove the links of a namespace that ended: a former cluster's may be left.
         subprocess.run([*at_aws, "link", "delete", port], capture_output=True, check=False)
         # And who talked to that one still knows its hardware address, so the next cluster at its address has the same.
-        hardware = "0a:58:" + ipaddress.IPv4Address(self.node_address(index)).packed.hex(":")
+        hardware = _hardware(self.node_address(index))
         _ip(at_aws, f"link add {port} type veth peer name eth0 address {hardware} netns {pid}")
         _ip(at_aws, f"link set {port} master {_BRIDGE} up")
         _ip(inside, f"address add {self.node_address(index)}/24 dev eth0")
@@ -148,6 +150,11 @@ def choose_subnet() -> str:
         f"no free /24 in {_CANDIDATES} for the lab's network",
         hint="see: ip route; podid down removes labs that are no longer needed",
     )
+
+
+def _hardware(address: str) -> str:
+    """Return the hardware address of who has an IPv4 address: always the same."""
+    return "0a:58:" + ipaddress.IPv4Address(address).packed.hex(":")
 
 
 def _ip(command: list[str], arguments: str) -> str:
