@@ -151,6 +151,7 @@ def wait_until_webhook_is_reached(cluster: Cluster, kube: Kube) -> None:
         lambda code: code == 0,
         what=f"the webhook's Service to lead to it on {node}",
         timeout=limits.WEBHOOK_READY,
+        hint=f"see: podid logs {cluster.name}/kube-proxy",
     )
 
 

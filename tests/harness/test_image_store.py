@@ -5,6 +5,7 @@ The programs are stand-ins here; that a real containerd finds the images is seen
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,6 +118,22 @@ def test_clones_share_layers_and_have_databases_of_their_own(
     assert (tmp_path / "node" / LAYER).samefile(kept / LAYER)
     assert (tmp_path / "node" / DATABASE).read_text() == "database\n"
     assert not (tmp_path / "node" / DATABASE).samefile(kept / DATABASE)
+
+
+def test_clone_beyond_a_mount_has_files_of_its_own(
+    cache: Path, programs: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two mounts of one file system have one device number, and no links between them."""
+    kept = image_store.unpacked(SPECS, cache, programs, Progress())
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(target), None, str(self))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    image_store.clone(kept, tmp_path / "node")
+
+    assert (tmp_path / "node" / LAYER).read_text() == "layer\n"
+    assert not (tmp_path / "node" / LAYER).samefile(kept / LAYER)
 
 
 def test_node_outlives_its_store_and_one_that_comes_later_begins_with_nothing(

@@ -15,6 +15,7 @@ from harness.lab import wiring
 class OnNode:
     """A cluster whose first node answers with these exit codes, the last of them for ever."""
 
+    name = "lab"
     nodes = (SimpleNamespace(name="first"), SimpleNamespace(name="second"))
 
     def __init__(self, *codes: int) -> None:

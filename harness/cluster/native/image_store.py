@@ -75,15 +75,28 @@ def clone(store: Path, root: Path) -> None:
     with images.locked(store.parents[1], shared=True):
         if not store.exists():
             return
-        is_near = store.stat().st_dev == root.parent.stat().st_dev
-        command = ["cp", "--archive", *(["--link"] if is_near else []), store, root]
+        command = ["cp", "--archive", *(["--link"] if _can_link(store, root.parent) else []), store, root]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
-            raise HarnessFault(f"a node cannot be given its images: {done.stdout.strip()[-500:]}")
+            raise HarnessFault(
+                f"a node cannot be given its images: {done.stdout.strip()[-500:]}",
+                hint=f"let them be unpacked anew: rm -r {store.parent}",
+            )
         for database in store.glob(_DATABASES):
             own = root / database.relative_to(store)
             own.unlink()
             shutil.copy2(database, own)
+
+
+def _can_link(store: Path, directory: Path) -> bool:
+    """Tell by trying: two mounts of one file system share no links, and look like one to everybody who asks."""
+    probe = directory / ".link"
+    try:
+        probe.hardlink_to(next(store.glob(_DATABASES)))
+    except OSError:
+        return False
+    probe.unlink()
+    return True
 
 
 def write_mirrors(directory: Path, registry: str) -> None:
@@ -106,16 +119,19 @@ def _unpack(specs: Sequence[ImageSpec], root: Path, cache: Path, programs: Mappi
         tempfile.TemporaryDirectory(prefix="podid-") as name,
         images.running_registry(programs["registry"], cache) as registry,
     ):
-        scratch = Path(name)
+        scratch, log = Path(name), cache / "logs" / "unpacking.log"
         write_mirrors(scratch / "certs.d", registry)
-        with _running_containerd(programs["containerd"], root, scratch, cache / "logs" / "unpacking.log") as socket:
+        with _running_containerd(programs["containerd"], root, scratch, log) as socket:
             for spec in specs:
                 phase.step(spec.reference)
                 command = [programs["ctr"], f"--address={socket}", "--namespace=k8s.io", "images", "pull"]
                 command += [f"--hosts-dir={scratch / 'certs.d'}", spec.reference]
                 done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
                 if done.returncode != 0:
-                    raise HarnessFault(f"{spec.reference} cannot be unpacked: {done.stdout.strip()[-500:]}")
+                    raise HarnessFault(
+                        f"{spec.reference} cannot be unpacked: {done.stdout.strip()[-500:]}",
+                        hint=f"see: {log}; let the images be built anew: rm -r {images.registry_storage(cache)}",
+                    )
 
 
 @contextlib.contextmanager
