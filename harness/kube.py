@@ -281,6 +281,32 @@ class Kube:
             hint="see: kubectl describe node",
         )
 
+    def wait_until_kubelets_know_their_pods(self) -> None:
+        """Wait until every kubelet knows the pods that are bound to its node: one that begins knows none yet."""
+        wait.until(
+            self._pods_unknown_to_kubelets,
+            lambda unknown: not unknown,
+            what="every kubelet to know the pods of its node",
+            timeout=limits.NODE_READY,
+            transient=(ApiException,),
+            hint="see: podid logs",
+        )
+
+    def _pods_unknown_to_kubelets(self) -> list[str]:
+        """Return ``namespace/name`` of pods that run, or shall, and that their node's kubelet does not have."""
+        chosen = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+        bound = {
+            (pod["spec"]["nodeName"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+            for pod in self.items("/api/v1/pods", fieldSelector=chosen)
+            if "deletionTimestamp" not in pod["metadata"]
+        }
+        known = {
+            (node, f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+            for node in {node for node, _ in bound}
+            for pod in json.loads(self.raw(f"/api/v1/nodes/{node}/proxy/pods"))["items"] or ()
+        }
+        return sorted(name for _, name in bound - known)
+
     def pods(self, namespace: str, label_selector: str) -> list[Pod]:
         """Return the pods with these labels that are not being deleted, newest first."""
         found = self.core.list_namespaced_pod(namespace, label_selector=label_selector).items

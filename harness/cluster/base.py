@@ -158,11 +158,16 @@ class Cluster(Protocol):
         """Run a command in the network and mounts of a node."""
         ...
 
+    @property
+    def node_programs(self) -> Sequence[str]:
+        """The kubelet and kube-proxy of every node, as :meth:`kill_program` names them."""
+        ...
+
     def kill_program(self, name: str) -> None:
-        """End a program of the control plane as a crash does; whatever runs it starts it again at once.
+        """End a program as a crash does; whatever runs it starts it again at once.
 
         Args:
-            name: Such as ``kube-apiserver``.
+            name: Such as ``kube-apiserver``, or one of :attr:`node_programs`.
 
         Raises:
             HarnessFault: It does not run, or it cannot be ended.

@@ -12,7 +12,8 @@ from harness.lab import Lab
 from harness.lab import lab as lab_module
 from harness.lab.losses import Losses
 
-PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+NODE_PROGRAMS = ("kubelet", "kube-proxy", "node-1/kubelet", "node-1/kube-proxy")
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", *NODE_PROGRAMS)
 _LOOKS = 3
 """Looks at a killed program until it runs again."""
 
@@ -22,10 +23,12 @@ class ControlPlane:
 
     name = "one"
     kubeconfig = Path("/nowhere")
+    node_programs = NODE_PROGRAMS
 
     def __init__(self) -> None:
         self.killed: list[str] = []
         self.starts = dict.fromkeys(PROGRAMS, 1)
+        self.all_run_when_kubelets_are_asked = False
         self._away: dict[str, int] = {}
 
     def kill_program(self, name: str) -> None:
@@ -49,11 +52,18 @@ class ControlPlane:
     def is_ready(self) -> bool:
         return self.status()["one"]["kube-apiserver"]["running"]
 
+    def wait_until_kubelets_know_their_pods(self) -> None:
+        self.all_run_when_kubelets_are_asked = not self._away
+
 
 @pytest.fixture
 def control_plane(monkeypatch: pytest.MonkeyPatch) -> ControlPlane:
     made = ControlPlane()
-    kube = SimpleNamespace(is_ready=made.is_ready, close=lambda: None)
+    kube = SimpleNamespace(
+        is_ready=made.is_ready,
+        wait_until_kubelets_know_their_pods=made.wait_until_kubelets_know_their_pods,
+        close=lambda: None,
+    )
     monkeypatch.setattr(lab_module, "Kube", lambda _: kube)
     return made
 
@@ -66,13 +76,14 @@ def lab(control_plane: ControlPlane) -> Lab:
     return lab
 
 
-def test_controllers_are_killed_once_the_api_server_is_back(lab: Lab, control_plane: ControlPlane) -> None:
+def test_what_follows_the_api_server_is_killed_once_it_is_back(lab: Lab, control_plane: ControlPlane) -> None:
     """Whoever looks just after it finds nothing lost, although the supervisor takes a moment."""
     lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType] - as much of a cluster as is asked
 
-    assert control_plane.killed == ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+    assert control_plane.killed == ["kube-apiserver", "kube-controller-manager", "kube-scheduler", *NODE_PROGRAMS]
     assert control_plane.starts == {"etcd": 1, **dict.fromkeys(PROGRAMS[1:], 2)}
     assert lab.losses.tell() is None
+    assert control_plane.all_run_when_kubelets_are_asked
 
 
 def test_what_ends_beside_them_is_still_a_loss(lab: Lab, control_plane: ControlPlane) -> None:

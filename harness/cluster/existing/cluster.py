@@ -138,6 +138,11 @@ class ExistingCluster:
         del command, timeout
         _refuse(f"running commands on node {node}")
 
+    @property
+    def node_programs(self) -> Sequence[str]:
+        """Nothing: what runs on somebody's nodes is not seen from here."""
+        return ()
+
     def kill_program(self, name: str) -> None:
         """Refuse: it is not the harness's to end."""
         _refuse(f"ending its {name}")

@@ -310,10 +310,22 @@ class KindCluster:
             raise HarnessFault(f"no node {node!r} in {self.spec.name}; there is {', '.join(self.containers)}")
         return self._engine.run_in(node, command, timeout=timeout)
 
+    @property
+    def node_programs(self) -> Sequence[str]:
+        """The kube-proxy and the kubelet of every node, as ``<node>/<program>``."""
+        # This order: a kubelet would wait before it starts a container again that it has seen end before.
+        return [f"{node}/{program}" for node in self.containers for program in ("kube-proxy", "kubelet")]
+
     def kill_program(self, name: str) -> None:
-        """Kill the container of a program of the control plane; the kubelet starts another one."""
-        stop = f'id=$(crictl ps --quiet --name \'^{name}$\') && test -n "$id" && crictl stop --timeout 0 "$id"'
-        done = self.run_on_node(self.container, ["sh", "-c", stop])
+        """Kill a program; the kubelet starts a container in the place of one, and systemd the kubelet.
+
+        Args:
+            name: Of one on the first node, or ``<node>/<program>``.
+        """
+        node, _, program = name.rpartition("/")
+        stop = f'id=$(crictl ps --quiet --name \'^{program}$\') && test -n "$id" && crictl stop --timeout 0 "$id"'
+        kill = "systemctl kill --signal=KILL kubelet"
+        done = self.run_on_node(node or self.container, ["sh", "-c", kill if program == "kubelet" else stop])
         if done.returncode != 0:
             raise HarnessFault(f"cannot kill {name} of {self.kind_name}: {done.stderr.strip() or 'it does not run'}")
 

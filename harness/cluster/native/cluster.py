@@ -279,9 +279,19 @@ contexts:
         )
         return Completed(result.returncode, result.stdout, result.stderr)
 
+    @property
+    def node_programs(self) -> Sequence[str]:
+        """The kubelet and kube-proxy of every node, named as in :meth:`programs`."""
+        places = ["", *(f"node-{worker.number}/" for worker in self.workers)]
+        return [f"{place}{program}" for place in places for program in ("kubelet", "kube-proxy")]
+
     def kill_program(self, name: str) -> None:
-        """Kill a program of the control plane; the sandbox's first process starts it again."""
-        self.sandbox.kill_program(name)
+        """Kill a program, named as in :meth:`programs`; the first process of its sandbox starts it again."""
+        place, _, program = name.rpartition("/")
+        sandboxes = {"": self.sandbox, **{f"node-{worker.number}": worker.sandbox for worker in self.workers}}
+        if place not in sandboxes:
+            raise HarnessFault(f"there is no {name} in {self.spec.name}", hint="run: podid status")
+        sandboxes[place].kill_program(program)
 
     def load_image(self, reference: str, archive: Path) -> None:
         """Import an image archive into containerd on every node."""
