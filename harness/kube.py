@@ -281,6 +281,12 @@ class Kube:
             hint="see: kubectl describe node",
         )
 
+    def forget_nodes(self, names: Sequence[str]) -> None:
+        """Delete nodes that are gone; an API server that does not answer is left with them."""
+        for name in names:
+            with contextlib.suppress(ApiException, urllib3.exceptions.HTTPError):
+                self.core.delete_node(name)
+
     def wait_until_kubelets_know_their_pods(self) -> None:
         """Wait until every kubelet knows the pods that are bound to its node: one that begins knows none yet."""
         wait.until(

@@ -263,6 +263,9 @@ class KindProvider:
             hint=f"raise it with them: podid down; podid up --nodes {nodes}",
         )
 
+    def take_back_nodes(self, cluster: LabCluster, kept: int) -> None:
+        """Do nothing: none can be added."""
+
     def interrupt(self) -> None:
         """End builds in the engine, and an AWS that is starting: it would be waited for."""
         self._cancelled.set()

@@ -435,14 +435,21 @@ class Lab:
             self._write_profiles()
 
     def _add_nodes(self, cluster: LabCluster, nodes: int, progress: Progress) -> None:
-        """Let a running cluster grow, and wait until the new nodes take pods."""
-        name = cluster.spec.name
+        """Let a running cluster grow, and wait until the new nodes take pods; it has none of them if that fails."""
+        name, before = cluster.spec.name, [node.name for node in cluster.nodes]
         with progress.phase(f"{name} nodes"), contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-            self._provider.add_nodes(cluster, nodes)
-            if "agent" in self.given:
-                wiring.provide_agent_link(cluster)
-            self.aws.register_nodes(cluster, self._provider.aws_endpoint)
-            kube.wait_until_nodes_are_ready([node.name for node in cluster.nodes])
+            try:
+                self._provider.add_nodes(cluster, nodes)
+                if "agent" in self.given:
+                    wiring.provide_agent_link(cluster)
+                self.aws.register_nodes(cluster, self._provider.aws_endpoint)
+                kube.wait_until_nodes_are_ready([node.name for node in cluster.nodes])
+            except BaseException:
+                with without_interruption():
+                    added = [node.name for node in cluster.nodes if node.name not in before]
+                    self._provider.take_back_nodes(cluster, len(before))
+                    kube.forget_nodes(added)
+                raise
 
     def _wait_for_aws(self, started: Future[None], progress: Progress) -> None:
         started.result()

@@ -219,6 +219,11 @@ class NativeProvider(WithoutEngine):
         groups = binaries.groups_of(cluster.spec.kubernetes)
         self._add_nodes(cast("NativeCluster", cluster), nodes, binaries.paths(cache_directory(), groups))
 
+    def take_back_nodes(self, cluster: LabCluster, kept: int) -> None:
+        """Remove further nodes."""
+        for worker in cast("NativeCluster", cluster).workers[kept - 1 :]:
+            worker.delete()
+
     def _add_nodes(self, cluster: NativeCluster, nodes: int, programs: Mapping[str, Path]) -> None:
         while len(cluster.nodes) < nodes:
             cluster.add_node(

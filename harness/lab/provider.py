@@ -178,6 +178,10 @@ class Provider(Protocol):
         """
         ...
 
+    def take_back_nodes(self, cluster: LabCluster, kept: int) -> None:
+        """Remove what :meth:`add_nodes` started from this machine, also half-made, so that only ``kept`` are left."""
+        ...
+
     def interrupt(self) -> None:
         """Make work in ``builds`` that has no process of its own end soon."""
         ...

@@ -101,6 +101,9 @@ class OnSomebodysCluster(WithoutEngine):
         """Refuse."""
         raise UsageError(f"{cluster.spec.name} has {len(cluster.nodes)} nodes, and is not ours to grow to {nodes}")
 
+    def take_back_nodes(self, cluster: LabCluster, kept: int) -> None:
+        """Do nothing: none can be added."""
+
     def wait_until_created(self, cluster: LabCluster) -> None:
         """Do nothing: it was there before."""
 
