@@ -391,14 +391,23 @@ class LogReader:
         )
 
     def _read(self) -> None:
-        while self._response and not self._is_read():
-            # The API server went away; its successor has all that the pod ever printed.
+        while self._response and not (self._is_read() and self._is_over()):
+            # The API server or the kubelet went away; its successor has all that the pod ever printed.
             wait.until(
                 self._is_open_again,
                 what=f"the API server to go on with the log of {self.pod.name}",
                 timeout=limits.CLUSTER_CREATE,
                 transient=(urllib3.exceptions.HTTPError,),
             )
+
+    def _is_over(self) -> bool:
+        """Tell whether the container has ended: a log whose kubelet went away ends in the same way."""
+        try:
+            return "running" not in self.pod.read()["status"]["containerStatuses"][0]["state"]
+        except ApiException as error:
+            return _status_of(error) == 404
+        except urllib3.exceptions.HTTPError:
+            return False
 
     def _is_open_again(self) -> bool:
         """Open the log anew once the API server is ready: before that it knows nobody's rights, and forbids."""
@@ -407,9 +416,13 @@ class LogReader:
         try:
             self._response = self._open()
         except ApiException as error:
-            if cast("int | None", error.status) != 404:  # pyright: ignore[reportUnknownMemberType] - no types there
-                raise
-            self._response = None  # the pod went too
+            match _status_of(error):
+                case 404:  # the pod went too
+                    self._response = None
+                case 500:  # the kubelet is not back yet
+                    return False
+                case _:
+                    raise
         return True
 
     def _is_read(self) -> bool:
@@ -439,6 +452,10 @@ class LogReader:
             raise HarnessFault(f"pod {self.pod.name} is still printing a minute after it was to end")
         if self._response:
             self._response.release_conn()
+
+
+def _status_of(error: ApiException) -> int | None:
+    return cast("int | None", error.status)  # pyright: ignore[reportUnknownMemberType] - no types there
 
 
 def decode_token(token: str) -> dict[str, Any]:

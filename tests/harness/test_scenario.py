@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import urllib3.exceptions
@@ -26,8 +27,23 @@ def test_anything_else_in_a_stage_is_what_it_is() -> None:
         raise HarnessFault("the lab broke")
 
 
-def read_log(answers: list[list[bytes | Exception]], ready: list[bool]) -> list[str]:
-    """Return the lines that a reader has of an API server that answers like this, and is ready or not when asked."""
+def read_log(
+    answers: list[list[bytes | Exception]], ready: list[bool], states: Sequence[str | Exception] = ("terminated",)
+) -> list[str]:
+    """Return the lines that a reader has of an API server that answers like this, and is ready or not when asked.
+
+    Args:
+        answers: What each request for the log gets.
+        ready: Whether the API server is ready, each time it is asked.
+        states: The container's state, each time the pod is read.
+    """
+    seen = list(states)
+
+    def look() -> dict[str, Any]:
+        state = seen.pop(0)
+        if isinstance(state, Exception):
+            raise state
+        return {"status": {"containerStatuses": [{"state": {state: {}}}]}}
 
     def read(*_: object, **__: object) -> SimpleNamespace:
         answer = answers.pop(0)
@@ -42,9 +58,10 @@ def read_log(answers: list[list[bytes | Exception]], ready: list[bool]) -> list[
             yield part
 
     kube = SimpleNamespace(core=SimpleNamespace(read_namespaced_pod_log=read), is_ready=lambda: ready.pop(0))
-    reader = LogReader(SimpleNamespace(name="app", namespace="demo", kube=kube))  # pyright: ignore[reportArgumentType]
+    pod: Any = SimpleNamespace(name="app", namespace="demo", kube=kube, read=look)
+    reader = LogReader(pod)
     reader.close()
-    assert (answers, ready) == ([], [])
+    assert (answers, ready, seen) == ([], [], [])
     return reader.lines()
 
 
@@ -68,4 +85,20 @@ def test_log_of_a_container_that_went_meanwhile_stays_what_was_read() -> None:
 
 
 def test_log_ends_with_a_pod_that_went_with_the_api_server() -> None:
-    assert read_log([[b"one\ntw", BROKEN], [ApiException(status=404)]], [True]) == ["one"]
+    assert read_log([[b"one\ntw", BROKEN], [ApiException(status=404)]], [True], states=[]) == ["one"]
+
+
+def test_log_is_read_on_after_the_kubelet_is_back() -> None:
+    """The API server ends a log whose kubelet went away as if nothing more would come, then has nobody to ask."""
+    away = ApiException(status=500, reason="connect: connection refused")
+
+    assert read_log([[b"one\ntw"], [away], [b"one\ntwo\n"]], [True, True], states=["running", "terminated"]) == [
+        "one",
+        "two",
+    ]
+
+
+def test_log_that_ends_while_the_api_server_goes_is_read_on() -> None:
+    rest = [b"one\ntwo\n"]
+
+    assert read_log([[b"one\n"], rest], [True], states=[BROKEN, ApiException(status=404)]) == ["one", "two"]

@@ -192,7 +192,8 @@ class Sandbox:
         """
         # The kernel keeps no more of a name.
         short = name[:15]
-        found = [pid for pid in marked_processes(self.directory) if _name_of(pid) == short]
+        # Not those of a sandbox below it: a further node has programs of the same names.
+        found = [pid for pid in _pids() if _mark_of(pid) == str(self.directory) and _name_of(pid) == short]
         if not found:
             raise HarnessFault(f"{name} of {self.directory.name} does not run", hint="run: podid status")
         for pid in found:
