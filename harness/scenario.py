@@ -416,13 +416,12 @@ class LogReader:
         try:
             self._response = self._open()
         except ApiException as error:
-            match _status_of(error):
-                case 404:  # the pod went too
-                    self._response = None
-                case 500:  # the kubelet is not back yet
-                    return False
-                case _:
-                    raise
+            # A kubelet that is not back yet, and one that does not know its pods yet.
+            if _status_of(error) not in {404, 500}:
+                raise
+            if not self._is_over():
+                return False
+            self._response = None  # the pod went too
         return True
 
     def _is_read(self) -> bool:

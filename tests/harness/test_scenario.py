@@ -85,20 +85,18 @@ def test_log_of_a_container_that_went_meanwhile_stays_what_was_read() -> None:
 
 
 def test_log_ends_with_a_pod_that_went_with_the_api_server() -> None:
-    assert read_log([[b"one\ntw", BROKEN], [ApiException(status=404)]], [True], states=[]) == ["one"]
+    assert read_log([[b"one\ntw", BROKEN], [ApiException(status=404)]], [True], [ApiException(status=404)]) == ["one"]
 
 
 def test_log_is_read_on_after_the_kubelet_is_back() -> None:
-    """The API server ends a log whose kubelet went away as if nothing more would come, then has nobody to ask."""
-    away = ApiException(status=500, reason="connect: connection refused")
+    """The API server ends the log of a kubelet that went away as any other; the next one knows no pods at first."""
+    away, unknown = ApiException(status=500, reason="connect: connection refused"), ApiException(status=404)
+    answers = [[b"one\ntw"], [away], [unknown], [b"one\ntwo\n"]]
 
-    assert read_log([[b"one\ntw"], [away], [b"one\ntwo\n"]], [True, True], states=["running", "terminated"]) == [
-        "one",
-        "two",
-    ]
+    assert read_log(answers, [True] * 3, ["running", "running", "running", "terminated"]) == ["one", "two"]
 
 
 def test_log_that_ends_while_the_api_server_goes_is_read_on() -> None:
     rest = [b"one\ntwo\n"]
 
-    assert read_log([[b"one\n"], rest], [True], states=[BROKEN, ApiException(status=404)]) == ["one", "two"]
+    assert read_log([[b"one\n"], rest], [True], [BROKEN, ApiException(status=404)]) == ["one", "two"]
