@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -61,6 +62,8 @@ from harness.progress import Progress
 __all__ = ["Lab"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_SHORT_PAUSES_AGAIN = 120.0
+"""Seconds without a failure after which a client of Kubernetes begins with short pauses between its attempts again."""
 
 
 class Lab:
@@ -86,6 +89,8 @@ class Lab:
         self._target = target
         self._providers: dict[str, Provider] = {}
         self.losses = Losses(self.status)
+        self._restarts: dict[str, float] = {}
+        """Cluster → when its API server was last killed."""
         """What ended while somebody depended on it."""
 
     @property
@@ -208,16 +213,18 @@ class Lab:
         return previous_images(self.paths.previous, self.given)
 
     def restart_api_server(self, cluster: Cluster) -> None:
-        """Kill a cluster's API server, and once the next one is ready what follows it; that counts as no loss.
+        """Kill a cluster's API server, and wait until another one is ready; that counts as no loss.
 
-        Controllers, kubelets and kube-proxies that outlive it ask ever less often whether it is back, up to once a
-        minute after a few restarts, and until then nothing that is created gets anywhere. On EKS another API server
-        would have answered them at once.
+        Controllers, kubelets and kube-proxies that outlive several such restarts ask ever less often whether it is
+        back, up to once in a minute and a half, and until then nothing that is created gets anywhere. On EKS another
+        API server would have answered them at once. So they begin anew too, unless the last restart is long ago.
 
         Raises:
             HarnessFault: One of them did not end.
             harness.wait.Timeout: No other API server got ready, or no other programs run.
         """
+        last, now = self._restarts.get(cluster.name), time.monotonic()
+        self._restarts[cluster.name] = now
         self._kill(cluster, "kube-apiserver")
         with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
             wait.until(
@@ -226,6 +233,8 @@ class Lab:
                 timeout=limits.CLUSTER_CREATE,
                 hint=f"see: podid logs {cluster.name}/kube-apiserver",
             )
+            if last is None or now - last > _SHORT_PAUSES_AGAIN:
+                return
             for program in ("kube-controller-manager", "kube-scheduler", *cluster.node_programs):
                 self._kill(cluster, program)
             # Whoever looks meanwhile would take one that is yet to be started again for lost.

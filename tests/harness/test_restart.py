@@ -76,14 +76,33 @@ def lab(control_plane: ControlPlane) -> Lab:
     return lab
 
 
-def test_what_follows_the_api_server_is_killed_once_it_is_back(lab: Lab, control_plane: ControlPlane) -> None:
-    """Whoever looks just after it finds nothing lost, although the supervisor takes a moment."""
+def test_one_restart_leaves_alone_what_follows_the_api_server(lab: Lab, control_plane: ControlPlane) -> None:
     lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType] - as much of a cluster as is asked
 
-    assert control_plane.killed == ["kube-apiserver", "kube-controller-manager", "kube-scheduler", *NODE_PROGRAMS]
-    assert control_plane.starts == {"etcd": 1, **dict.fromkeys(PROGRAMS[1:], 2)}
+    assert control_plane.killed == ["kube-apiserver"]
+    assert lab.losses.tell() is None
+
+
+def test_what_outlived_a_restart_begins_anew_with_the_next(lab: Lab, control_plane: ControlPlane) -> None:
+    """Whoever looks just after it finds nothing lost, although the supervisor takes a moment."""
+    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+
+    followers = ["kube-controller-manager", "kube-scheduler", *NODE_PROGRAMS]
+    assert control_plane.killed == ["kube-apiserver", "kube-apiserver", *followers]
+    assert control_plane.starts == {"etcd": 1, "kube-apiserver": 3, **dict.fromkeys(followers, 2)}
     assert lab.losses.tell() is None
     assert control_plane.all_run_when_kubelets_are_asked
+
+
+def test_restarts_that_are_far_apart_leave_it_alone(
+    lab: Lab, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(lab_module, "_SHORT_PAUSES_AGAIN", 0.0)
+    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+
+    assert control_plane.killed == ["kube-apiserver", "kube-apiserver"]
 
 
 def test_what_ends_beside_them_is_still_a_loss(lab: Lab, control_plane: ControlPlane) -> None:
