@@ -116,12 +116,21 @@ class Traffic:
         """Return the longest of them."""
         return round(1000 * max((one.ended - one.began for one in self.silences(step)), default=0.0))
 
-    def slowness(self, step: Step) -> float:
-        """Return how many times longer than usual a cold read takes in a step, four at most: that is the machine's.
+    def idle_silent_ms(self, step: Step) -> float:
+        """Return how long the longest of them would have been on an idle machine."""
+        times = ((one.ended - one.began) / self.slowness(one) for one in self.silences(step))
+        return 1000 * max(times, default=0.0)
 
-        Reads that asked in vain for a while are not among the middle ones.
+    def slowness(self, silence: Attempt) -> float:
+        """Return how many times longer than usual a cold read took on other nodes meanwhile, four at most.
+
+        That is the machine's. It is busy for seconds, so that reads from before and after tell nothing about it.
         """
-        reads = [one.ended - one.began for one in self.reads("cold") if not one.error and step.phase(one)]
+        reads = [
+            one.ended - one.began
+            for one in self.reads("cold")
+            if not one.error and one.node != silence.node and one.began <= silence.ended and silence.began <= one.ended
+        ]
         return min(4.0, max(1.0, statistics.median(reads) / USUAL_READ)) if reads else 1.0
 
     def outside_the_gap(self, step: Step) -> list[Attempt]:

@@ -68,15 +68,27 @@ def test_only_refused_credentials_in_the_silence_of_their_node_are_explained() -
     assert traffic.outside_the_gap(STEP) == [sooner, elsewhere, other]
 
 
-def test_a_slow_machine_is_told_by_reads_that_succeed_four_times_at_most() -> None:
-    def traffic(seconds: float) -> Traffic:
-        waited = read("cold", 112, seconds=9.0)
-        return Traffic([*(read("cold", 100.0 + number, seconds=seconds) for number in range(9)), waited])
+def test_a_slow_machine_is_told_by_what_other_nodes_read_meanwhile() -> None:
+    """Four times at most. Reads that waited for the silent agent, failed, or were at another time tell nothing."""
+    silence = read("port", 111, "refused", seconds=4)
+    others = [
+        read("cold", 111, seconds=3.0),
+        read("cold", 112, "refused", seconds=2.0, node="two"),
+        read("cold", 109, seconds=1.9, node="two"),
+        read("cold", 115.1, seconds=2.0, node="two"),
+    ]
 
-    assert round(traffic(0.16).slowness(STEP), 1) == 2.0
-    assert traffic(0.05).slowness(STEP) == 1.0
-    assert traffic(1.0).slowness(STEP) == 4.0
-    assert Traffic([]).slowness(STEP) == 1.0
+    def traffic(seconds: float) -> Traffic:
+        return Traffic(
+            [silence, *others, *(read("cold", at, seconds=seconds, node="two") for at in (110.97, 112, 115))]
+        )
+
+    assert round(traffic(0.16).slowness(silence), 1) == 2.0
+    assert round(traffic(0.16).idle_silent_ms(STEP)) == 2000
+    assert traffic(0.05).slowness(silence) == 1.0
+    assert traffic(1.0).slowness(silence) == 4.0
+    assert Traffic([silence, *others]).idle_silent_ms(STEP) == 4000
+    assert Traffic([]).idle_silent_ms(STEP) == 0
 
 
 def test_an_attempt_is_tied_to_the_log_of_its_node_about_then() -> None:
