@@ -302,12 +302,12 @@ class Kube:
         """Return ``namespace/name`` of pods that run, or shall, and that their node's kubelet does not have."""
         chosen = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
         bound = {
-            (pod["spec"]["nodeName"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+            (pod["spec"]["nodeName"], _full_name(pod))
             for pod in self.items("/api/v1/pods", fieldSelector=chosen)
             if "deletionTimestamp" not in pod["metadata"]
         }
         known = {
-            (node, f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+            (node, _full_name(pod))
             for node in {node for node, _ in bound}
             for pod in json.loads(self.raw(f"/api/v1/nodes/{node}/proxy/pods"))["items"] or ()
         }
@@ -377,6 +377,10 @@ class Kube:
         if response.status != 200:
             raise ApiException(status=response.status, reason=text)
         return text
+
+
+def _full_name(manifest: Manifest) -> str:
+    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
 
 
 def pod_manifest(

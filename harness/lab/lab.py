@@ -89,9 +89,9 @@ class Lab:
         self._target = target
         self._providers: dict[str, Provider] = {}
         self.losses = Losses(self.status)
+        """What ended while somebody depended on it."""
         self._restarts: dict[str, float] = {}
         """Cluster → when its API server was last killed."""
-        """What ended while somebody depended on it."""
 
     @property
     def exists(self) -> bool:
