@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["GIB", "Check", "Status", "available_memory", "gib", "inotify"]
+__all__ = ["GIB", "Check", "Status", "available_memory", "gib", "inotify", "inotify_limits"]
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 2**30
@@ -45,6 +45,15 @@ def available_memory() -> int:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
+def inotify_limits(directory: Path = Path("/proc/sys/fs/inotify")) -> dict[str, int]:
+    """Return how many ``watches`` and ``instances`` one user may have; Linux only.
+
+    Raises:
+        OSError: This kernel has no such limits.
+    """
+    return {name: int((directory / f"max_user_{name}").read_text()) for name in ("watches", "instances")}
+
+
 def inotify(watches: int, instances: int, limits: Path = Path("/proc/sys/fs/inotify")) -> Check:
     """Check what one user may watch of files: kubelet and the container runtime fail in odd ways without.
 
@@ -54,7 +63,7 @@ def inotify(watches: int, instances: int, limits: Path = Path("/proc/sys/fs/inot
         limits: The kernel's folder.
     """
     try:
-        found = {name: int((limits / f"max_user_{name}").read_text()) for name in ("watches", "instances")}
+        found = inotify_limits(limits)
     except OSError:
         return Check("inotify", "ok", "the limits are the engine's machine's", "")
     return Check(

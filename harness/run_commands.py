@@ -110,8 +110,8 @@ def run(
             "--labs",
             envvar="PODID_LABS",
             min=1,
-            help="Labs side by side, among which files are shared out (default: up to 3 for a long run on native, as "
-            "there is memory, where no lab is to stay; else 1).",
+            help="Labs side by side, among which files are shared out (default: up to 4 for a long run on native, as "
+            "there is room, where no lab is to stay; else 1).",
         ),
     ] = None,
     offline: OfflineOption = False,

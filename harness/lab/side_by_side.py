@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Generator
 
-from harness.doctor_check import GIB, available_memory
+from harness.doctor_check import GIB, available_memory, inotify_limits
 from harness.lab.lab import Lab
 from harness.lab.paths import state_directory
 
@@ -20,9 +20,11 @@ __all__ = ["beside", "left_over", "of_worker", "used", "usual", "workers"]
 _FIRST = "gw0"
 _LONG_RUN = 4
 """Files from which on further labs are worth their start."""
-_MOST = 3
+_MOST = 4
 _ROOM = 3 * GIB
 """Memory that a lab with two clusters takes; as much as that stays free."""
+_INSTANCES = 40
+"""Watchers of inotify that a lab with two clusters and four nodes takes; the kernel says how many a user may have."""
 
 
 def of_worker(lab: str, worker: str) -> str:
@@ -68,7 +70,7 @@ def _is_used(lab: Lab) -> bool:
 
 
 def usual(lab: Lab, files: int) -> int:
-    """Return how many labs serve a run best: scenarios wait much, so that a long one is done sooner with three.
+    """Return how many labs serve a run best: scenarios wait much, so that a long one is done sooner with four.
 
     Args:
         lab: The person's lab, which is up.
@@ -76,7 +78,8 @@ def usual(lab: Lab, files: int) -> int:
     """
     if lab.provider_name != "native" or files < _LONG_RUN or (os.cpu_count() or 1) == 1:
         return 1
-    return max(1, min(_MOST, int(available_memory() // _ROOM)))
+    room = min(available_memory() // _ROOM, inotify_limits()["instances"] // _INSTANCES)
+    return max(1, min(_MOST, room))
 
 
 def workers(lab: Lab, count: int) -> list[str]:

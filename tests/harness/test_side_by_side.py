@@ -54,14 +54,25 @@ def test_files_are_shared_out_among_workers(native: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "processors", "gib", "count"),
-    [(4, 2, 9, 3), (4, 2, 64, 3), (4, 2, 8, 2), (4, 2, 6, 2), (3, 2, 9, 1), (4, 1, 9, 1), (4, 2, 5, 1), (4, 2, 1, 1)],
+    ("files", "processors", "gib", "watchers", "count"),
+    [
+        (4, 2, 12, 512, 4),
+        (4, 2, 64, 1024, 4),
+        (4, 2, 64, 128, 3),
+        (4, 2, 11, 512, 3),
+        (4, 2, 6, 128, 2),
+        (3, 2, 12, 512, 1),
+        (4, 1, 12, 512, 1),
+        (4, 2, 1, 512, 1),
+        (4, 2, 12, 16, 1),
+    ],
 )
-def test_long_run_has_up_to_three_labs_as_there_is_room(
-    native: Lab, monkeypatch: pytest.MonkeyPatch, *, files: int, processors: int, gib: int, count: int
+def test_long_run_has_up_to_four_labs_as_there_is_room(
+    native: Lab, monkeypatch: pytest.MonkeyPatch, *, files: int, processors: int, gib: int, watchers: int, count: int
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: processors)
     monkeypatch.setattr("harness.lab.side_by_side.available_memory", lambda: gib << 30)
+    monkeypatch.setattr("harness.lab.side_by_side.inotify_limits", lambda: {"instances": watchers})
     assert usual(native, files) == count
 
 
