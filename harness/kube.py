@@ -13,6 +13,7 @@ from typing import Any, cast
 import kubernetes
 import kubernetes.dynamic
 import kubernetes.stream
+import kubernetes.stream.ws_client
 import urllib3.exceptions
 import yaml
 
@@ -28,6 +29,11 @@ Manifest = dict[str, Any]
 ApiException = kubernetes.client.ApiException
 
 _FIELD_MANAGER = "podid"
+
+_STATUS_CHANNEL = kubernetes.stream.ws_client.ERROR_CHANNEL
+_EXEC_PROTOCOL = kubernetes.stream.ws_client.V4_CHANNEL_PROTOCOL
+"""Not v5, which the API server translates to SPDY: one of its pings, every 5 s, can cut off a command that ends at that
+moment, and the API server takes the missing status for success (kubernetes/kubectl#1726)."""
 
 
 def load_manifests(path: Path, replacements: Mapping[str, str] | None = None) -> list[Manifest]:
@@ -69,6 +75,10 @@ class Kube:
     def close(self) -> None:
         """Close the client's connections."""
         self._api.rest_client.pool_manager.clear()
+
+    def streaming_core(self) -> Any:
+        """Return the core API for one stream: opening it changes for all threads how that API's client sends."""
+        return kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(self._api.configuration))
 
     def is_ready(self) -> bool:
         """Tell whether the API server says that it is ready; one that does not listen yet is not."""
@@ -430,20 +440,35 @@ class Pod:
         return self
 
     def exec(self, *command: str, timeout: float = 60) -> Completed:
-        """Run a command in the pod's first container."""
+        """Run a command in the pod's first container.
+
+        Args:
+            command: The program and its arguments.
+            timeout: In seconds.
+
+        Raises:
+            harness.wait.Timeout: It did not end in time.
+            HarnessFault: The connection ended before the exit code came.
+        """
         stream: Any = cast("Any", kubernetes.stream).stream(
-            self.kube.core.connect_get_namespaced_pod_exec,
+            self.kube.streaming_core().connect_get_namespaced_pod_exec,
             self.name,
             self.namespace,
             command=list(command),
             stdout=True,
             stderr=True,
             _preload_content=False,
+            _headers={"sec-websocket-protocol": _EXEC_PROTOCOL},
         )
         try:
             stream.run_forever(timeout=timeout)
             if stream.is_open():
                 raise wait.Timeout(f"{' '.join(command)} in pod {self.name} did not end within {timeout:.0f} s")
+            if not stream.peek_channel(_STATUS_CHANNEL):
+                raise HarnessFault(
+                    f"the connection to pod {self.name} ended before the exit code of {command[0]} came",
+                    hint="the API server, the kubelet or the container runtime ended it: see its log",
+                )
             return Completed(stream.returncode, stream.read_stdout(timeout=0), stream.read_stderr(timeout=0))
         finally:
             stream.close()

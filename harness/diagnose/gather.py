@@ -9,11 +9,10 @@ from typing import Any
 import urllib3.exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
-from harness import wait
 from harness.cloud.documents import entries, members
 from harness.cluster.base import Completed
 from harness.diagnose.picture import AGENT, Association, Picture, Reach, Sdk, agent_argument
-from harness.errors import UsageError
+from harness.errors import HarnessFault, UsageError
 from harness.kube import ApiException, Kube, Manifest, Pod
 
 __all__ = ["gather"]
@@ -175,9 +174,9 @@ def _runs(pod: Manifest) -> bool:
 
 
 def _run(handle: Pod, command: list[str]) -> Completed | None:
-    """Run a command in the pod's first container; None where there is no such program or the right is missing."""
+    """Run a command in the pod's first container; None where there is no such program, right or answer."""
     try:
         done = handle.exec(*command, timeout=_EXEC_SECONDS)
-    except (ApiException, wait.Timeout, OSError, ValueError, urllib3.exceptions.HTTPError):
+    except (ApiException, HarnessFault, OSError, ValueError, urllib3.exceptions.HTTPError):
         return None
     return done

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import gc
+import hashlib
+import json
 import socket
+import socketserver
 import ssl
 import struct
+import threading
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +21,9 @@ import pytest
 import yaml
 
 from harness import wait
-from harness.kube import ApiException, Kube
+from harness.cluster.base import Completed
+from harness.errors import HarnessFault
+from harness.kube import ApiException, Kube, Pod
 from harness.limits import Limit
 
 
@@ -23,15 +32,19 @@ def kube(tmp_path: Path) -> Kube:
     """A client of an API server that does not listen."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+    return client_of(f"https://127.0.0.1:{port}", tmp_path)
+
+
+def client_of(server: str, directory: Path) -> Kube:
     document = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "lab",
-        "clusters": [{"name": "lab", "cluster": {"server": f"https://127.0.0.1:{port}"}}],
+        "clusters": [{"name": "lab", "cluster": {"server": server}}],
         "users": [{"name": "lab", "user": {}}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
     }
-    file = tmp_path / "kubeconfig"
+    file = directory / "kubeconfig"
     file.write_text(yaml.safe_dump(document))
     return Kube(file)
 
@@ -116,3 +129,93 @@ def test_namespaces_whose_use_has_ended_can_be_waited_for(kube: Kube) -> None:
             kube.wait_until_left_namespaces_are_gone()
 
     assert readings == ["used"] * 3
+
+
+# --- exec -----------------------------------------------------------------------------------------------------------
+
+
+STDOUT, STDERR, STATUS = 1, 2, 3
+FAILED = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"message": "255"}]}}
+
+
+@contextlib.contextmanager
+def server_of_commands(
+    frames: list[tuple[int, str]], asked: list[str], opening: threading.Barrier | None = None
+) -> Generator[str]:
+    """Yield the URL of an API server that answers every exec with the frames, then closes.
+
+    Args:
+        frames: Channel and text of each.
+        asked: Gets the request's head.
+        opening: Awaited twice while the stream is being opened.
+    """
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += self.rfile.readline()
+            asked.append(head.decode())
+            fields = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:-2])
+            if "upgrade" not in fields:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}")
+                return
+            if opening:
+                opening.wait()
+                opening.wait()
+            key = head.decode().split("Sec-WebSocket-Key: ")[1].split("\r\n")[0]
+            accept = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False)
+            answer = [
+                "HTTP/1.1 101 Switching Protocols",
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                f"Sec-WebSocket-Accept: {base64.b64encode(accept.digest()).decode()}",
+                f"Sec-WebSocket-Protocol: {fields['sec-websocket-protocol'].split(',')[0]}",
+            ]
+            self.wfile.write("\r\n".join([*answer, "", ""]).encode())
+            for channel, text in frames:
+                data = bytes([channel]) + text.encode()
+                self.wfile.write(struct.pack("!BBH", 0x82, 126, len(data)) + data)
+            self.wfile.write(b"\x88\x02" + struct.pack("!H", 1000))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_command_is_asked_for_with_the_protocol_whose_status_cannot_be_lost(tmp_path: Path) -> None:
+    """With v5 the API server took a status that a ping had cut off for success."""
+    asked: list[str] = []
+    frames = [(STDOUT, "out"), (STDERR, "bad"), (STATUS, json.dumps(FAILED))]
+    with server_of_commands(frames, asked) as url:
+        done = Pod(client_of(url, tmp_path), "s3-test", "demo").exec("aws", "sts", "get-caller-identity")
+    assert done == Completed(255, "out", "bad")
+    assert "sec-websocket-protocol: v4.channel.k8s.io\r\n" in asked[0]
+
+
+def test_command_without_exit_code_is_no_success(tmp_path: Path) -> None:
+    with server_of_commands([(STDERR, "bad")], []) as url:
+        pod = Pod(client_of(url, tmp_path), "s3-test", "demo")
+        with pytest.raises(HarnessFault, match=r"pod s3-test ended before the exit code of aws came"):
+            pod.exec("aws", "s3", "ls")
+
+
+def test_other_threads_call_the_api_while_a_stream_opens(tmp_path: Path) -> None:
+    """The library replaces how a client sends; a log that was followed meanwhile was asked for as a WebSocket."""
+    asked: list[str] = []
+    opening = threading.Barrier(2, timeout=10)
+    with server_of_commands([(STATUS, json.dumps({"status": "Success"}))], asked, opening) as url:
+        kube = client_of(url, tmp_path)
+        command = threading.Thread(target=Pod(kube, "s3-test", "demo").exec, args=("true",))
+        command.start()
+        opening.wait()
+        kube.core.read_namespaced_pod_log("s3-test", "demo", _preload_content=False).read()
+        opening.wait()
+        command.join()
+        kube.close()
+    assert ["Upgrade: websocket" in head for head in asked] == [True, False]
