@@ -32,8 +32,8 @@ _FIELD_MANAGER = "podid"
 
 _STATUS_CHANNEL = kubernetes.stream.ws_client.ERROR_CHANNEL
 _EXEC_PROTOCOL = kubernetes.stream.ws_client.V4_CHANNEL_PROTOCOL
-"""Not v5, which the API server translates to SPDY: one of its pings, every 5 s, can cut off a command that ends at that
-moment, and the API server takes the missing status for success (kubernetes/kubectl#1726)."""
+"""Not v5, which the API server translates to SPDY: there it takes a status that got lost for success
+(kubernetes/kubectl#1726). On a busy machine that met commands which ended about 5 s after they began, when it pings."""
 
 
 def load_manifests(path: Path, replacements: Mapping[str, str] | None = None) -> list[Manifest]:

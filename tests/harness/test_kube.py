@@ -188,8 +188,8 @@ def server_of_commands(
             thread.join()
 
 
-def test_command_is_asked_for_with_the_protocol_whose_status_cannot_be_lost(tmp_path: Path) -> None:
-    """With v5 the API server took a status that a ping had cut off for success."""
+def test_command_is_asked_for_with_the_protocol_whose_lost_status_is_no_success(tmp_path: Path) -> None:
+    """With v5 the API server itself says Success where the status of a command got lost on the way to it."""
     asked: list[str] = []
     frames = [(STDOUT, "out"), (STDERR, "bad"), (STATUS, json.dumps(FAILED))]
     with server_of_commands(frames, asked) as url:
