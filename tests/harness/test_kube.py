@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import contextlib
 import gc
-import hashlib
 import json
 import socket
-import socketserver
 import ssl
 import struct
 import threading
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from harness import wait
 from harness.cluster.base import Completed
@@ -140,62 +141,54 @@ FAILED = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes"
 
 @contextlib.contextmanager
 def server_of_commands(
-    frames: list[tuple[int, str]], asked: list[str], opening: threading.Barrier | None = None
+    frames: list[tuple[int, str]], asked: list[web.Request], opening: threading.Barrier | None = None
 ) -> Generator[str]:
     """Yield the URL of an API server that answers every exec with the frames, then closes.
 
     Args:
         frames: Channel and text of each.
-        asked: Gets the request's head.
+        asked: Gets the requests.
         opening: Awaited twice while the stream is being opened.
     """
 
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += self.rfile.readline()
-            asked.append(head.decode())
-            fields = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:-2])
-            if "upgrade" not in fields:
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}")
-                return
-            if opening:
-                opening.wait()
-                opening.wait()
-            key = head.decode().split("Sec-WebSocket-Key: ")[1].split("\r\n")[0]
-            accept = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False)
-            answer = [
-                "HTTP/1.1 101 Switching Protocols",
-                "Upgrade: websocket",
-                "Connection: Upgrade",
-                f"Sec-WebSocket-Accept: {base64.b64encode(accept.digest()).decode()}",
-                f"Sec-WebSocket-Protocol: {fields['sec-websocket-protocol'].split(',')[0]}",
-            ]
-            self.wfile.write("\r\n".join([*answer, "", ""]).encode())
-            for channel, text in frames:
-                data = bytes([channel]) + text.encode()
-                self.wfile.write(struct.pack("!BBH", 0x82, 126, len(data)) + data)
-            self.wfile.write(b"\x88\x02" + struct.pack("!H", 1000))
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request)
+        if "Upgrade" not in request.headers:
+            return web.json_response({})
+        if opening:
+            await asyncio.to_thread(opening.wait)
+            await asyncio.to_thread(opening.wait)
+        stream = web.WebSocketResponse(protocols=request.headers["Sec-WebSocket-Protocol"].split(","))
+        await stream.prepare(request)
+        for channel, text in frames:
+            await stream.send_bytes(bytes([channel]) + text.encode())
+        await stream.close()
+        return stream
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    async def serve() -> None:
+        async with TestServer(server) as started:
+            url.set_result(f"http://127.0.0.1:{started.port}")
+            await asyncio.to_thread(over.wait)
+
+    server, url, over = web.Application(), Future[str](), threading.Event()
+    server.router.add_route("*", "/{path:.*}", answer)
+    with ThreadPoolExecutor(1) as threads:
+        served = threads.submit(asyncio.run, serve())
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield url.result(timeout=10)
         finally:
-            server.shutdown()
-            thread.join()
+            over.set()
+            served.result()
 
 
 def test_command_is_asked_for_with_the_protocol_whose_lost_status_is_no_success(tmp_path: Path) -> None:
     """With v5 the API server itself says Success where the status of a command got lost on the way to it."""
-    asked: list[str] = []
+    asked: list[web.Request] = []
     frames = [(STDOUT, "out"), (STDERR, "bad"), (STATUS, json.dumps(FAILED))]
     with server_of_commands(frames, asked) as url:
         done = Pod(client_of(url, tmp_path), "s3-test", "demo").exec("aws", "sts", "get-caller-identity")
     assert done == Completed(255, "out", "bad")
-    assert "sec-websocket-protocol: v4.channel.k8s.io\r\n" in asked[0]
+    assert asked[0].headers["Sec-WebSocket-Protocol"] == "v4.channel.k8s.io"
 
 
 def test_command_without_exit_code_is_no_success(tmp_path: Path) -> None:
@@ -207,7 +200,7 @@ def test_command_without_exit_code_is_no_success(tmp_path: Path) -> None:
 
 def test_other_threads_call_the_api_while_a_stream_opens(tmp_path: Path) -> None:
     """The library replaces how a client sends; a log that was followed meanwhile was asked for as a WebSocket."""
-    asked: list[str] = []
+    asked: list[web.Request] = []
     opening = threading.Barrier(2, timeout=10)
     with server_of_commands([(STATUS, json.dumps({"status": "Success"}))], asked, opening) as url:
         kube = client_of(url, tmp_path)
@@ -218,4 +211,4 @@ def test_other_threads_call_the_api_while_a_stream_opens(tmp_path: Path) -> None
         opening.wait()
         command.join()
         kube.close()
-    assert ["Upgrade: websocket" in head for head in asked] == [True, False]
+    assert ["Upgrade" in request.headers for request in asked] == [True, False]
