@@ -45,17 +45,18 @@ def audit(
     Looks at the lab if one is up, else at the cluster of your kubeconfig and the account of your AWS profile.
     """
     form = _form("json" if as_json else output)
-    old = _read(diff) if diff else None
+    stored = _read(diff) if diff else None
     target = find_target(lab, kubeconfig=kubeconfig, context=context, profile=profile, region=region, cluster=cluster)
     with Progress() as progress, progress.phase("audit"), contextlib.closing(target.kube()) as kube:
         name = target.name_in(kube)
+        old = None if stored is None else read_snapshot(stored, name)
         inventory = gather(kube, target.client, name)
     if table:
         if inventory.associations is None:
             raise UsageError(f"the associations of {name} cannot be read: {inventory.gaps['associations']}")
         print(association_table(inventory.associations), end="")
         return
-    changes = None if old is None else drift(old, snapshot(inventory))
+    changes = None if old is None or inventory.associations is None else drift(old, snapshot(inventory))
     checks = run_checks(inventory, changes)
     if form == "sarif":
         print(json.dumps(as_sarif(name, checks, importlib.metadata.version("podid")), indent=1))
@@ -73,9 +74,9 @@ def _form(name: str) -> Literal["text", "json", "sarif"]:
     raise UsageError(f"there is no format {name!r}", hint="use --format text, json or sarif")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Any:
     try:
-        return read_snapshot(json.loads(file.read_text()))
+        return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}", hint="make one: podid audit --json > OLD") from error
 

@@ -62,9 +62,9 @@ def check(
     lab: LabName = "podid",
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong, and nothing else. Exit code 1 when something is."""
+    """Say what is wrong or could not be told, and nothing else. Exit code 1 when there is any of it."""
     steps = _steps(lab, kubeconfig, namespace, context=context, profile=profile, region=region, cluster=cluster)
-    wrong = [step for step in steps if step.wrong]
+    wrong = [step for step in steps if step.wrong or step.unknown]
     if as_json:
         print(json.dumps([asdict(step) for step in wrong], indent=1))
     else:
@@ -96,4 +96,6 @@ def _number(step: Step) -> str:
 def _print_wrong(steps: list[Step]) -> None:
     for step in steps:
         for fault in step.wrong:
-            print(f"WRONG  {step.account}: {fault}")
+            print(f"WRONG    {step.account}: {fault}")
+        for gap in step.unknown:
+            print(f"UNKNOWN  {step.account}: {gap}")

@@ -9,13 +9,15 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
-from harness.audit import Check, association_table, drift, gather, run_checks, snapshot
+from harness.audit import Association, Check, association_table, drift, gather, run_checks, snapshot
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
@@ -103,21 +105,17 @@ def split(table: str) -> tuple[list[str], list[str]]:
 @requirement("AUD-102")
 def test_drift_is_named(auditor: Auditor, cluster: Cluster, aws: AwsAccount) -> None:
     """An association that came, one that went and one whose role changed are three lines; no change is none."""
-    eks, before = aws.client("eks"), snapshot(auditor.look())
-    same = drift(before, snapshot(auditor.look()))
     kept = {(one.namespace, one.service_account): one for one in auditor.look().associations}
-    demo, default = kept["demo", "s3-reader"], kept["default", "s3-reader"]
+    demo, other = kept["demo", "s3-reader"], kept["team-a", "app"]
+    with aws.association(cluster.name, "demo", "leaving", demo.role_arn):
+        before = snapshot(auditor.look())
+        same = drift(before, snapshot(auditor.look()))
 
-    eks.update_pod_identity_association(
-        clusterName=cluster.name, associationId=demo.id, roleArn=kept["team-a", "app"].role_arn
-    )
-    eks.delete_pod_identity_association(clusterName=cluster.name, associationId=default.id)
-    with aws.association(cluster.name, "demo", "clicked", demo.role_arn):
+    with (
+        aws.association(cluster.name, "demo", "clicked", demo.role_arn),
+        with_role(aws, cluster, demo, other.role_arn),
+    ):
         changed = drift(before, snapshot(auditor.look()))
-    eks.update_pod_identity_association(clusterName=cluster.name, associationId=demo.id, roleArn=demo.role_arn)
-    eks.create_pod_identity_association(
-        clusterName=cluster.name, namespace="default", serviceAccount="s3-reader", roleArn=default.role_arn
-    )
 
     role = "arn:aws:iam::123456789012:role/pod-identity-lab"
     check("AUD-102", what="nothing changed", expected=[], observed=same)
@@ -125,12 +123,25 @@ def test_drift_is_named(auditor: Auditor, cluster: Cluster, aws: AwsAccount) -> 
         "AUD-102",
         what="three changes",
         expected=[
-            f"removed  default/s3-reader  {role}-s3-reader-role",
             f"added    demo/clicked  {role}-s3-reader-role",
+            f"removed  demo/leaving  {role}-s3-reader-role",
             f"changed  demo/s3-reader  roleArn: '{role}-s3-reader-role' → '{role}-abac-role'",
         ],
         observed=changed,
     )
+
+
+@contextlib.contextmanager
+def with_role(aws: AwsAccount, cluster: Cluster, association: Association, role_arn: str) -> Generator[None]:
+    """Give an association another role, and its own at the end."""
+    update = partial(
+        aws.client("eks").update_pod_identity_association, clusterName=cluster.name, associationId=association.id
+    )
+    update(roleArn=role_arn)
+    try:
+        yield
+    finally:
+        update(roleArn=association.role_arn)
 
 
 @requirement("AUD-103")
@@ -207,6 +218,42 @@ def test_3_and_5_boundary_and_tags(auditor: Auditor, aws: AwsAccount) -> None:
         check("AUD-104", what=f"{first.id} met", expected=False, observed=any(name in one for one in second.evidence))
 
 
+@requirement("AUD-104")
+def test_4_hop_limit(auditor: Auditor, lab: Lab, cluster: Cluster) -> None:
+    """A node whose metadata pods reach is named, and so is one that serves IMDSv1; EC2 closes them again."""
+    name, observed = "04-hop-limit", [auditor.point("04-hop-limit")]
+    try:
+        lab.set_metadata_options(cluster, hop_limit=2)
+        observed.append(auditor.point(name))
+        lab.set_metadata_options(cluster, tokens_required=False)
+        observed.append(auditor.point(name))
+    finally:
+        lab.set_metadata_options(cluster)
+    observed.append(auditor.point(name))
+
+    nodes, fine = sorted(node.name for node in cluster.nodes), "HttpTokens=required, HttpPutResponseHopLimit=1"
+    expected = [
+        ("pass", [f"{len(nodes)} nodes with {fine}"]),
+        ("fail", [f"node {node}: HttpTokens=required, HttpPutResponseHopLimit=2" for node in nodes]),
+        ("fail", [f"node {node}: HttpTokens=optional, HttpPutResponseHopLimit=1" for node in nodes]),
+        ("pass", [f"{len(nodes)} nodes with {fine}"]),
+    ]
+    check("AUD-104", expected=expected, observed=[(one.status, sorted(one.evidence)) for one in observed])
+
+
+@requirement("AUD-104")
+def test_12_node_role(auditor: Auditor, aws: AwsAccount) -> None:
+    """A policy that nodes have no need of is named: whoever takes a node over has it."""
+    name, policy = "pod-identity-lab-node-role", "arn:aws:iam::aws:policy/AdministratorAccess"
+    sound = auditor.point("12-node-role")
+    with aws.attached(f"arn:aws:iam::123456789012:role/{name}", policy):
+        found = auditor.point("12-node-role")
+
+    check("AUD-104", what="met", expected="pass", observed=sound.status)
+    expected = ("fail", [f"{name} has {policy}"])
+    check("AUD-104", what="not met", expected=expected, observed=(found.status, list(found.evidence)))
+
+
 @requirement("AUD-104", "AUD-105")
 def test_6_managed_as_code(auditor: Auditor, cluster: Cluster, aws: AwsAccount) -> None:
     """What a tool left on an association counts; without it the audit does not know, and does not pretend to."""
@@ -262,10 +309,30 @@ def annotate(kube: Kube, namespace: str, account: str, annotations: Mapping[str,
 # --- The command ----------------------------------------------------------------------------------------------------
 
 
+@requirement("AUD-105")
+def test_nothing_passes_unread(kube: Kube, cluster: Cluster, aws: AwsAccount) -> None:
+    """Whoever may read nothing in the account is told of each point why it is not known, and of drift none."""
+    trust = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "sts:AssumeRole"}
+    with aws.role("audit-nobody", json.dumps({"Version": "2012-10-17", "Statement": trust})) as arn:
+        keys = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="auditor")["Credentials"]
+        session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], cluster.spec.region)
+        nobody = partial(session.client, endpoint_url=aws.endpoint)
+        inventory = gather(kube, nobody, cluster.name)
+
+    checks = {one.id: one for one in run_checks(inventory, [])}
+    unread = sorted(set(checks) - {"07-agent"})
+    check("AUD-105", expected=dict.fromkeys(unread, "unknown"), observed={name: checks[name].status for name in unread})
+    silent = [name for name in unread if "not authorized to perform" not in " ".join(checks[name].evidence)]
+    check("AUD-105", what="why", expected=[], observed=silent)
+
+
 @requirement("AUD-106", "AUD-107")
-def test_command_has_three_formats_and_only_reads(auditor: Auditor, lab: Lab, cluster: Cluster, tmp_path: Path) -> None:
+def test_command_has_three_formats_and_only_reads(
+    auditor: Auditor, lab: Lab, cluster: Cluster, aws: AwsAccount, tmp_path: Path
+) -> None:
     """Text, JSON and SARIF tell the same points; a JSON report is what ``--diff`` reads; AWS was asked, not told."""
-    points = {one.id: one.status for one in run_checks(auditor.look())}
+    checks = run_checks(auditor.look())
+    points = {one.id: one.status for one in checks}
     journal = lab.control().journal()
     first = 1 + int(journal[-1]["number"])
 
@@ -275,7 +342,9 @@ def test_command_has_three_formats_and_only_reads(auditor: Auditor, lab: Lab, cl
     text = podid_audit(lab, cluster, "--diff", str(old))
     sarif = podid_audit(lab, cluster, "--format", "sarif")
 
-    shown = [*TABLE.splitlines(), "pass     09-audit"]
+    marks = {"pass": "pass   ", "fail": "FAIL   ", "unknown": "unknown"}
+    compared = points | {"09-audit": "pass"}
+    shown = [*TABLE.splitlines(), *(f"{marks[status]}  {name}" for name, status in compared.items())]
     report, log = json.loads(told.stdout), json.loads(sarif.stdout)
     codes = [done.returncode for done in (told, text, sarif)]
     check("AUD-107", what="exit codes", expected=[1, 1, 1], observed=codes)
@@ -294,8 +363,11 @@ def test_command_has_three_formats_and_only_reads(auditor: Auditor, lab: Lab, cl
         expected={name for name, state in points.items() if state == "fail"},
         observed=failed,
     )
-    check("AUD-107", what="text", expected=True, observed=all(line in text.stdout for line in shown))
-    operations = {str(entry["operation"]) for entry in lab.control().journal(first) if entry["operation"]}
+    check("AUD-107", what="text", expected=[], observed=[line for line in shown if line not in text.stdout])
+    administrator = aws.client("sts").get_caller_identity()["Arn"]
+    calls = [entry for entry in lab.control().journal(first) if entry["principal"] == administrator]
+    operations = {str(entry["operation"]) for entry in calls if entry["operation"]}
+    assert {"ListPodIdentityAssociations", "GetRole", "DescribeInstances"} <= operations
     changing = sorted(name for name in operations if not name.startswith(("Get", "List", "Describe")))
     check("AUD-106", expected=[], observed=changing)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
 from harness.kube import Kube, load_manifests
+from harness.lab import Lab
 from harness.migrate import Step, gather, plan
 from harness.scenario import (
     NOT_BY_WEB_IDENTITY,
@@ -92,6 +95,14 @@ class Fleet:
         return str(core.read_namespaced_pod_log(name, NAMESPACE)).strip()
 
 
+def podid_migrate_check(lab: Lab, cluster: Cluster) -> Completed:
+    """``podid migrate check --namespace mixed``."""
+    podid = Path(sys.executable).with_name("podid")
+    command = [podid, "migrate", "check", "--lab", lab.name, "--cluster", cluster.name, "--namespace", NAMESPACE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return Completed(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="module")
 def policy_arn(aws: AwsAccount) -> Iterator[str]:
     """The permissions that both roles carry."""
@@ -120,7 +131,7 @@ def fleet(
 
 
 @pytest.fixture(scope="module")
-def associated(fleet: Fleet, policy_arn: str) -> Iterator[tuple[list[Step], list[Step]]]:
+def associated(lab: Lab, fleet: Fleet, policy_arn: str) -> Iterator[tuple[Completed, list[Step]]]:
     """Steps 3 and 4, the role first without its policy: what the plan says then, and with it."""
     trust, aws, name = (FIXTURES / "s3" / "pod-identity-trust.json").read_text(), fleet.aws, fleet.cluster.name
     with aws.role("mixed-pod-identity-role", trust) as arn, contextlib.ExitStack() as stack:
@@ -128,7 +139,7 @@ def associated(fleet: Fleet, policy_arn: str) -> Iterator[tuple[list[Step], list
             stack.enter_context(aws.association(name, NAMESPACE, account, arn))
         for account in ACCOUNTS:
             wait_until_admission_injects(fleet.kube, NAMESPACE, account)
-        bare = fleet.plan()
+        bare = podid_migrate_check(lab, fleet.cluster)
         with aws.attached(arn, policy_arn):
             yield bare, fleet.wait_for([5, 6, 5, 5])
 
@@ -158,18 +169,20 @@ def test_old_role_is_for_the_namespace_alone(fleet: Fleet) -> None:
 
 
 @requirement("MIG-103")
-def test_lost_permission_is_found_first(associated: tuple[list[Step], list[Step]]) -> None:
-    """While the new role lacks the old one's policy every ServiceAccount is told so; with it, none."""
+def test_lost_permission_is_found_first(associated: tuple[Completed, list[Step]]) -> None:
+    """While the new role lacks the old one's policy ``podid migrate check`` says so of each ServiceAccount."""
     bare, complete = associated
     policy = "arn:aws:iam::123456789012:policy/mixed-s3-read-policy"
 
-    lacks = [f"mixed-pod-identity-role lacks {policy} of mixed-irsa-role"]
-    check("MIG-103", what="without", expected=[lacks] * 4, observed=[list(step.wrong) for step in bare])
+    lacks = f"mixed-pod-identity-role lacks {policy} of mixed-irsa-role"
+    lines = [f"WRONG    {NAMESPACE}/{account}: {lacks}" for account in ACCOUNTS]
+    observed = (bare.returncode, bare.stdout.splitlines())
+    check("MIG-103", what="without", expected=(1, lines), observed=observed)
     check("MIG-103", what="with", expected=[], observed=[fault for step in complete for fault in step.wrong])
 
 
 @requirement("MIG-101", "MIG-102")
-def test_commands_of_the_plan_move_everything(fleet: Fleet, associated: tuple[list[Step], list[Step]]) -> None:
+def test_commands_of_the_plan_move_everything(lab: Lab, fleet: Fleet, associated: tuple[Completed, list[Step]]) -> None:
     """Restarts for what runs, nothing for what comes anew by itself; then the annotations, and it is done."""
     before, steps = fleet.sessions("before"), associated[1]
     restarts = {step.account: list(step.commands) for step in steps if step.number == 5}
@@ -177,6 +190,7 @@ def test_commands_of_the_plan_move_everything(fleet: Fleet, associated: tuple[li
     unannotate = fleet.wait_for([6, 6, 6, 6])
     fleet.follow(unannotate)
     done = fleet.wait_for([8, 8, 8, 8])
+    sound = podid_migrate_check(lab, fleet.cluster)
     after = fleet.sessions("after")
 
     expected = {
@@ -185,6 +199,7 @@ def test_commands_of_the_plan_move_everything(fleet: Fleet, associated: tuple[li
     }
     check("MIG-101", what="restarts", expected=expected, observed=restarts)
     check("MIG-101", what="nothing is wrong", expected=[], observed=[fault for step in done for fault in step.wrong])
+    assert (sound.returncode, sound.stdout) == (0, "nothing is wrong with 4 ServiceAccounts\n"), sound.stderr
     # The job is a new pod, so it has Pod Identity as soon as there is an association.
     check(
         "MIG-102",

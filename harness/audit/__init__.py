@@ -2,7 +2,7 @@
 
 from harness.audit.checks import Check, Status, run_checks
 from harness.audit.gather import gather
-from harness.audit.inventory import Association, Inventory, Node, Role, association_table, drift, snapshot
+from harness.audit.inventory import Association, Inventory, Node, Role, account_of, association_table, drift, snapshot
 from harness.audit.sarif import as_sarif
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Node",
     "Role",
     "Status",
+    "account_of",
     "as_sarif",
     "association_table",
     "drift",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.audit.inventory import Inventory, Role
+from harness.audit.inventory import Association, Inventory, Role, account_of
 from harness.cloud.documents import entries, members
 
 __all__ = ["Check", "Status", "run_checks"]
@@ -15,7 +15,10 @@ __all__ = ["Check", "Status", "run_checks"]
 Status = Literal["pass", "fail", "unknown"]
 
 _WANTED_TAGS = ("cluster", "purpose", "managed-by")
-_TAG_VARIABLE = re.compile(r"aws:PrincipalTag/(kubernetes-|eks-)")
+_TAG = re.compile(
+    r"aws:PrincipalTag/(kubernetes-namespace|kubernetes-service-account|kubernetes-pod-uid)\b", re.IGNORECASE
+)
+"""The tags that differ between pods of one cluster and that nobody can choose; whoever makes a pod chooses its name."""
 _IRSA = "eks.amazonaws.com/role-arn"
 _NODE_POLICIES = re.compile(
     r"arn:aws[a-z-]*:iam::aws:policy/(AmazonEKSWorkerNode(Minimal)?Policy|AmazonEC2ContainerRegistry(ReadOnly|PullOnly)"
@@ -51,7 +54,9 @@ def run_checks(inventory: Inventory, changes: Sequence[str] | None = None) -> li
         status, evidence = rule(inventory)
         checks.append(Check(identifier, title, status, evidence, cure if status == "fail" else ""))
     audited: tuple[Status, Sequence[str]] = ("unknown", ["nothing to compare with: give an earlier report with --diff"])
-    if changes is not None:
+    if gap := _gap(inventory, "associations"):
+        audited = gap
+    elif changes is not None:
         audited = ("fail", changes) if changes else ("pass", ["no association changed since the earlier report"])
     checks.insert(8, Check("09-audit", "Audit associations regularly; nothing drifted", *audited))
     return checks
@@ -63,8 +68,17 @@ def _gap(inventory: Inventory, *parts: str) -> tuple[Status, Sequence[str]] | No
     return ("unknown", missing) if missing else None
 
 
-def _verdict(faults: Sequence[str], fine: str) -> tuple[Status, Sequence[str]]:
-    return ("fail", faults) if faults else ("pass", [fine])
+def _verdict(faults: Sequence[str], fine: str, silent: Sequence[str] = ()) -> tuple[Status, Sequence[str]]:
+    """Return the verdict over what is wrong and what could not be told."""
+    if faults:
+        return "fail", [*faults, *silent]
+    return ("unknown", silent) if silent else ("pass", [fine])
+
+
+def _elsewhere(inventory: Inventory) -> list[str]:
+    """Return a line for each role of another account."""
+    arns = {one.effective_role_arn for one in inventory.associations or ()} - set(inventory.roles or {})
+    return [f"{arn} is of account {account_of(arn)}: it is not seen from here" for arn in sorted(arns)]
 
 
 # --- The ten points -------------------------------------------------------------------------------------------------
@@ -73,25 +87,42 @@ def _verdict(faults: Sequence[str], fine: str) -> tuple[Status, Sequence[str]]:
 def _one_role_each(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     if gap := _gap(inventory, "associations", "roles"):
         return gap
-    pairs: dict[str, list[str]] = {}
+    users: dict[str, list[Association]] = {}
     for one in inventory.associations or ():
-        pairs.setdefault(one.role_arn, []).append(one.pair)
-    shared = {arn: found for arn, found in pairs.items() if len(found) > 1}
-    faults = [
-        f"{arn.rpartition('/')[2]} serves {', '.join(sorted(found))}, and its policies do not tell them apart by tags"
-        for arn, found in shared.items()
-        if not _is_abac((inventory.roles or {}).get(arn))
-    ]
-    return _verdict(faults, f"{len(pairs)} roles; {len(shared)} shared, told apart by session tags")
+        users.setdefault(one.effective_role_arn, []).append(one)
+    shared = {arn: found for arn, found in users.items() if len(found) > 1}
+    faults: list[str] = []
+    silent: list[str] = []
+    for arn, found in shared.items():
+        serves = f"{arn.rpartition('/')[2]} serves {', '.join(sorted(one.pair for one in found))}"
+        if arn not in (inventory.roles or {}):
+            silent.append(
+                f"{serves}, and is of account {account_of(arn)}: whether tags tell them apart is not seen here"
+            )
+        elif not _tells_apart((inventory.roles or {})[arn], found):
+            faults.append(f"{serves}, and its policies do not tell them apart by tags")
+    return _verdict(faults, f"{len(users)} roles; {len(shared)} shared, told apart by session tags", silent)
 
 
-def _is_abac(role: Role | None) -> bool:
-    """Whether every statement that allows something depends on Pod Identity's tags."""
+def _tells_apart(role: Role | None, users: Sequence[Association]) -> bool:
+    """Whether every statement that allows something depends on tags that are other ones for each of its users."""
     if role is None or not role.policies:
         return False
-    return all(
-        _TAG_VARIABLE.search(repr(statement)) for document in role.policies.values() for statement in _allows(document)
-    )
+    allowing = [statement for document in role.policies.values() for statement in _allows(document)]
+    return all(_differ(users, {tag.lower() for tag in _TAG.findall(repr(statement))}) for statement in allowing)
+
+
+def _differ(users: Sequence[Association], tags: set[str]) -> bool:
+    if "kubernetes-pod-uid" in tags:
+        return True
+    values = {
+        (
+            one.namespace if "kubernetes-namespace" in tags else "",
+            one.service_account if "kubernetes-service-account" in tags else "",
+        )
+        for one in users
+    }
+    return len(values) == len(users)
 
 
 def _allows(document: Any) -> list[Mapping[str, Any]]:
@@ -111,7 +142,7 @@ def _boundaries(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     if gap := _gap(inventory, "associations", "roles"):
         return gap
     missing = [f"{role.name} has no permissions boundary" for role in _present(inventory) if not role.boundary]
-    return _verdict(missing, "every role has a permissions boundary")
+    return _verdict(missing, "every role has a permissions boundary", _elsewhere(inventory))
 
 
 def _present(inventory: Inventory) -> list[Role]:
@@ -119,18 +150,19 @@ def _present(inventory: Inventory) -> list[Role]:
 
 
 def _hop_limit(inventory: Inventory) -> tuple[Status, Sequence[str]]:
-    if gap := _gap(inventory, "nodes"):
+    if gap := _gap(inventory, "nodes", "instances"):
         return gap
+    nodes = inventory.nodes or ()
     faults = [
         f"node {node.name}: HttpTokens={node.tokens}, HttpPutResponseHopLimit={node.hop_limit}"
-        for node in inventory.nodes or ()
+        for node in nodes
         # Without required tokens SDKs fall back to IMDSv1, which no hop limit stops.
         if (node.hop_limit or 0) > 1 or node.tokens == "optional"
     ]
-    silent = [f"node {node.name}: EC2 does not tell" for node in inventory.nodes or () if node.hop_limit is None]
-    if silent and not faults:
-        return "unknown", silent
-    return _verdict(faults, f"{len(inventory.nodes or ())} nodes with HttpTokens=required, HttpPutResponseHopLimit=1")
+    silent = [f"node {node.name}: EC2 does not tell" for node in nodes if node.hop_limit is None]
+    if not nodes:
+        silent = ["there is no node of EC2"]
+    return _verdict(faults, f"{len(nodes)} nodes with HttpTokens=required, HttpPutResponseHopLimit=1", silent)
 
 
 def _tags(inventory: Inventory) -> tuple[Status, Sequence[str]]:
@@ -143,6 +175,7 @@ def _tags(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     return _verdict(
         [f"{name} lacks {', '.join(tags)}" for name, tags in lacking.items() if tags],
         f"every role has the tags {', '.join(_WANTED_TAGS)}",
+        _elsewhere(inventory),
     )
 
 
@@ -161,30 +194,47 @@ def _as_code(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     return ("unknown", bare) if bare else ("pass", ["every association has an owner or a tool's tag"])
 
 
+_BUILT_IN = (
+    "no node is the add-on's: EKS Auto Mode has the agent built in; Fargate, Windows and hybrid nodes have not this one"
+)
+
+
 def _agents(inventory: Inventory) -> tuple[Status, Sequence[str]]:
-    if gap := _gap(inventory, "agent"):
+    if gap := _gap(inventory, "agent", "nodes"):
         return gap
-    if inventory.agents_desired is None:
+    needed, desired = inventory.agents_needed, inventory.agents_desired
+    if needed == 0:
+        return "pass", [_BUILT_IN]
+    if desired is None:
         return "fail", ["there is no DaemonSet kube-system/eks-pod-identity-agent"]
-    ready = f"{inventory.agents_ready} of {inventory.agents_desired} agents ready"
-    if inventory.agents_ready < inventory.agents_desired or inventory.agents_desired == 0:
-        return "fail", [ready]
+    facts = [f"{inventory.agents_ready} of {desired} agents ready"]
+    if desired < needed:
+        facts.append(f"the DaemonSet is for {desired} of {needed} nodes that need an agent")
+    if inventory.agents_ready < desired or desired < needed:
+        return "fail", facts
     if inventory.alerts:
-        return "pass", [ready, *(f"alert: {name}" for name in inventory.alerts)]
-    return "unknown", [ready, "no PrometheusRule names the agent; alerts elsewhere cannot be seen from here"]
+        return "pass", [*facts, *(f"alert: {name}" for name in inventory.alerts)]
+    why = inventory.gaps.get("alerts", "no PrometheusRule names the agent; alerts elsewhere cannot be seen from here")
+    return "unknown", [*facts, why]
 
 
 def _addon(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     if gap := _gap(inventory, "add-on"):
         return gap
     addon = inventory.addon or {}
+    if not addon and inventory.agents_needed == 0 and "nodes" not in inventory.gaps:
+        return "pass", [_BUILT_IN]
     if not addon:
         return "fail", ["the add-on eks-pod-identity-agent is not installed"]
     version, status = addon["addonVersion"], addon["status"]
     issues = [f"{one['code']}: {one['message']}" for one in entries(members(addon.get("health")).get("issues"))]
     facts = [f"{version}, {status}", *issues]
     if not inventory.latest_version:
-        return ("fail" if issues or status != "ACTIVE" else "unknown"), [*facts, "the newest version is not known"]
+        why = inventory.gaps.get("add-on versions", "EKS names none")
+        return ("fail" if issues or status != "ACTIVE" else "unknown"), [
+            *facts,
+            f"the newest version is not known: {why}",
+        ]
     behind = version != inventory.latest_version
     bad = behind or issues or status != "ACTIVE"
     return ("fail" if bad else "pass"), [*facts, f"newest for this Kubernetes: {inventory.latest_version}"]
@@ -214,8 +264,11 @@ def _orphans(inventory: Inventory) -> tuple[Status, Sequence[str]]:
             faults.append(f"{one.pair} ({one.id}): there is no namespace {one.namespace}")
         elif one.pair not in (inventory.service_accounts or {}):
             faults.append(f"{one.pair} ({one.id}): there is no such ServiceAccount")
-        if (inventory.roles or {}).get(one.role_arn, one) is None:
-            faults.append(f"{one.pair} ({one.id}): there is no role {one.role_arn}")
+        faults += [
+            f"{one.pair} ({one.id}): there is no role {arn}"
+            for arn in dict.fromkeys([one.role_arn, one.effective_role_arn])
+            if (inventory.roles or {}).get(arn, one) is None
+        ]
     return _verdict(faults, "every association has its namespace, ServiceAccount and role")
 
 

@@ -10,13 +10,13 @@ from urllib.parse import unquote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from harness.audit.inventory import Association, Inventory, Node, Role
+from harness.audit.inventory import Association, Inventory, Node, Role, account_of
 from harness.cloud.documents import members
 from harness.diagnose.picture import AGENT
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest
 
-__all__ = ["associations_of", "gather", "role_of"]
+__all__ = ["associations_of", "compute_type", "gather", "needs_agent", "role_of"]
 
 T = TypeVar("T")
 Client = Callable[[str], Any]
@@ -51,19 +51,21 @@ def gather(kube: Kube, client: Client, cluster: str) -> Inventory:
     namespaces = reader.read("ServiceAccounts", lambda: kube.items("/api/v1/namespaces"))
     daemon_set = reader.read("agent", lambda: kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}"))
     status = members(members(daemon_set).get("status"))
-    arns = {one.role_arn for one in associations or ()}
-    instances = reader.read("nodes", lambda: _instances(client("ec2"), kube.items("/api/v1/nodes")))
+    nodes = reader.read("nodes", lambda: kube.items("/api/v1/nodes"))
+    instances = None if nodes is None else reader.read("instances", lambda: _instances(client("ec2"), nodes))
+    why = reader.gaps.get("nodes") or reader.gaps.get("instances", "")
     addon = reader.read("add-on", lambda: _addon(eks, cluster))
     rules = reader.read("alerts", lambda: kube.items("/apis/monitoring.coreos.com/v1/prometheusrules"))
     return Inventory(
         cluster=cluster,
         associations=associations,
-        roles=reader.read("roles", lambda: {arn: role_of(iam, arn.rpartition("/")[2]) for arn in sorted(arns)}),
+        roles=reader.read("roles", lambda: _roles(iam, associations or ())),
         service_accounts=None if accounts is None else {_pair(one): _annotations(one) for one in accounts},
         namespaces=None if namespaces is None else frozenset(one["metadata"]["name"] for one in namespaces),
         nodes=[node for node, _ in instances] if instances is not None else None,
-        node_roles=reader.read("node roles", lambda: _node_roles(iam, instances, reader.gaps.get("nodes", ""))),
+        node_roles=reader.read("node roles", lambda: _node_roles(iam, instances, why)),
         agents_desired=status.get("desiredNumberScheduled", 0) if daemon_set else None,
+        agents_needed=sum(map(needs_agent, nodes or ())),
         agents_ready=status.get("numberReady", 0),
         addon=addon,
         latest_version=reader.read("add-on versions", lambda: _latest(eks, cluster)) or "",
@@ -78,6 +80,28 @@ def _pair(manifest: Manifest) -> str:
 
 def _annotations(manifest: Manifest) -> Mapping[str, str]:
     return manifest["metadata"].get("annotations") or {}
+
+
+def compute_type(node: Manifest) -> str:
+    """Return what EKS says the node is: ``fargate``, ``auto``, ``hybrid``; empty for EC2's and nodes elsewhere."""
+    return members(node["metadata"].get("labels")).get("eks.amazonaws.com/compute-type", "")
+
+
+def needs_agent(node: Manifest) -> bool:
+    """Whether the add-on's DaemonSet is for a node; hybrid ones have another, and Auto Mode has the agent built in."""
+    windows = members(node["metadata"].get("labels")).get("kubernetes.io/os") == "windows"
+    return not windows and compute_type(node) not in {"fargate", "auto", "hybrid"}
+
+
+def _roles(iam: Any, associations: Sequence[Association]) -> Mapping[str, Role | None]:
+    """Return the roles and target roles of the account: by its name alone IAM would tell of one of our own."""
+    arns = {
+        arn
+        for one in associations
+        for arn in (one.role_arn, one.effective_role_arn)
+        if account_of(arn) == account_of(one.role_arn)
+    }
+    return {arn: role_of(iam, arn.rpartition("/")[2]) for arn in sorted(arns)}
 
 
 def associations_of(eks: Any, cluster: str) -> Sequence[Association]:
@@ -154,15 +178,15 @@ def _document(told: Any) -> Any:
     return json.loads(unquote(told)) if isinstance(told, str) else told
 
 
-def _instances(ec2: Any, nodes: Iterable[Manifest]) -> list[tuple[Node, str]]:
-    """Return the nodes with what EC2 says of them, and the ARN of their instance profile."""
-    names = {_instance_id(node): node["metadata"]["name"] for node in nodes}
-    names.pop("", None)
+def _instances(ec2: Any, manifests: Iterable[Manifest]) -> list[tuple[Node, str]]:
+    """Return the nodes with what EC2 says of them, and the ARN of their instance profile; Fargate has no metadata."""
+    nodes = {one["metadata"]["name"]: _instance_id(one) for one in manifests if compute_type(one) != "fargate"}
+    identifiers = sorted({*nodes.values()} - {""})
     found: dict[str, Mapping[str, Any]] = {}
-    for page in ec2.get_paginator("describe_instances").paginate(InstanceIds=sorted(names)) if names else ():
+    for page in ec2.get_paginator("describe_instances").paginate(InstanceIds=identifiers) if identifiers else ():
         found |= {one["InstanceId"]: one for entry in page["Reservations"] for one in entry["Instances"]}
     nodes_found: list[tuple[Node, str]] = []
-    for identifier, name in names.items():
+    for name, identifier in nodes.items():
         told = found.get(identifier, {})
         options = members(told.get("MetadataOptions"))
         node = Node(name, identifier, options.get("HttpTokens"), options.get("HttpPutResponseHopLimit"))
@@ -171,7 +195,7 @@ def _instances(ec2: Any, nodes: Iterable[Manifest]) -> list[tuple[Node, str]]:
 
 
 def _instance_id(node: Manifest) -> str:
-    """Return the node's instance; empty for Fargate and for clusters elsewhere."""
+    """Return the node's instance; empty for hybrid nodes and for clusters elsewhere."""
     last = (node["spec"].get("providerID") or "").rpartition("/")[2]
     return last if last.startswith("i-") else ""
 
@@ -182,8 +206,11 @@ def _node_roles(iam: Any, instances: Sequence[tuple[Node, str]] | None, why: str
     profiles = sorted({arn.rpartition("/")[2] for _, arn in instances if arn})
     if not profiles:
         raise HarnessFault("EC2 tells no instance profile of the nodes")
-    roles = [role for profile in profiles for role in _roles_of_profile(iam, profile)]
-    return [found for name in dict.fromkeys(roles) if (found := role_of(iam, name))]
+    names = dict.fromkeys(role for profile in profiles for role in _roles_of_profile(iam, profile))
+    found = {name: role_of(iam, name) for name in names}
+    if gone := [name for name, role in found.items() if role is None]:
+        raise HarnessFault(f"there is no role {', '.join(gone)}")
+    return [role for role in found.values() if role]
 
 
 def _roles_of_profile(iam: Any, profile: str) -> Sequence[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from harness.cloud.documents import members
 from harness.errors import UsageError
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Inventory",
     "Node",
     "Role",
+    "account_of",
     "association_table",
     "drift",
     "read_snapshot",
@@ -20,6 +22,14 @@ __all__ = [
 ]
 
 SCHEMA = "podid-audit/1"
+_ENTRY = ("namespace", "serviceAccount", "roleArn")
+_ARN_PARTS = 6
+
+
+def account_of(arn: str) -> str:
+    """Return the account in an ARN; empty where it is none."""
+    parts = arn.split(":", _ARN_PARTS - 1)
+    return parts[4] if len(parts) == _ARN_PARTS else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,11 @@ class Association:
         """Name of its role."""
         return self.role_arn.rpartition("/")[2]
 
+    @property
+    def effective_role_arn(self) -> str:
+        """The role whose permissions pods have: the target role if there is one."""
+        return self.target_role_arn or self.role_arn
+
 
 @dataclass(frozen=True, slots=True)
 class Role:
@@ -62,10 +77,11 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node and the EC2 instance behind it; the options are None where EC2 did not tell."""
+    """A node with metadata of EC2; the options are None where EC2 did not tell."""
 
     name: str
     instance_id: str
+    """Empty where the node does not say."""
     tokens: str | None = None
     """``required`` or ``optional``."""
     hop_limit: int | None = None
@@ -78,7 +94,7 @@ class Inventory:
     cluster: str
     associations: Sequence[Association] | None = None
     roles: Mapping[str, Role | None] | None = None
-    """Role ARN of an association → the role; None for one that is gone."""
+    """ARN of a role or target role of this account → the role; None for one that is gone."""
     service_accounts: Mapping[str, Mapping[str, str]] | None = None
     """``namespace/name`` → annotations."""
     namespaces: frozenset[str] | None = None
@@ -86,6 +102,8 @@ class Inventory:
     node_roles: Sequence[Role] | None = None
     agents_desired: int | None = None
     """Nodes that the agent's DaemonSet is for; None without a DaemonSet."""
+    agents_needed: int = 0
+    """Nodes that need it: not Fargate's, Windows or hybrid ones, nor those of EKS Auto Mode, which has it built in."""
     agents_ready: int = 0
     addon: Mapping[str, Any] | None = None
     """As DescribeAddon tells; empty when the add-on is not installed."""
@@ -105,33 +123,50 @@ def association_table(associations: Iterable[Association]) -> str:
 
 
 def snapshot(inventory: Inventory) -> dict[str, Any]:
-    """Return what a later run compares with: one entry for each association, without what changes by itself."""
-    entries = [
-        {
-            "namespace": one.namespace,
-            "serviceAccount": one.service_account,
-            "roleArn": one.role_arn,
-            "targetRoleArn": one.target_role_arn,
-            "sessionTags": one.has_session_tags,
-        }
-        for one in inventory.associations or ()
-    ]
-    return {"schema": SCHEMA, "cluster": inventory.cluster, "associations": sorted(entries, key=_pair)}
+    """Return what a later run compares with: one entry for each association, without what changes by itself.
+
+    Where the associations could not be read, there is None for them.
+    """
+    entries = None
+    if inventory.associations is not None:
+        entries = [
+            {
+                "namespace": one.namespace,
+                "serviceAccount": one.service_account,
+                "roleArn": one.role_arn,
+                "targetRoleArn": one.target_role_arn,
+                "sessionTags": one.has_session_tags,
+            }
+            for one in inventory.associations
+        ]
+        entries.sort(key=_pair)
+    return {"schema": SCHEMA, "cluster": inventory.cluster, "associations": entries}
 
 
-def read_snapshot(data: Any) -> dict[str, Any]:
-    """Return a snapshot that was stored, alone or as part of a report.
+def read_snapshot(data: Any, cluster: str) -> dict[str, Any]:
+    """Return a snapshot of a cluster that was stored, alone or as part of a report.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is none, of another cluster, or of a run that could not read the associations.
     """
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("associations"), list):  # pyright: ignore[reportUnknownMemberType]
+    stored = members(data)
+    if stored.get("schema") != SCHEMA or "associations" not in stored:
         raise UsageError(f"not a report of podid audit: it lacks schema {SCHEMA}", hint="make one: podid audit --json")
-    return data  # pyright: ignore[reportUnknownVariableType]
+    if stored.get("cluster") != cluster:
+        raise UsageError(f"the report is of cluster {stored.get('cluster')!r}, not of {cluster!r}")
+    found = stored["associations"]
+    if found is None:
+        why = members(stored.get("gaps")).get("associations", "it does not say why")
+        raise UsageError(f"the report has no associations: {why}", hint="make one that has: podid audit --json")
+    if not isinstance(found, list) or not all(
+        isinstance(members(entry).get(name), str) for entry in cast("list[object]", found) for name in _ENTRY
+    ):
+        raise UsageError(f"not a report of podid audit: an association lacks {', '.join(_ENTRY)}")
+    return dict(stored)
 
 
 def drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what changed between two snapshots, one line an association."""
+    """Return what changed between two snapshots that have associations, one line an association."""
     before = {_pair(entry): entry for entry in old["associations"]}
     after = {_pair(entry): entry for entry in new["associations"]}
     lines: list[str] = []

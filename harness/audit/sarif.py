@@ -41,7 +41,11 @@ def _texts(check: Check) -> Sequence[str]:
 def _result(cluster: str, index: int, check: Check, text: str) -> dict[str, Any]:
     kinds = {"pass": ("pass", "none"), "fail": ("fail", "error"), "unknown": ("open", "none")}
     kind, level = kinds[check.status]
-    where = {"logicalLocations": [{"name": cluster, "kind": "resource"}]}
+    where = {
+        "logicalLocations": [{"name": cluster, "kind": "resource"}],
+        # Code scanning takes no finding without a file; there is none in a repository that is at fault.
+        "physicalLocation": {"artifactLocation": {"uri": f"clusters/{cluster}"}, "region": {"startLine": 1}},
+    }
     return {
         "ruleId": check.id,
         "ruleIndex": index,

@@ -150,16 +150,12 @@ class LabAws:
         )
         self.register_nodes(cluster, endpoint)
 
-    def register_nodes(
-        self, cluster: Cluster, endpoint: str, *, tokens_required: bool = True, hop_limit: int = 1
-    ) -> None:
-        """Make IMDS know a cluster's nodes, or serve those that it knows in another way.
+    def register_nodes(self, cluster: Cluster, endpoint: str) -> None:
+        """Make IMDS know a cluster's nodes, with tokens required and a hop limit of 1.
 
         Args:
             cluster: The cluster.
             endpoint: URL of AWS.
-            tokens_required: Whether IMDSv1 is off.
-            hop_limit: How far the answer with a token goes.
         """
         control, spec = self.control(endpoint), cluster.spec
         for node in cluster.nodes:
@@ -173,7 +169,5 @@ class LabAws:
                     account=spec.account,
                     region=spec.region,
                     availability_zone=f"{spec.region}a",
-                    tokens_required=tokens_required,
-                    hop_limit=hop_limit,
                 )
             )

@@ -251,16 +251,20 @@ class Lab:
         cluster.kill_program(program)
 
     def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
-        """Set how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
+        """Set with EC2 how a cluster's nodes serve instance metadata; without arguments, as a lab begins.
 
         Args:
             cluster: The cluster.
             tokens_required: Whether IMDSv1 is off (``HttpTokens``).
             hop_limit: How far the answer with a token goes (``HttpPutResponseHopLimit``): pods are at 2.
         """
-        self.aws.register_nodes(
-            cluster, self._provider.aws_endpoint, tokens_required=tokens_required, hop_limit=hop_limit
-        )
+        ec2 = self.administrator(cluster.spec.account).client("ec2")
+        for node in cluster.nodes:
+            ec2.modify_instance_metadata_options(
+                InstanceId=node.instance_id,
+                HttpTokens="required" if tokens_required else "optional",
+                HttpPutResponseHopLimit=hop_limit,
+            )
 
     def administrator(self, account: str = "123456789012") -> AwsAccount:
         """Return an administrator's view of an account."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
-from harness.audit import Role
-from harness.audit.gather import associations_of, role_of
+from harness.audit import Role, account_of
+from harness.audit.gather import associations_of, compute_type, needs_agent, role_of
 from harness.cloud.documents import members
 from harness.diagnose.picture import AGENT
+from harness.errors import UsageError
 from harness.kube import Kube, Manifest
 from harness.migrate.steps import ANNOTATION, Account, Picture, PodUse
 
@@ -28,32 +29,63 @@ def gather(kube: Kube, eks: Any, iam: Any, cluster: str, namespace: str = "") ->
         iam: A boto3 client of IAM.
         cluster: Name that EKS knows the cluster by.
         namespace: The one to look at; empty for all.
+
+    Raises:
+        UsageError: There is no such namespace.
     """
-    within = f"/api/v1/namespaces/{namespace}" if namespace else "/api/v1"
-    associations = {(one.namespace, one.service_account): one for one in associations_of(eks, cluster)}
-    fargate = {node["metadata"]["name"] for node in kube.items("/api/v1/nodes") if _is_fargate(node)}
+    if namespace and kube.get(f"/api/v1/namespaces/{namespace}") is None:
+        raise UsageError(f"there is no namespace {namespace!r}", hint="list them with: kubectl get namespaces")
+    within = f"namespaces/{namespace}/" if namespace else ""
+    arn: str = eks.describe_cluster(name=cluster)["cluster"]["arn"]
+    associations = {
+        (one.namespace, one.service_account): one
+        for one in associations_of(eks, cluster)
+        if not namespace or one.namespace == namespace
+    }
+    nodes = kube.items("/api/v1/nodes")
+    fargate = {node["metadata"]["name"] for node in nodes if compute_type(node) == "fargate"}
+    deployments = _deployments(kube.items(f"/apis/apps/v1/{within}replicasets"))
     pods: dict[tuple[str, str], list[PodUse]] = {}
-    for pod in kube.items(f"{within}/pods"):
+    for pod in kube.items(f"/api/v1/{within}pods"):
         if pod["status"].get("phase") in {"Pending", "Running"} and "deletionTimestamp" not in pod["metadata"]:
             pair = (pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName", "default"))
-            pods.setdefault(pair, []).append(_use(pod, fargate))
-    accounts: list[Account] = []
-    for manifest in kube.items(f"{within}/serviceaccounts"):
-        metadata = manifest["metadata"]
-        pair = (metadata["namespace"], metadata["name"])
-        role_arn = members(metadata.get("annotations")).get(ANNOTATION, "")
-        if role_arn or pair in associations:
-            accounts.append(Account(*pair, role_arn, associations.get(pair), pods.get(pair, [])))
-    status = members(members(kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}")).get("status"))
+            pods.setdefault(pair, []).append(_use(pod, fargate, deployments))
+    annotated = {
+        (one["metadata"]["namespace"], one["metadata"]["name"]): members(one["metadata"].get("annotations"))
+        for one in kube.items(f"/api/v1/{within}serviceaccounts")
+    }
+    accounts = [
+        Account(
+            *pair, annotations.get(ANNOTATION, ""), associations.get(pair), pods.get(pair, []), exists=pair in annotated
+        )
+        for pair in {*annotated, *associations}
+        if (annotations := annotated.get(pair, {})).get(ANNOTATION) or pair in associations
+    ]
+    daemon_set = kube.get(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{AGENT}")
+    return Picture(arn, accounts, *_roles(iam, accounts, account_of(arn)), _agent(daemon_set, nodes))
+
+
+def _agent(daemon_set: Manifest | None, nodes: Sequence[Manifest]) -> Literal["missing", "not ready", "ready"]:
+    if not any(needs_agent(node) for node in nodes):
+        return "ready"
+    if daemon_set is None:
+        return "missing"
+    status = members(daemon_set.get("status"))
     ready, desired = status.get("numberReady", 0), status.get("desiredNumberScheduled", 0)
-    return Picture(cluster, accounts, _roles(iam, accounts), has_agent=desired > 0 and ready >= desired)
+    return "ready" if ready >= desired > 0 else "not ready"
 
 
-def _is_fargate(node: Manifest) -> bool:
-    return members(node["metadata"].get("labels")).get("eks.amazonaws.com/compute-type") == "fargate"
+def _deployments(replica_sets: Iterable[Manifest]) -> dict[tuple[str, str], str]:
+    """Return namespace and name of each ReplicaSet → the Deployment that it is of."""
+    return {
+        (one["metadata"]["namespace"], one["metadata"]["name"]): owner["name"]
+        for one in replica_sets
+        for owner in one["metadata"].get("ownerReferences") or ()
+        if owner["kind"] == "Deployment"
+    }
 
 
-def _use(pod: Manifest, fargate: set[str]) -> PodUse:
+def _use(pod: Manifest, fargate: set[str], deployments: Mapping[tuple[str, str], str]) -> PodUse:
     names = {entry["name"] for container in pod["spec"]["containers"] for entry in container.get("env") or ()}
     irsa, pod_identity = "AWS_WEB_IDENTITY_TOKEN_FILE" in names, "AWS_CONTAINER_CREDENTIALS_FULL_URI" in names
     mechanism = "both" if irsa and pod_identity else "irsa" if irsa else "pod-identity" if pod_identity else "none"
@@ -61,27 +93,36 @@ def _use(pod: Manifest, fargate: set[str]) -> PodUse:
     stays = "on Fargate" if pod["spec"].get("nodeName") in fargate else ""
     if selector.get("kubernetes.io/os") == "windows" or members(pod["spec"].get("os")).get("name") == "windows":
         stays = "on Windows"
-    return PodUse(pod["metadata"]["name"], mechanism, _owner(pod), stays)
+    owners = pod["metadata"].get("ownerReferences") or ()
+    ends = any(owner["kind"] == "Job" for owner in owners)
+    return PodUse(pod["metadata"]["name"], mechanism, _owner(pod, deployments), stays, ends_by_itself=ends)
 
 
-def _owner(pod: Manifest) -> str:
-    """Return what ``kubectl rollout restart`` takes; empty for pods that end or stand alone."""
+def _owner(pod: Manifest, deployments: Mapping[tuple[str, str], str]) -> str:
+    """Return what ``kubectl rollout restart`` takes; empty for pods that end, stand alone, or are of something else."""
     for owner in pod["metadata"].get("ownerReferences") or ():
-        if owner["kind"] == "ReplicaSet":
-            return f"deployment/{owner['name'].rpartition('-')[0]}"
+        if deployment := deployments.get((pod["metadata"]["namespace"], owner["name"])):
+            return f"deployment/{deployment}"
         if owner["kind"] in _RESTARTABLE:
             return f"{_RESTARTABLE[owner['kind']]}/{owner['name']}"
     return ""
 
 
-def _roles(iam: Any, accounts: list[Account]) -> dict[str, Role | None]:
+def _roles(iam: Any, accounts: Iterable[Account], own: str) -> tuple[dict[str, Role | None], dict[str, str]]:
+    """Return the roles that could be read, and why the others could not."""
     arns = {account.irsa_role_arn for account in accounts}
-    arns |= {account.association.role_arn for account in accounts if account.association}
+    for account in accounts:
+        if account.association:
+            arns |= {account.association.role_arn, account.association.effective_role_arn}
     found: dict[str, Role | None] = {}
+    unread: dict[str, str] = {}
     for arn in sorted(arns - {""}):
         try:
+            # By its name alone IAM would tell of one of our own.
+            if account_of(arn) != own:
+                unread[arn] = f"it is of account {account_of(arn)}"
+                continue
             found[arn] = role_of(iam, arn.rpartition("/")[2])
-        except ClientError:
-            # Of another account, or not ours to read: nothing is said of it.
-            continue
-    return found
+        except ClientError as error:
+            unread[arn] = str(error)
+    return found, unread

@@ -1,4 +1,4 @@
-"""EC2, as far as load balancers need it (``iam.md`` 9.3)."""
+"""EC2, as far as load balancers and the metadata of nodes need it (``iam.md`` 9.3)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ _ON_GROUP = {
     "RevokeSecurityGroupIngress",
 }
 _ON_ANYTHING = {"GetCoipPoolUsage"}
+_ON_ONE = {"GetSecurityGroupsForVpc": "VpcId", "ModifyInstanceMetadataOptions": "InstanceId"}
 _OF_ONE = re.compile(
     r"Describe(?!Account).*Attribute|DescribeClientVpn(?!Endpoints).*|Describe(Spot)?Fleet.+(History|Instances)"
 )
@@ -42,8 +43,8 @@ def plan_ec2(call: ParsedCall, resources: Resources) -> Plan | None:
     region: dict[str, ContextValue] = {"ec2:Region": call.region}
     if operation in _ON_ANYTHING or (operation.startswith("Describe") and not _OF_ONE.fullmatch(operation)):
         return Plan((planned(call, "*", context=region),))
-    if operation == "GetSecurityGroupsForVpc":
-        return Plan((_on(call, call.text("VpcId"), region),))
+    if parameter := _ON_ONE.get(operation):
+        return Plan((_on(call, call.text(parameter), region),))
     if operation == "CreateSecurityGroup":
         return Plan(_create_group(call, region))
     if operation in {"CreateTags", "DeleteTags"}:

@@ -52,8 +52,6 @@ class NodeBinding:
     account: str
     region: str
     availability_zone: str
-    tokens_required: bool = True
-    hop_limit: int = 1
 
 
 class Control:

@@ -19,7 +19,6 @@ from harness.cloud.judging import Judged, judge
 from harness.cloud.localstack import internals
 from harness.cloud.localstack.call import Call
 from harness.cloud.localstack.emulator import Emulator
-from harness.cloud.localstack.network import NOTHING_THERE
 from harness.cloud.localstack.partial_denials import leave_out
 from harness.cloud.malformed import check_values
 from harness.cloud.organizations import share_an_organization
@@ -83,9 +82,9 @@ class Gate:
         self._prepare(parsed)
         if call.denied_keys:
             leave_out(chain, context, call, response)
-        elif call.service == "ec2" and (nothing := NOTHING_THERE.get(operation)):
+        elif call.service == "ec2" and (result := self._emulator.network.answer(parsed)):
             call.entry.layer = "ours"
-            internals.answer(chain, context, response, nothing)
+            internals.answer(chain, context, response, result)
 
     def _prepare(self, call: ParsedCall) -> None:
         """Check what else AWS checks of a call that is allowed, and make ready for what it will do."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from harness.cloud.actions import ParsedCall
@@ -20,7 +21,7 @@ from harness.cloud.localstack import internals
 from harness.cloud.localstack.kubernetes import BoundClusters
 from harness.cloud.ports import Refusal
 
-__all__ = ["NOTHING_THERE", "Network", "ingress_rules"]
+__all__ = ["Network", "ingress_rules"]
 
 LOG = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _ZONES = ("a", "b")
 _SHOWS_ADDRESSES = {"DescribeInstances", "DescribeNetworkInterfaces"}
 
 
-NOTHING_THERE: Mapping[str, Mapping[str, Any]] = {
+_NOTHING_THERE: Mapping[str, Mapping[str, Any]] = {
     "DescribeCoipPools": {"CoipPools": []},
     "DescribeIpamPools": {"IpamPools": []},
     "GetCoipPoolUsage": {"CoipAddressUsages": []},
@@ -42,11 +43,11 @@ NOTHING_THERE: Mapping[str, Mapping[str, Any]] = {
 class Network:
     """Makes EC2 agree with the nodes and pods that there are; safe for use by several threads."""
 
-    def __init__(self, nodes: Mapping[str, ImdsNode], eks: Eks, clusters: BoundClusters) -> None:
+    def __init__(self, nodes: MutableMapping[str, ImdsNode], eks: Eks, clusters: BoundClusters) -> None:
         """Keep what to agree with.
 
         Args:
-            nodes: Registered nodes by address; read at each call.
+            nodes: Registered nodes by address; read at each call, and changed with their metadata options.
             eks: Knows the clusters.
             clusters: Reaches them.
         """
@@ -64,10 +65,10 @@ class Network:
             backend = internals.ec2_backend(account, region)
             if _VPC_ID not in backend.vpcs:
                 _create_network(backend, nodes[0])
-            known = {instance.id for instance in _instances(backend)}
+            known = {instance.id: instance for instance in _instances(backend)}
             for node in nodes:
-                if node.instance_id not in known:
-                    _create_instance(backend, node)
+                instance = known.get(node.instance_id) or _create_instance(backend, node)
+                _show_metadata(instance.metadata_options, node)
 
     def before(self, call: ParsedCall) -> None:
         """Prepare an allowed call of EC2.
@@ -79,6 +80,25 @@ class Network:
             self.follow_pods(call.account, call.region)
         if call.operation == "DeleteSecurityGroup":
             _refuse_if_used(call.account, call.region, call.text("GroupId"))
+
+    def answer(self, call: ParsedCall) -> Mapping[str, Any] | None:
+        """Return the answer to an allowed call of EC2 that moto does not know, or knows otherwise than nodes are."""
+        if call.operation != "ModifyInstanceMetadataOptions":
+            return _NOTHING_THERE.get(call.operation)
+        identifier, asked = call.text("InstanceId"), call.parameters
+        for node in self._nodes_of(call.account, call.region):
+            if node.instance_id == identifier:
+                tokens = str(asked.get("HttpTokens") or _tokens(node))
+                # What is not named stays as it is.
+                changed = replace(
+                    node,
+                    tokens_required=tokens == "required",
+                    hop_limit=int(asked.get("HttpPutResponseHopLimit") or node.hop_limit),
+                    is_enabled=str(asked.get("HttpEndpoint") or _endpoint(node)) == "enabled",
+                )
+                self._nodes[node.address] = changed
+                return {"InstanceId": identifier, "InstanceMetadataOptions": {"State": "pending", **_options(changed)}}
+        return None
 
     def follow_pods(self, account: str, region: str) -> None:
         """Give every node's interface the addresses of its node's pods, and no others (LBC-ENI-SYNC)."""
@@ -133,7 +153,30 @@ def _create_network(backend: Any, node: ImdsNode) -> None:
     backend.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
 
 
-def _create_instance(backend: Any, node: ImdsNode) -> None:
+def _tokens(node: ImdsNode) -> str:
+    return "required" if node.tokens_required else "optional"
+
+
+def _endpoint(node: ImdsNode) -> str:
+    return "enabled" if node.is_enabled else "disabled"
+
+
+def _options(node: ImdsNode) -> dict[str, Any]:
+    """Return a node's metadata options as EC2 tells them."""
+    return {
+        "HttpTokens": _tokens(node),
+        "HttpPutResponseHopLimit": node.hop_limit,
+        "HttpEndpoint": _endpoint(node),
+    }
+
+
+def _show_metadata(options: Any, node: ImdsNode) -> None:
+    """Let moto tell a node's metadata options as they are now."""
+    options.http_tokens, options.http_endpoint = _tokens(node), _endpoint(node)
+    options.http_put_response_hop_limit = node.hop_limit
+
+
+def _create_instance(backend: Any, node: ImdsNode) -> Any:
     subnet = next(
         subnet
         for subnet in _subnets(backend)
@@ -157,15 +200,13 @@ def _create_instance(backend: Any, node: ImdsNode) -> None:
             "Arn": f"arn:aws:iam::{node.account}:instance-profile/{role}",
             "Id": "AIPAIOSFODNN7EXAMPLE",
         },
-        metadata_options={
-            "HttpTokens": "required" if node.tokens_required else "optional",
-            "HttpPutResponseHopLimit": node.hop_limit,
-        },
+        metadata_options=_options(node),
         tags={"instance": {f"kubernetes.io/cluster/{node.cluster}": "owned", "Name": node.name}},
     ).instances
     # Nobody has seen it yet: from here on it has the id that the kubelet tells.
     backend.tags[node.instance_id] = backend.tags.pop(instance.id, {})
     instance.id = node.instance_id
+    return instance
 
 
 def _nodes_group(backend: Any, cluster: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -22,6 +23,39 @@ def test_node_metadata_needs_a_token_and_identifies_the_instance(aws: Aws) -> No
     assert aws.open_imds("/latest/api/token", "PUT")[0] == 400
     arn = aws.client("sts", aws.node_credentials()).get_caller_identity()["Arn"]
     assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/pod-identity-lab-node-role/{INSTANCE}"
+
+
+@pytest.mark.usefixtures("node")
+def test_what_ec2_is_told_of_a_node_s_metadata_is_how_it_is_served(aws: Aws) -> None:
+    """ModifyInstanceMetadataOptions counts at once, keeps what it does not name, and DescribeInstances tells it."""
+    ec2 = aws.client("ec2")
+
+    def told() -> tuple[str, int, str]:
+        (reservation,) = ec2.describe_instances(InstanceIds=[INSTANCE])["Reservations"]
+        options = reservation["Instances"][0]["MetadataOptions"]
+        return options["HttpTokens"], options["HttpPutResponseHopLimit"], options["HttpEndpoint"]
+
+    first = told()
+    ec2.modify_instance_metadata_options(InstanceId=INSTANCE, HttpPutResponseHopLimit=2)
+    answer = ec2.modify_instance_metadata_options(InstanceId=INSTANCE, HttpTokens="optional")
+    second, without_token = told(), aws.open_imds("/latest/meta-data/instance-id")[0]
+    ec2.modify_instance_metadata_options(InstanceId=INSTANCE, HttpEndpoint="disabled")
+
+    assert answer["InstanceMetadataOptions"]["HttpPutResponseHopLimit"] == 2
+    assert (first, second, without_token) == (("required", 1, "enabled"), ("optional", 2, "enabled"), 200)
+    assert (told()[2], aws.open_imds("/latest/meta-data/instance-id")[0]) == ("disabled", 403)
+    unknown = partial(ec2.modify_instance_metadata_options, InstanceId="i-0123456789abcdef9", HttpTokens="required")
+    assert refused(unknown)[1] == "InvalidInstanceID.NotFound"
+
+
+@pytest.mark.usefixtures("node")
+def test_a_node_s_metadata_is_not_for_everybody_to_change(aws: Aws) -> None:
+    nobody = aws.client("ec2", aws.node_credentials())
+
+    assert (
+        refused(partial(nobody.modify_instance_metadata_options, InstanceId=INSTANCE, HttpTokens="optional"))[0] == 403
+    )
+    assert aws.open_imds("/latest/meta-data/instance-id")[0] == 401
 
 
 def test_unreachable_cluster_cannot_be_bound(aws: Aws, api: ApiServerDouble) -> None:
