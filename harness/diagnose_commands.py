@@ -58,5 +58,6 @@ def diagnose(
         for gap in picture.gaps:
             print(f"not looked at: {gap}")
         if not causes:
-            print(f"pod {namespace}/{pod}: nothing found between it and its credentials")
+            far = ", as far as it could be looked at" if picture.gaps else ""
+            print(f"pod {namespace}/{pod}: nothing found between it and its credentials{far}")
     raise typer.Exit(1 if causes else 0)

@@ -31,6 +31,8 @@ ApiException = kubernetes.client.ApiException
 _FIELD_MANAGER = "podid"
 
 _STATUS_CHANNEL = kubernetes.stream.ws_client.ERROR_CHANNEL
+_LAST_WORDS = 500
+"""Characters of what a command said that did not end."""
 _EXEC_PROTOCOL = kubernetes.stream.ws_client.V4_CHANNEL_PROTOCOL
 """Not v5, which the API server translates to SPDY: there it takes a status that got lost for success
 (kubernetes/kubectl#1726). On a busy machine that met commands which ended about 5 s after they began, when it pings."""
@@ -439,15 +441,16 @@ class Pod:
         )
         return self
 
-    def exec(self, *command: str, timeout: float = 60) -> Completed:
-        """Run a command in the pod's first container.
+    def exec(self, *command: str, timeout: float = 60, container: str = "") -> Completed:
+        """Run a command in the pod.
 
         Args:
             command: The program and its arguments.
             timeout: In seconds.
+            container: Where; needed in a pod with several.
 
         Raises:
-            harness.wait.Timeout: It did not end in time.
+            harness.wait.Timeout: It did not end in time; the text has the end of what it said.
             HarnessFault: The connection ended before the exit code came.
         """
         stream: Any = cast("Any", kubernetes.stream).stream(
@@ -459,11 +462,16 @@ class Pod:
             stderr=True,
             _preload_content=False,
             _headers={"sec-websocket-protocol": _EXEC_PROTOCOL},
+            **({"container": container} if container else {}),
         )
         try:
             stream.run_forever(timeout=timeout)
             if stream.is_open():
-                raise wait.Timeout(f"{' '.join(command)} in pod {self.name} did not end within {timeout:.0f} s")
+                said = (stream.read_stdout(timeout=0) + stream.read_stderr(timeout=0)).strip()
+                raise wait.Timeout(
+                    f"{' '.join(command)} in pod {self.name} did not end within {timeout:.0f} s; "
+                    f"its last words: {said[-_LAST_WORDS:] or 'none'}"
+                )
             if not stream.peek_channel(_STATUS_CHANNEL):
                 raise HarnessFault(
                     f"the connection to pod {self.name} ended before the exit code of {command[0]} came",

@@ -25,7 +25,7 @@ from harness.conformance.outcomes import could_not_run
 from harness.conformance.recording import Evidence, attach, check
 from harness.diagnose import find_causes, gather
 from harness.image_lock import built
-from harness.kube import Kube, Manifest, Pod, load_manifests
+from harness.kube import Kube, Manifest, Pod, load_manifests, pod_manifest
 from harness.lab import Lab
 from harness.scenario import (
     AwsAccount,
@@ -78,6 +78,11 @@ class Place:
         image, overrides = options.pop("image", IMAGE), options
         pod = self.kube.run(name, namespace, image=image, service_account=account, command=SLEEP, overrides=overrides)
         return pod.wait_until_ready()
+
+    def create(self, manifest: Manifest) -> Pod:
+        """``kubectl create``, for what ``kubectl run`` has no option for, and wait until it is ready."""
+        self.kube.core.create_namespaced_pod(NAMESPACE, manifest)
+        return self.kube.pod(manifest["metadata"]["name"], NAMESPACE).wait_until_ready()
 
     def recreate(self, pod: Pod, **options: Any) -> Pod:
         """``kubectl delete pod``, and the same again, or with something mended."""
@@ -494,8 +499,10 @@ def test_proxy_stands_in_the_way(place: Place) -> None:
     ask = 'curl --silent --show-error --max-time 5 --output /dev/null "$AWS_CONTAINER_CREDENTIALS_FULL_URI"'
 
     pod = place.run("proxied", containers=[container("proxied", [proxy])])
+    # curl looks at capitals for https alone; Go's client, for one, looks at both.
+    loud = place.run("loud", containers=[container("loud", [proxy | {"name": "HTTP_PROXY"}])])
     text = said(pod, "sh", "-c", ask)
-    named = place.diagnose(pod)
+    named, in_capitals = place.diagnose(pod), place.diagnose(loud)
     pod = place.recreate(
         pod, containers=[container("proxied", [proxy, {"name": "no_proxy", "value": "169.254.170.23"}])]
     )
@@ -505,11 +512,91 @@ def test_proxy_stands_in_the_way(place: Place) -> None:
     check("TRB-503", expected="the proxy was asked, and not reached", observed=text, holds=missed)
     check("TRB-503", what="cured", expected=0, observed=pod.exec("sh", "-c", ask).returncode)
     check("TRB-601", what="fault", expected=["proxy"], observed=named)
+    check("TRB-601", what="in capitals", expected=["proxy"], observed=in_capitals)
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
 
 def container(name: str, variables: Sequence[dict[str, str]]) -> Manifest:
     return {"name": name, "image": IMAGE, "command": list(SLEEP), "env": list(variables)}
+
+
+# --- What else is told apart ----------------------------------------------------------------------------------------
+
+
+@requirement("TRB-601")
+def test_webhook_was_told_to_skip_the_pod(place: Place) -> None:
+    """A label keeps the webhook from a pod that is younger than its association."""
+    manifest = pod_manifest("skipped", IMAGE, "s3-reader", SLEEP)
+    manifest["metadata"]["labels"] |= {"eks.amazonaws.com/skip-pod-identity-webhook": "true"}
+    pod = place.create(manifest)
+    named = place.diagnose(pod)
+    pod = place.recreate(pod)
+
+    check("TRB-601", what="fault", expected=["not-injected"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@requirement("TRB-601")
+def test_eks_auth_does_not_answer_or_refuses(place: Place, lab: Lab) -> None:
+    """No way to EKS Auth, and throttling, are told apart by the agent's words; the second container asks."""
+    containers = [container("sidecar", []), container("app", [])]
+    manifest = pod_manifest("cut-off", IMAGE, "s3-reader", SLEEP, {"containers": containers})
+    manifest["metadata"]["annotations"] = {"eks.amazonaws.com/skip-containers": "sidecar"}
+    pod = place.create(manifest)
+    fault = {"service": "eks-auth", "operation": "AssumeRoleForPodIdentity"}
+    throttled = {"code": "ThrottlingException", "message": "Rate exceeded", "status": 400}
+    named: list[list[str]] = []
+    for kind in ({"drop": True}, throttled):
+        lab.control().set_faults(fault | kind)
+        try:
+            named.append(place.diagnose(pod))
+        finally:
+            lab.control().set_faults()
+
+    check("TRB-601", what="faults", expected=[["eks-auth-unreachable"], ["refused"]], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@requirement("TRB-601")
+def test_role_does_not_let_eks_tag_the_session(place: Place, aws: AwsAccount) -> None:
+    """A trust policy without sts:TagSession is named, and the universal one mends it under the running pod."""
+    iam, trust = aws.client("iam"), json.loads((FIXTURES / "s3" / "pod-identity-trust.json").read_text())
+    bare = json.loads((FIXTURES / "s3" / "trust-without-tag-session.json").read_text())
+    pod = place.run("untagged")
+    iam.update_assume_role_policy(RoleName="troubleshooting-role", PolicyDocument=json.dumps(bare))
+    try:
+        named = place.diagnose(pod)
+    finally:
+        iam.update_assume_role_policy(RoleName="troubleshooting-role", PolicyDocument=json.dumps(trust))
+
+    check("TRB-601", what="fault", expected=["role-not-assumable"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
+
+
+@requirement("TRB-601")
+def test_association_is_gone_under_the_pod(place: Place, kube: Kube) -> None:
+    """A pod keeps the variables of an association that was deleted; the association back, it works again."""
+    kube.create_service_account("left", NAMESPACE)
+    with place.associated("left"):
+        pod = place.run("left", account="left")
+    named = place.diagnose(pod)
+    with place.associated("left"):
+        cured = place.diagnose(pod)
+
+    check("TRB-601", what="fault", expected=["association-deleted"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=cured)
+
+
+@requirement("TRB-601")
+def test_static_keys_come_first(place: Place) -> None:
+    """Keys in the pod's variables win over the agent's."""
+    keys = [{"name": name, "value": "AKIAIOSFODNN7EXAMPLE"} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    pod = place.run("static", containers=[container("static", keys)])
+    named = place.diagnose(pod)
+    pod = place.recreate(pod)
+
+    check("TRB-601", what="fault", expected=["other-credentials"], observed=named)
+    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
 
 # --- The command ----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ __all__ = ["Finding", "find_causes"]
 _TIMEOUT = 'Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
 _NODE_ROLE = "Pod still using node role instead of Pod Identity"
 _NO_CREDENTIALS = "Unable to locate credentials"
+_UNSUPPORTED = f"Unsupported host '{AGENT_ADDRESS}'"
 _FIRST_SDK = (1, 32, 0)
 """The first botocore that takes credentials from 169.254.170.23; the article asks for boto3 1.34.41."""
 
@@ -89,8 +90,9 @@ def _fargate_profile(picture: Picture) -> Finding | None:
 # --- Admission injected it ------------------------------------------------------------------------------------------
 
 
-def _is_not_injected(picture: Picture) -> bool:
-    return not picture.is_injected and not any("AWS_WEB_IDENTITY_TOKEN_FILE" in found for found in picture.variables())
+def _has_nothing(picture: Picture) -> bool:
+    """Whether nobody gave the pod a role; one of IRSA's has the role it is meant to have, until it is associated."""
+    return not picture.is_injected and not picture.is_with_irsa
 
 
 def _exact(picture: Picture) -> Association | None:
@@ -101,7 +103,7 @@ def _exact(picture: Picture) -> Association | None:
 def _pod_older_than_association(picture: Picture) -> Finding | None:
     """The association came after the pod; admission acts on new pods only."""
     association = _exact(picture)
-    if not _is_not_injected(picture) or association is None or association.created_at is None:
+    if picture.is_injected or association is None or association.created_at is None:
         return None
     if association.created_at <= picture.created_at:
         return None
@@ -121,7 +123,7 @@ def _pod_older_than_association(picture: Picture) -> Finding | None:
 def _not_injected(picture: Picture) -> Finding | None:
     """The association was there first, and the pod still got nothing."""
     association = _exact(picture)
-    if not _is_not_injected(picture) or association is None:
+    if picture.is_injected or association is None:
         return None
     if association.created_at is None or association.created_at > picture.created_at:
         return None
@@ -164,7 +166,7 @@ def _case_mismatch(picture: Picture) -> Finding | None:
 
 
 def _nearly(picture: Picture) -> Association | None:
-    if not _is_not_injected(picture) or _exact(picture) is not None:
+    if not _has_nothing(picture) or _exact(picture) is not None:
         return None
     pair = (picture.namespace.lower(), picture.service_account.lower())
     known = picture.associations or ()
@@ -186,7 +188,7 @@ def _service_account_mismatch(picture: Picture) -> Finding | None:
             *_acts_as(picture),
         ],
         [
-            f"run the pod as the ServiceAccount of the association: {_accounts(others)}; or: {_associate(picture)}",
+            f"{_associate(picture)}; or, if that is who the pod is meant to be, run it as {_accounts(others)}",
             _recreate(picture),
         ],
     )
@@ -197,7 +199,7 @@ def _accounts(associations: Sequence[Association]) -> str:
 
 
 def _others(picture: Picture) -> list[Association]:
-    if not _is_not_injected(picture) or _exact(picture) or _nearly(picture):
+    if not _has_nothing(picture) or _exact(picture) or _nearly(picture):
         return []
     account = picture.service_account
     return [
@@ -210,7 +212,7 @@ def _others(picture: Picture) -> list[Association]:
 
 def _no_association(picture: Picture) -> Finding | None:
     """Nothing connects the pod's ServiceAccount with a role."""
-    if not _is_not_injected(picture) or picture.associations is None:
+    if not _has_nothing(picture) or picture.associations is None:
         return None
     if _exact(picture) or _nearly(picture) or _others(picture):
         return None
@@ -224,13 +226,15 @@ def _no_association(picture: Picture) -> Finding | None:
 
 
 def _seen_without_variables(picture: Picture) -> str:
+    if picture.is_with_irsa:
+        return "Pod still using IRSA's role instead of Pod Identity"
     return _NO_CREDENTIALS if picture.sdk.method == "none" else _NODE_ROLE
 
 
 def _acts_as(picture: Picture) -> list[str]:
     facts = {
         "iam-role": "its SDK says get_credentials().method = iam-role: the node's role, from IMDS",
-        "none": "its SDK finds no credentials: IMDS does not answer pods (hop limit 1)",
+        "none": "its SDK finds no credentials: the node's IMDS gives it none, as with hop limit 1",
     }
     return ["no container has AWS_CONTAINER_CREDENTIALS_FULL_URI", *filter(None, [facts.get(picture.sdk.method)])]
 
@@ -269,9 +273,15 @@ def _fargate_node(picture: Picture) -> Finding | None:
     )
 
 
+def _may_lack_agent(picture: Picture) -> bool:
+    """Whether the agent can be looked for: an answer comes from one, wherever it is."""
+    is_elsewhere = picture.is_on_fargate or picture.has_agent_built_in or picture.reach.outcome == "answered"
+    return picture.is_injected and picture.is_agent_known and not is_elsewhere
+
+
 def _agent_missing(picture: Picture) -> Finding | None:
     """The add-on is not installed."""
-    if not picture.is_injected or picture.is_on_fargate or picture.daemon_set is not None:
+    if not _may_lack_agent(picture) or picture.daemon_set is not None:
         return None
     return Finding(
         "agent-missing",
@@ -284,7 +294,7 @@ def _agent_missing(picture: Picture) -> Finding | None:
 
 def _node_without_agent(picture: Picture) -> Finding | None:
     """The DaemonSet is there, but has no pod on the node."""
-    if not picture.is_injected or picture.is_on_fargate or picture.daemon_set is None or not picture.node_name:
+    if not _may_lack_agent(picture) or picture.daemon_set is None or not picture.node_name:
         return None
     if picture.agent_pod is not None:
         return None
@@ -307,7 +317,7 @@ def _node_without_agent(picture: Picture) -> Finding | None:
 def _agent_not_ready(picture: Picture) -> Finding | None:
     """The agent on the node crashes or is not ready."""
     agent = picture.agent_pod
-    if not picture.is_injected or picture.is_on_fargate or agent is None:
+    if not _may_lack_agent(picture) or agent is None:
         return None
     status = members(agent.get("status"))
     if any(one["type"] == "Ready" and one["status"] == "True" for one in entries(status.get("conditions"))):
@@ -336,9 +346,10 @@ def _network_policy(picture: Picture) -> Finding | None:
     if not blocking:
         return None
     names = ", ".join(blocking)
+    unseen = "; whether anything enforces it was not seen" if picture.reach.outcome == "not-asked" else ""
     return Finding(
         "network-policy",
-        f"NetworkPolicy {names} denies egress to {AGENT_ADDRESS}, and none allows it.",
+        f"NetworkPolicy {names} denies egress to {AGENT_ADDRESS}, and none allows it{unseen}.",
         _TIMEOUT,
         [f"selected by {names} of namespace {picture.namespace}", *_reached(picture)],
         [
@@ -351,7 +362,7 @@ def _network_policy(picture: Picture) -> Finding | None:
 
 
 def _blocking(picture: Picture) -> list[str]:
-    if not picture.is_injected or _agent_is_away(picture) or picture.reach.outcome in {"answered", "refused"}:
+    if not picture.is_injected or _agent_is_away(picture) or picture.reach.outcome in {"answered", "refused", "silent"}:
         # A policy that nothing enforces keeps nobody from the agent.
         return []
     return blocking_policies(picture.pod, picture.network_policies, AGENT_ADDRESS, 80)
@@ -372,7 +383,7 @@ def _path_blocked(picture: Picture) -> Finding | None:
         "path-blocked",
         f"The agent is ready on node {picture.node_name}, and the pod does not reach {AGENT_ADDRESS}:80.",
         _TIMEOUT if outcome == "timeout" else f"Connection refused: {AGENT_ADDRESS}:80",
-        [f"no NetworkPolicy of namespace {picture.namespace} explains it", *_reached(picture)],
+        [f"no NetworkPolicy seen in namespace {picture.namespace} explains it", *_reached(picture)],
         [
             (
                 f"look for packet filters on node {picture.node_name} and for other policies of its CNI: "
@@ -403,6 +414,11 @@ def _refusal(picture: Picture, pattern: str) -> bool:
 _NOT_AUTHORIZED = "is not authorized to perform: eks-auth:AssumeRoleForPodIdentity"
 _NOT_ASSUMED = "EKS does not have permissions to assume the associated role"
 _NO_SUCH = r"\(ResourceNotFoundException\)"
+_NO_EKS_AUTH = (
+    r"^\[\]: .*(NameResolution|ConnectTimeout|ConnectionRefused|ConnectionReset|TLSError|ProxyError|RequestTimeout"
+    r"|ConnectionError|dial tcp|i/o timeout|no such host|connection refused|deadline exceeded|x509)"
+)
+"""Ours and the released agent's words; who was answered by EKS Auth has its request ID in the brackets."""
 
 
 def _node_role_permission(picture: Picture) -> Finding | None:
@@ -431,17 +447,29 @@ def _role_not_assumable(picture: Picture) -> Finding | None:
         return None
     association = _exact(picture)
     role = association.role_arn if association and association.role_arn else "the association's role"
+    target = association.target_role_arn if association else ""
+    what = f"EKS may not assume {role}: it is gone, or its trust policy does not let pods.eks.amazonaws.com."
+    if target:
+        what = f"EKS may not assume {role}, or that role may not assume {target}; CloudTrail says which."
     return Finding(
         "role-not-assumable",
-        f"EKS may not assume {role}: it is gone, or its trust policy does not let pods.eks.amazonaws.com.",
+        what,
         "EKS does not have permissions to assume the associated role",
         [f"the agent answered {picture.reach.status}: {picture.reach.body.strip()}"],
         [
             (
                 "give the role the universal trust policy: pods.eks.amazonaws.com may sts:AssumeRole and "
                 "sts:TagSession, without a condition that this pod fails"
-            )
+            ),
+            *([_let_on(role, target)] if target else []),
         ],
+    )
+
+
+def _let_on(role: str, target: str) -> str:
+    return (
+        f"let {role} do sts:AssumeRole and sts:TagSession on {target}, and let it in the trust policy of {target}, "
+        "with the association's external ID"
     )
 
 
@@ -458,11 +486,32 @@ def _association_deleted(picture: Picture) -> Finding | None:
     )
 
 
+def _eks_auth_unreachable(picture: Picture) -> Finding | None:
+    """The agent waits for EKS Auth: there is no way from the node to it."""
+    is_silent = picture.reach.outcome == "silent"
+    if not is_silent and not _refusal(picture, _NO_EKS_AUTH):
+        return None
+    text = picture.reach.body.strip()
+    told = "the agent takes the request and does not answer" if is_silent else f"the agent answered: {text}"
+    return Finding(
+        "eks-auth-unreachable",
+        f"The agent on node {picture.node_name} gets no answer from EKS Auth.",
+        text or "Read timeout on endpoint URL",
+        [told],
+        [
+            (
+                "give the node's subnet a way to eks-auth.REGION.api.aws on port 443: a NAT gateway, or the interface "
+                "endpoint com.amazonaws.REGION.eks-auth, whose security group lets the nodes in"
+            )
+        ],
+    )
+
+
 def _refused(picture: Picture) -> Finding | None:
     """Any other refusal, in its own words."""
     if picture.reach.outcome != "answered" or picture.reach.status == 200:
         return None
-    if any(_refusal(picture, pattern) for pattern in (_NOT_AUTHORIZED, _NOT_ASSUMED, _NO_SUCH)):
+    if any(_refusal(picture, pattern) for pattern in (_NOT_AUTHORIZED, _NOT_ASSUMED, _NO_SUCH, _NO_EKS_AUTH)):
         return None
     text = picture.reach.body.strip()
     agent = picture.agent_pod
@@ -488,7 +537,7 @@ def _proxy(picture: Picture) -> Finding | None:
     return Finding(
         "proxy",
         f"The pod's proxy variables send requests for {AGENT_ADDRESS} to a proxy, which cannot reach it.",
-        _TIMEOUT,
+        f"a time-out of clients that honour them, such as Go's, at http://{AGENT_ADDRESS}",
         ["asked directly the agent answers, through the proxy it does not", *set_here],
         [f"add {AGENT_ADDRESS} to NO_PROXY (IPv6: [fd00:ec2::23]), in capitals and lower case"],
     )
@@ -496,32 +545,48 @@ def _proxy(picture: Picture) -> Finding | None:
 
 def _sdk_too_old(picture: Picture) -> Finding | None:
     """The SDK knows nothing of 169.254.170.23."""
-    version = tuple(int(part) for part in re.findall(r"\d+", picture.sdk.version)[:3])
-    if not picture.is_injected or not version or version >= _FIRST_SDK:
+    sdk = picture.sdk
+    # The botocore inside AWS CLI 2 counts otherwise, so that what it says is asked first.
+    version = tuple(int(part) for part in re.findall(r"\d+", sdk.version)[:3])
+    if not picture.is_injected or not (_UNSUPPORTED in sdk.error or (version and version < _FIRST_SDK)):
         return None
     return Finding(
         "sdk-too-old",
-        f"botocore {picture.sdk.version} is older than Pod Identity.",
-        picture.sdk.error or f"SDK too old: get_credentials().method = {picture.sdk.method}",
+        f"botocore {sdk.version} is older than Pod Identity.",
+        sdk.error or f"SDK too old: get_credentials().method = {sdk.method}",
         [
-            f"botocore {picture.sdk.version} in the pod; 1.32.0 is the first that takes these credentials",
-            *([f"it says: {picture.sdk.error}"] if picture.sdk.error else []),
+            f"botocore {sdk.version} in the pod; 1.32.0 is the first that takes these credentials",
+            *([f"it says: {sdk.error}"] if sdk.error else []),
         ],
-        ["use boto3 1.34.41 or later, build the image again, and roll it out"],
+        ["use boto3 1.34.41, AWS CLI 2.15.0 or later, build the image again, and roll it out"],
     )
 
 
 def _other_credentials(picture: Picture) -> Finding | None:
-    """Something in front of Pod Identity in the SDK's chain wins."""
+    """Something in front of Pod Identity in the SDK's chain wins, or the SDK does not ask the agent at all."""
     method = picture.sdk.method
-    if not picture.is_injected or method in {"", "none", "container-role", "iam-role"}:
+    if not picture.is_injected or picture.reach.outcome != "answered" or method in {"", "container-role"}:
         return None
     return Finding(
         "other-credentials",
-        f"The SDK takes other credentials first: {method}.",
+        f"The agent gives credentials, and the SDK takes {'none' if method == 'none' else f'others: {method}'}.",
         f"get_credentials().method = {method}",
         [f"get_credentials().method = {method}, not container-role"],
         ["remove static keys, profiles and web identity variables from the pod: they come before Pod Identity"],
+    )
+
+
+def _sdk_fails(picture: Picture) -> Finding | None:
+    """The agent gives credentials, and the SDK cannot take them: in its own words."""
+    error = picture.sdk.error
+    if not picture.is_injected or not error or picture.reach.outcome != "answered" or _sdk_too_old(picture):
+        return None
+    return Finding(
+        "sdk-fails",
+        "The agent gives credentials, and the SDK does not take them.",
+        error,
+        [f"get_credentials() says: {error}"],
+        ["see what its configuration is: the container's AWS_ variables, and ~/.aws/config"],
     )
 
 
@@ -529,6 +594,6 @@ _STEPS: Sequence[Sequence[Rule]] = (
     (_fargate_profile,),
     (_pod_older_than_association, _not_injected, _case_mismatch, _service_account_mismatch, _no_association),
     (_fargate_node, _agent_missing, _node_without_agent, _agent_not_ready, _network_policy, _path_blocked),
-    (_node_role_permission, _role_not_assumable, _association_deleted, _refused),
-    (_proxy, _sdk_too_old, _other_credentials),
+    (_node_role_permission, _role_not_assumable, _association_deleted, _eks_auth_unreachable, _refused),
+    (_proxy, _sdk_too_old, _other_credentials, _sdk_fails),
 )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness.cloud.documents import members
 
-__all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk", "agent_argument"]
+__all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk", "agent_argument", "reach_told_by"]
 
 Manifest = Mapping[str, Any]
 
@@ -29,20 +29,37 @@ class Association:
     id: str = ""
     role_arn: str = ""
     created_at: datetime | None = None
+    target_role_arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """How the agent answered when it was asked from inside the pod."""
 
-    outcome: Literal["answered", "timeout", "refused", "not-asked"] = "not-asked"
+    outcome: Literal["answered", "silent", "timeout", "refused", "not-asked"] = "not-asked"
+    """``silent``: the connection was taken, and no answer came; ``timeout``: it was not taken."""
     status: int = 0
     body: str = ""
     """Of a refusal; credentials are never kept."""
     through_proxy: Literal["same", "fails", "not-asked"] = "not-asked"
     """How it goes with the proxies of the pod's variables."""
-    why_not: str = ""
-    """Why it was not asked."""
+
+
+_NO_CONNECTION = re.compile(r"Connect timeout on endpoint URL|ConnectTimeoutError")
+_CLOSED = re.compile(r"Could not connect to the endpoint URL|Connection refused")
+_NO_ANSWER = re.compile(r"Read timeout on endpoint URL|ReadTimeoutError")
+_ANSWER = re.compile(r"Received non 200 response (\d+) from container metadata: (.*)", re.DOTALL)
+
+
+def reach_told_by(error: str) -> Reach:
+    """Return how the agent answered as botocore tells it, for pods that have nothing else to ask with."""
+    if answer := _ANSWER.search(error):
+        return Reach("answered", int(answer[1]), answer[2].strip())
+    if _NO_CONNECTION.search(error):
+        return Reach("timeout")
+    if _NO_ANSWER.search(error):
+        return Reach("silent")
+    return Reach("refused") if _CLOSED.search(error) else Reach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,8 @@ class Picture:
     node: Manifest | None = None
     daemon_set: Manifest | None = None
     """The agent's."""
+    is_agent_known: bool = True
+    """Whether DaemonSet and pods of the agent could be looked at."""
     agent_pods: Sequence[Manifest] = ()
     events: Sequence[Manifest] = ()
     """Of the pod."""
@@ -113,9 +132,20 @@ class Picture:
         return labels.get("eks.amazonaws.com/compute-type") == "fargate" or bool(_FARGATE.match(self.node_name))
 
     @property
+    def has_agent_built_in(self) -> bool:
+        """Whether its node is one of EKS Auto Mode's, which need no DaemonSet."""
+        labels = members(members(members(self.node).get("metadata")).get("labels"))
+        return labels.get("eks.amazonaws.com/compute-type") == "auto"
+
+    @property
     def is_injected(self) -> bool:
         """Whether a container has Pod Identity's variables."""
         return any(_FULL_URI in variables for variables in self.variables())
+
+    @property
+    def is_with_irsa(self) -> bool:
+        """Whether a container has IRSA's variables."""
+        return any("AWS_WEB_IDENTITY_TOKEN_FILE" in variables for variables in self.variables())
 
     def variables(self) -> Iterator[Mapping[str, str]]:
         """Yield the variables of each container."""

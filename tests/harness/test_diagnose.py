@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from harness.diagnose import Association, Picture, find_causes
-from harness.diagnose.picture import Reach, Sdk, agent_argument
+from harness.cluster.base import Completed
+from harness.diagnose import Association, Picture, find_causes, gather
+from harness.diagnose.picture import Reach, Sdk, agent_argument, reach_told_by
 from harness.diagnose.policies import blocking_policies
+from harness.errors import HarnessFault
 
 CREATED = datetime(2026, 4, 10, 14, 0, tzinfo=UTC)
 BEFORE, AFTER = CREATED - timedelta(hours=1), CREATED + timedelta(hours=1)
@@ -53,6 +55,7 @@ SOUND = Picture(
 )
 PLAIN = replace(SOUND, pod=pod(env=[]), reach=Reach(), sdk=Sdk("1.35.0", "iam-role"))
 TIMEOUT = replace(SOUND, reach=Reach("timeout"), sdk=Sdk())
+AUTO = {"metadata": {"labels": {"eks.amazonaws.com/compute-type": "auto"}}}
 FARGATE = {"metadata": {"labels": {"eks.amazonaws.com/compute-type": "fargate"}}}
 PROFILE = "MatchNodeSelector failed: Fargate profile fp-default cannot satisfy pod's node selector/affinity"
 
@@ -79,10 +82,14 @@ CASES = {
         "[0]: (AccessDeniedException): EKS does not have permissions to assume the associated role."
     ),
     "association-deleted": refusal("[0]: (ResourceNotFoundException): No association found"),
+    "eks-auth-unreachable": replace(
+        SOUND, reach=Reach("answered", 500, "[]: (ConnectTimeout): no connection to EKS Auth within 500 ms")
+    ),
     "refused": refusal("[0]: (ThrottlingException): slow down"),
     "proxy": replace(SOUND, reach=Reach("answered", 200, "", "fails")),
     "sdk-too-old": replace(SOUND, sdk=Sdk("1.31.85", "", "ValueError: Unsupported host '169.254.170.23'.")),
     "other-credentials": replace(SOUND, sdk=Sdk("1.35.0", "env")),
+    "sdk-fails": replace(SOUND, sdk=Sdk("1.35.0", "", "ProfileNotFound: The config profile (x) could not be found")),
 }
 
 
@@ -98,6 +105,82 @@ def test_one_fault_has_one_cause_with_evidence_and_cure(cause: str) -> None:
 
 def test_a_sound_pod_has_none() -> None:
     assert find_causes(SOUND) == []
+
+
+@pytest.mark.parametrize("method", ["none", "iam-role"])
+def test_an_sdk_that_does_not_ask_the_agent_is_told_of(method: str) -> None:
+    (found,) = find_causes(replace(SOUND, sdk=Sdk("1.35.0", method)))
+
+    assert found.cause == "other-credentials"
+
+
+def test_an_sdk_says_itself_that_it_is_too_old() -> None:
+    """The botocore inside AWS CLI 2 has a version of its own."""
+    error = "ValueError: Unsupported host '169.254.170.23'. Can only retrieve metadata from these hosts: localhost"
+
+    (found,) = find_causes(replace(SOUND, reach=Reach(), sdk=Sdk("2.0.0dev155", "", error)))
+
+    assert found.cause == "sdk-too-old"
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        replace(SOUND, daemon_set=None, agent_pods=[]),
+        replace(SOUND, agent_pods=[agent(ready=False)]),
+        replace(SOUND, daemon_set=None, agent_pods=[], node=AUTO, reach=Reach(), sdk=Sdk()),
+        replace(SOUND, daemon_set=None, agent_pods=[], is_agent_known=False, reach=Reach(), sdk=Sdk()),
+    ],
+)
+def test_an_agent_that_answers_or_is_built_in_or_cannot_be_seen_is_not_missing(picture: Picture) -> None:
+    assert find_causes(picture) == []
+
+
+def test_an_agent_that_takes_the_request_and_is_silent_has_no_way_to_eks_auth() -> None:
+    (found,) = find_causes(replace(SOUND, reach=Reach("silent"), sdk=Sdk(), network_policies=[DENY_ALL]))
+
+    assert found.cause == "eks-auth-unreachable"
+
+
+def test_both_roles_are_named_where_there_are_two() -> None:
+    target = "arn:aws:iam::987654321098:role/target"
+    (own,) = SOUND.associations or ()
+
+    (found,) = find_causes(replace(CASES["role-not-assumable"], associations=[replace(own, target_role_arn=target)]))
+
+    assert target in found.what
+    assert target in found.cure[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reach"),
+    [
+        (
+            'ConnectTimeoutError: Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"',
+            Reach("timeout"),
+        ),
+        ("Could not connect to the endpoint URL: http://169.254.170.23/v1/credentials", Reach("refused")),
+        ('Read timeout on endpoint URL: "http://169.254.170.23/v1/credentials"', Reach("silent")),
+        (
+            f"Error retrieving metadata: Received non 200 response 400 from container metadata: {DENIED}",
+            Reach("answered", 400, DENIED),
+        ),
+        ("ProfileNotFound: The config profile (x) could not be found", Reach()),
+    ],
+)
+def test_what_botocore_says_of_the_agent_is_an_answer(error: str, reach: Reach) -> None:
+    assert reach_told_by(error) == reach
+
+
+def test_a_pod_of_irsa_is_older_than_its_association() -> None:
+    irsa = pod(env=[{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"}])
+
+    (found,) = find_causes(replace(CASES["pod-older-than-association"], pod=irsa))
+
+    assert (found.cause, found.search) == (
+        "pod-older-than-association",
+        "Pod still using IRSA's role instead of Pod Identity",
+    )
 
 
 def test_a_pod_of_irsa_has_none() -> None:
@@ -212,3 +295,118 @@ def test_the_agent_tells_the_cluster_s_name(words: list[str], name: str) -> None
     daemon_set = {"spec": {"template": {"spec": {"containers": [{"args": words}]}}}}
 
     assert agent_argument(daemon_set, "--cluster-name") == name
+
+
+# --- What is looked at ----------------------------------------------------------------------------------------------
+
+
+class Inside:
+    """A cluster with one pod, which runs no command but those that it is given answers for."""
+
+    def __init__(self, seen: dict[str, Any], *answers: Completed | Exception) -> None:
+        self.seen, self.answers = seen, iter(answers)
+        self.asked: list[tuple[str, str]] = []
+
+    def get(self, path: str) -> Any:
+        if "/pods/" in path:
+            return self.seen
+        if "daemonsets" in path:
+            raise HarnessFault("the API server does not allow it: 403")
+        return None
+
+    def items(self, _path: str, **_: str) -> list[Any]:
+        return []
+
+    def pod(self, *_: str) -> Any:
+        return self
+
+    def exec(self, *command: str, container: str, **_: float) -> Completed:
+        self.asked.append((command[0], container))
+        answer = next(self.answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def state_of(name: str, **state: Any) -> dict[str, Any]:
+    return {"name": name, "state": state}
+
+
+def with_sidecar(*statuses: dict[str, Any]) -> dict[str, Any]:
+    """A pod whose second container has the variables."""
+    seen = pod(containers=[{"name": "proxy"}, {"name": "app", "env": INJECTED}])
+    # kubelet sorts them by name.
+    return seen | {"status": {"phase": "Running", "containerStatuses": sorted(statuses, key=lambda one: one["name"])}}
+
+
+def look(cluster: Inside, *, ask: bool = True) -> Picture:
+    return gather(cast("Any", cluster), None, "lab", "s3-test", "demo", ask=ask)
+
+
+def test_the_container_with_the_variables_is_asked() -> None:
+    seen = with_sidecar(state_of("app", running={}), state_of("proxy", waiting={"reason": "CrashLoopBackOff"}))
+    sdk = Completed(0, '{"version": "1.40.0", "method": "container-role"}', "")
+    cluster = Inside(seen, Completed(0, "0 200 0.001 0 200 0.001\n", ""), sdk)
+
+    picture = look(cluster)
+
+    assert cluster.asked == [("sh", "app"), ("python3", "app")]
+    assert picture.reach == Reach("answered", 200, "", "same")
+    assert picture.sdk.method == "container-role"
+
+
+@pytest.mark.parametrize(
+    ("printed", "reach"),
+    [
+        ("28 000 0.000000 28 000 0.000000", Reach("timeout")),
+        ("28 000 0.000412 28 000 0.000412", Reach("silent")),
+        ("7 000 0.000000 7 000 0.000000", Reach("refused")),
+        ("0 200 0.000412 28 000 0.000000", Reach("answered", 200, "", "fails")),
+    ],
+)
+def test_curl_tells_how_far_it_came(printed: str, reach: Reach) -> None:
+    cluster = Inside(with_sidecar(state_of("app", running={})), Completed(0, printed, ""), Completed(1, "", ""))
+
+    assert look(cluster).reach == reach
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, "container app is waiting (CrashLoopBackOff)"),
+        ({"terminated": {"reason": "Completed"}}, "container app is terminated (Completed)"),
+    ],
+)
+def test_a_container_that_does_not_run_is_told_of(state: dict[str, Any], why: str) -> None:
+    assert f"nothing was asked from inside the pod: {why}" in look(Inside(with_sidecar(state_of("app", **state)))).gaps
+
+
+def test_a_pod_that_waits_for_a_node_is_told_of() -> None:
+    assert "nothing was asked from inside the pod: the pod is Pending" in look(Inside(pod())).gaps
+
+
+def test_what_may_not_be_asked_or_seen_is_told_of() -> None:
+    picture = look(Inside(with_sidecar(state_of("app", running={}))), ask=False)
+
+    assert "nothing was asked from inside the pod: not allowed" in picture.gaps
+    assert any(gap.startswith("the agent: the API server does not allow it") for gap in picture.gaps)
+    assert not picture.is_agent_known
+
+
+def test_a_container_without_a_shell_and_python_is_told_of() -> None:
+    unstartable = ValueError("invalid literal for int()")
+
+    gaps = look(Inside(with_sidecar(state_of("app", running={})), unstartable, unstartable)).gaps
+
+    assert "the agent was not asked from inside the pod: container app has no sh" in gaps
+    assert "the SDK was not asked where its credentials come from: container app has no python3" in gaps
+
+
+def test_botocore_s_words_serve_where_there_is_no_curl() -> None:
+    error = f"CredentialRetrievalError: Received non 200 response 400 from container metadata: {DENIED}"
+    sdk = Completed(0, json.dumps({"version": "1.40.0", "error": error}), "")
+
+    picture = look(Inside(with_sidecar(state_of("app", running={})), Completed(64, "", ""), sdk))
+
+    assert picture.reach == Reach("answered", 400, DENIED)
+    assert [found.cause for found in find_causes(picture)] == ["node-role-permission"]
