@@ -320,6 +320,8 @@ def kill_agents(kube: Kube) -> None:
     """Kill every agent of a cluster, as a crash does, and wait until others are ready in their places."""
     selector = f"app.kubernetes.io/name={AGENT_ADDON}"
     killed = kube.pods("kube-system", selector)
+    if not killed:
+        raise HarnessFault("there is no agent to kill")
     for pod in killed:
         pod.delete()
     names = {pod.name for pod in killed}

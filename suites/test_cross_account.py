@@ -281,9 +281,12 @@ def source_policy(aws: AwsAccount, document: str) -> Generator[None]:
         iam.attach_role_policy(**own)
 
 
-def assert_second_hop_was_refused(aws: AwsAccount, action: str) -> None:
-    """Hold what CloudTrail says of the latest refusal by the target role against STS's words for the pod's session."""
-    refused = next(record for record in target_records(aws) if "errorCode" in record)
+@contextlib.contextmanager
+def refused_at_the_second_hop(aws: AwsAccount, action: str) -> Generator[None]:
+    """Hold what CloudTrail says of the one refusal by the target role meanwhile against STS's words for the session."""
+    before = {record["eventID"] for record in target_records(aws)}
+    yield
+    (refused,) = [record for record in target_records(aws) if record["eventID"] not in before]
     source = refused["userIdentity"]["arn"]
     assert "-newcomer-" in source
     assert (refused["errorCode"], refused["errorMessage"]) == (
@@ -299,12 +302,12 @@ def assert_second_hop_was_refused(aws: AwsAccount, action: str) -> None:
 )
 def test_source_role_must_be_allowed_to_go_on(newcomer: Pod, aws: AwsAccount, sid: str, action: str) -> None:
     """Without one of its statements the source role is assumed, gets no further, and the pod gets nothing at all."""
-    with source_policy(aws, without((FILES / "source-policy.json").read_text(), sid)):
+    faulty = without((FILES / "source-policy.json").read_text(), sid)
+    with source_policy(aws, faulty), refused_at_the_second_hop(aws, action):
         response = credentials_response(newcomer)
 
     assert response.status == 400
     assert re.fullmatch(NOT_ASSUMED, response.body)
-    assert_second_hop_was_refused(aws, action)
 
 
 @requirement("API-606", "API-607", "API-608", "API-609")
@@ -330,12 +333,11 @@ def test_target_role_must_trust_the_source_role(
     """Without one of the statements, or with another's external ID or tags in them, the target role is not assumed."""
     trust = read_document(FILES / "target-trust.json", cluster)
     assert change(trust) != trust
-    with account_b.trusting(TARGET_ROLE_ARN, change(trust)):
+    with account_b.trusting(TARGET_ROLE_ARN, change(trust)), refused_at_the_second_hop(aws, action):
         response = credentials_response(newcomer)
 
     assert response.status == 400
     assert re.fullmatch(NOT_ASSUMED, response.body)
-    assert_second_hop_was_refused(aws, action)
 
 
 # --- Changes of the association -------------------------------------------------------------------------------------
@@ -388,6 +390,36 @@ def test_target_role_can_be_removed_and_set_again(
     assert set_again.startswith("arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/eks-")
 
 
+@requirement("API-257")
+def test_another_target_role_is_for_pods_to_come(
+    pod: Pod, association: dict[str, Any], aws: AwsAccount, account_b: AwsAccount, cluster: Cluster
+) -> None:
+    """From one target role to another: the next pod is the other one, the running one stays who it is."""
+    trust = read_document(FILES / "target-trust.json", cluster)
+    before = caller_identity(pod)["Arn"]
+    with (
+        account_b.role("accountb-second", trust) as second,
+        account_a_may_assume(aws, second),
+        updated(aws, association, targetRoleArn=second) as record,
+    ):
+        running = caller_identity(pod)["Arn"]
+        other = caller_identity(run_pod(pod.kube, "other-target"))["Arn"]
+
+    assert record["externalId"] == association["externalId"]
+    check("API-257", what="running", expected=before, observed=running)
+    expected = "arn:aws:sts::987654321098:assumed-role/accountb-second/eks-…"
+    check("API-257", what="next", expected=expected, observed=other, holds=other.startswith(expected[:-1]))
+
+
+@contextlib.contextmanager
+def account_a_may_assume(aws: AwsAccount, role_arn: str) -> Generator[None]:
+    """Let the source role go on to another role as well."""
+    allowed = {"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Resource": role_arn}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    with aws.policy("crossacct-second", document) as policy_arn, aws.attached(SOURCE_ROLE_ARN, policy_arn):
+        yield
+
+
 # --- What serves dies in the middle ---------------------------------------------------------------------------------
 
 
@@ -396,9 +428,16 @@ def test_target_role_can_be_removed_and_set_again(
 def test_pod_is_still_the_target_role_after_a_restart(
     pod: Pod, lab: Lab, cluster: Cluster, kube: Kube, what: str
 ) -> None:
-    """Agents or API server are killed under the running pod: it is the target role, through both roles again."""
+    """Agents or API server are killed under the running pod: it is the target role, and so is the next pod.
+
+    Another agent has nothing in its cache, so that both roles are assumed again; the same one has the session still.
+    """
+    before = caller_identity(pod)["Arn"]
     restart(what, lab, cluster, kube)
     arn = caller_identity(pod)["Arn"]
+    of_next = caller_identity(run_pod(kube, f"after-{what.replace(' ', '-').lower()}"))["Arn"]
 
     expected = "arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/eks-…"
     check("API-602", expected=expected, observed=arn, holds=arn.startswith(expected.removesuffix("…")))
+    check("API-602", what="next pod", expected=expected, observed=of_next, holds=of_next.startswith(expected[:-1]))
+    assert (arn != before) is (what == "agent"), (before, arn)

@@ -17,16 +17,18 @@ import pytest
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.kube import Kube, Pod
+from harness.kube import Kube, Pod, pod_manifest
 from harness.lab import Lab
 from harness.scenario import (
     NOT_BY_WEB_IDENTITY,
+    RESTARTS,
     AwsAccount,
     assume_role_records,
     caller_identity,
     credentials_response,
     decode_token,
     read_document,
+    restart,
     session_of,
     wait_until_admission_injects,
 )
@@ -202,7 +204,7 @@ def test_token_of_one_cluster_is_refused_on_the_other(pods: tuple[Pod, Pod], sid
 
 @requirement("WHK-201", "API-413")
 def test_association_of_one_cluster_counts_there_only(sides: tuple[Side, Side], aws: AwsAccount, role_arn: str) -> None:
-    """An association is a matter of one cluster: the other's admission leaves the same ServiceAccount's pods alone."""
+    """An association is a matter of one cluster: in the other one neither admission nor EKS Auth knows of it."""
     here, there = sides
     for side in sides:
         side.kube.create_service_account("one-cluster", NAMESPACE)
@@ -215,21 +217,45 @@ def test_association_of_one_cluster_counts_there_only(sides: tuple[Side, Side], 
         # Made after the other: once the second cluster's admission knows it, it would know both.
         wait_until_admission_injects(there.kube, NAMESPACE, "control")
         admitted = there.kube.dry_run("one", NAMESPACE, image=IMAGE, service_account="one-cluster", command=SLEEP)
-        listed = aws.client("eks").list_pod_identity_associations(
-            clusterName=there.name, namespace=NAMESPACE, serviceAccount="one-cluster"
-        )
+        by_hand = [run_with_variables(side.kube, "one-cluster") for side in sides]
+        responses = [credentials_response(pod) for pod in by_hand]
 
     (container,) = admitted["spec"]["containers"]
     check("WHK-201", expected=[], observed=container.get("env", []))
-    check("API-413", expected=[], observed=listed["associations"])
+    check("API-413", what="here", expected=200, observed=responses[0].status)
+    check("API-413", what="there", expected=404, observed=responses[1].status)
+    assert "(ResourceNotFoundException): No pod identity association found" in responses[1].body
+
+
+def run_with_variables(kube: Kube, account: str) -> Pod:
+    """Run a pod that has by its own manifest what admission gives: the variables, and a token for EKS."""
+    directory = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"
+    variables = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": f"{directory}/eks-pod-identity-token",
+    }
+    token = {"audience": "pods.eks.amazonaws.com", "expirationSeconds": 86400, "path": "eks-pod-identity-token"}
+    container = {
+        "name": "by-hand",
+        "image": IMAGE,
+        "command": list(SLEEP),
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
+        "volumeMounts": [{"name": "by-hand", "mountPath": directory, "readOnly": True}],
+    }
+    manifest = pod_manifest("by-hand", IMAGE, account, SLEEP, {"containers": [container]})
+    manifest["spec"]["volumes"] = [{"name": "by-hand", "projected": {"sources": [{"serviceAccountToken": token}]}}]
+    manifest["metadata"]["labels"]["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
+    kube.core.create_namespaced_pod(NAMESPACE, manifest)
+    return kube.pod("by-hand", NAMESPACE).wait_until_ready()
 
 
 @requirement("API-509")
-def test_one_cluster_s_api_server_is_killed_and_both_pods_read_on(
-    pods: tuple[Pod, Pod], sides: tuple[Side, Side], lab: Lab
+@pytest.mark.parametrize("what", RESTARTS)
+def test_one_cluster_s_servers_are_killed_and_both_pods_read_on(
+    pods: tuple[Pod, Pod], sides: tuple[Side, Side], lab: Lab, what: str
 ) -> None:
-    """AWS and the agents have what they need of a cluster: neither its own pod nor the other's notices."""
-    lab.restart_api_server(sides[1].cluster)
+    """Agents or API server of one cluster are killed: neither its own pod nor the other's notices."""
+    restart(what, lab, sides[1].cluster, sides[1].kube)
     listings = [pod.exec("aws", "s3", "ls", f"s3://{BUCKET}/") for pod in pods]
 
     check("API-509", expected=[(0, "")] * 2, observed=[(done.returncode, done.stderr) for done in listings])
