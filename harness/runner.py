@@ -78,7 +78,7 @@ def run_suites(lab: str, clusters: Sequence[str], arguments: Sequence[str], faul
     """
     options = [f"--lab={lab}", *(f"--cluster={name}" for name in clusters)]
     options += ["--assert=plain"] if "--dry-run" in arguments else []
-    paths = [] if any(argument.startswith("suites") for argument in arguments) else _scenarios(CHECKOUT / "suites")
+    paths = [] if _paths(arguments) else _scenarios(CHECKOUT / "suites")
     with tempfile.TemporaryDirectory(prefix="podid-") as directory:
         file = Path(directory) / "result.json"
         environment = os.environ | {RESULT_FILE_VARIABLE: str(file)}
@@ -110,7 +110,7 @@ def require_paths(arguments: Sequence[str]) -> None:
     Raises:
         UsageError: One is not.
     """
-    for path in (argument.partition("::")[0] for argument in arguments if argument.startswith("suites")):
+    for path in _paths(arguments):
         if not (CHECKOUT / path).exists():
             known = [str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "suites").rglob("test_*.py")]
             near = difflib.get_close_matches(path, known, n=1)
@@ -119,7 +119,7 @@ def require_paths(arguments: Sequence[str]) -> None:
 
 def chosen_files(arguments: Sequence[str]) -> list[Path]:
     """Return the files of scenarios that pytest's arguments choose; without paths among them, all."""
-    chosen = [CHECKOUT / argument.partition("::")[0] for argument in arguments if argument.startswith("suites")]
+    chosen = [CHECKOUT / path for path in _paths(arguments)]
     places = chosen or [CHECKOUT / "suites"]
     return [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]
 
@@ -130,6 +130,12 @@ def nodes_wanted(arguments: Sequence[str]) -> int:
     Two only where one asks for the fixture ``last_node``: every node takes its time to get its images.
     """
     return 2 if any(file.exists() and "last_node" in file.read_text() for file in chosen_files(arguments)) else 1
+
+
+def _paths(arguments: Sequence[str]) -> list[str]:
+    """Return the files and folders of suites among pytest's arguments; a baseline, an option's value, is none."""
+    named = (argument.partition("::")[0] for argument in arguments if argument.startswith("suites"))
+    return [path for path in named if Path(path).suffix in {"", ".py"}]
 
 
 def _scenarios(suites: Path) -> list[str]:

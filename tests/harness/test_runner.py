@@ -187,8 +187,11 @@ def test_scenarios_are_what_runs_unless_paths_are_given(monkeypatch: pytest.Monk
     runner.run_suites("podid", ["c"], ["--dry-run"])
     runner.run_suites("podid", ["c"], ["--dry-run", "suites/agent"])
 
-    by_default, as_asked = commands
+    runner.run_suites("podid", ["c"], ["--dry-run", "--baseline", "suites/known.yaml"])
+
+    by_default, as_asked, with_baseline = commands
     assert "suites" in by_default
+    assert "suites" in with_baseline
     assert "--ignore=suites/agent" in by_default
     assert as_asked[-1] == "suites/agent"
 
