@@ -42,7 +42,7 @@ def audit(
 ) -> None:
     """Audit the associations of a cluster; reads only. Exit code 1 when a check fails, or something drifted.
 
-    Looks at the lab if one is up, else at the cluster of your kubeconfig and the account of your AWS profile.
+    Looks at what you name; else at the lab if one is up, else at your kubeconfig and your default AWS profile.
     """
     form = _form("json" if as_json else output)
     stored = _read(diff) if diff else None

@@ -160,7 +160,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show what runs. Exit code 2 when something does not."""
-    report = Lab(lab).status()
+    the_lab = Lab(lab)
+    report = the_lab.status()
+    is_remembered = not report or the_lab.is_remembered
     if as_json:
         print(json.dumps(report, indent=1))
     elif not report:
@@ -170,8 +172,10 @@ def status(
         for name, state in programs.items():
             exits = f"  restarted after exit codes {state['exits']}" if state["exits"] else ""
             print(f"  {'running' if state['running'] else 'DOWN':8} {name}{exits}")
+    if not is_remembered and not as_json:
+        print(f"AWS began anew and knows nothing of this lab any more; remove it with: {podid_command(lab)} down")
     healthy = report and all(state["running"] for programs in report.values() for state in programs.values())
-    raise typer.Exit(0 if healthy else 2)
+    raise typer.Exit(0 if healthy and is_remembered else 2)
 
 
 @app.command()

@@ -36,7 +36,7 @@ def diagnose(
 ) -> None:
     """Say why a pod does not get its credentials, with evidence and cure. Exit code 1 when a cause was found.
 
-    Looks at the lab if one is up, else at the cluster of your kubeconfig and the account of your AWS profile.
+    Looks at what you name; else at the lab if one is up, else at your kubeconfig and your default AWS profile.
     """
     target = find_target(lab, kubeconfig=kubeconfig, context=context, profile=profile, region=region, cluster=cluster)
     with Progress() as progress, progress.phase(f"pod {namespace}/{pod}"), contextlib.closing(target.kube()) as kube:

@@ -23,7 +23,7 @@ from harness.binaries import DEFAULT_KUBERNETES, groups_of
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, ClusterSpec, IpFamily
 from harness.cluster.existing.target import Target
-from harness.errors import MissingPrerequisite, UsageError
+from harness.errors import HarnessFault, MissingPrerequisite, UsageError
 from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
@@ -151,10 +151,23 @@ class Lab:
 
     @property
     def is_up(self) -> bool:
-        """Whether AWS and every cluster of the lab run."""
+        """Whether AWS and every cluster of the lab run, and AWS knows them."""
         if self.provider_name is None:
             return False
-        return self._provider.aws_stopped() is None and all(c.is_running for c in self._provider.clusters())
+        clusters = self._provider.clusters()
+        return self._provider.aws_stopped() is None and all(c.is_running for c in clusters) and self.is_remembered
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether AWS knows the lab's clusters: one that ended and began anew has forgotten all that was in it."""
+        if self.on_aws:
+            return True
+        try:
+            known = self.control().ready()["clusters"]
+        except HarnessFault:
+            # It does not answer; that says nothing of what it knows.
+            return True
+        return {cluster.spec.name for cluster in self._provider.clusters()} <= set(known)
 
     def require(self) -> Self:
         """Return the lab if it is up.

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness import limits, wait
 from harness.errors import HarnessFault
+from harness.lab import Lab
 from harness.lab.losses import Loss, Losses
 
 STATUS: dict[str, dict[str, dict[str, Any]]] = {
@@ -141,6 +143,7 @@ def test_engine_that_does_not_answer_is_a_loss() -> None:
 _PROGRAM = """
 import os, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 
 file, parent = Path(sys.argv[1]), os.getppid()
 file.with_suffix(".new").write_text(str(os.getpid()))
@@ -151,6 +154,7 @@ while os.getppid() == parent:
 _SUPERVISOR = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from harness.cluster.native.init import Program, supervise
 
 directory, program = Path(sys.argv[1]), sys.argv[2]
@@ -187,3 +191,29 @@ def test_supervisor_counts_starts(supervised: Path) -> None:
         )
         os.kill(int(pid), signal.SIGKILL)
         killed = pid
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_remembered"),
+    [
+        ({"clusters": ["pod-identity-lab", "pod-identity-lab-2"]}, True),
+        ({"clusters": ["pod-identity-lab"]}, True),
+        ({"clusters": []}, False),
+        (HarnessFault("the AWS emulator did not answer"), True),
+    ],
+)
+def test_aws_that_began_anew_has_forgotten_the_lab(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, list[str]] | HarnessFault, *, is_remembered: bool
+) -> None:
+    """One that does not answer says nothing of what it knows."""
+
+    def ready() -> dict[str, list[str]]:
+        if isinstance(answer, HarnessFault):
+            raise answer
+        return answer
+
+    lab, cluster = Lab("forgotten"), SimpleNamespace(spec=SimpleNamespace(name="pod-identity-lab"))
+    monkeypatch.setattr(lab, "provider", lambda _: SimpleNamespace(clusters=lambda: [cluster]))
+    monkeypatch.setattr(lab, "control", lambda: SimpleNamespace(ready=ready))
+
+    assert lab.is_remembered is is_remembered

@@ -101,7 +101,12 @@ class ControlRoute:
     def _read(self, path: str, raw: RawRequest) -> tuple[int, Mapping[str, Any]]:
         match path:
             case "ready":
-                return 200, {"version": internals.version(), "providers": internals.provider_names()}
+                clusters = [cluster.name for cluster in self._emulator.eks.clusters.all()]
+                return 200, {
+                    "version": internals.version(),
+                    "providers": internals.provider_names(),
+                    "clusters": clusters,
+                }
             case "journal":
                 since = int(parse_qs(raw.query).get("since", ["0"])[0])
                 return 200, {"entries": self._emulator.journal.since(since)}
