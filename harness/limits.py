@@ -34,6 +34,7 @@ __all__ = [
     "PROCESS_END",
     "PROCESS_START",
     "READS",
+    "READ_AGAIN",
     "RENEWAL",
     "RESUMED",
     "RETENTION",
@@ -107,6 +108,8 @@ TARGET_HEALTHY = Limit("TARGET_HEALTHY", 90)
 TRAFFIC = Limit("TRAFFIC", 60)
 """The data plane does what the load balancer's state says."""
 NETWORK_POLICY = Limit("NETWORK_POLICY", 60)
+READ_AGAIN = Limit("READ_AGAIN", 90)
+"""An application that reads in a loop has read again, whichever of its pods; one read may take a minute."""
 READS = Limit("READS", 120)
 """A pod that reads in a loop has read so many times more."""
 

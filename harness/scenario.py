@@ -354,6 +354,26 @@ def restart(what: str, lab: Lab, cluster: Cluster, kube: Kube) -> None:
         lab.restart_api_server(cluster)
 
 
+@contextlib.contextmanager
+def without_webhook(kube: Kube) -> Generator[None]:
+    """Run no replica of the webhook, and as many as before at the end."""
+    name, namespace = "pod-identity-webhook", "kube-system"
+    replicas: int = kube.apps.read_namespaced_deployment_scale(name, namespace).spec.replicas
+    kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": 0}})
+    try:
+        wait.until(
+            # Also those that are being deleted: they still answer.
+            lambda: kube.core.list_namespaced_pod(namespace, label_selector=f"app.kubernetes.io/name={name}").items,
+            lambda pods: not pods,
+            what="the webhook's pods to end",
+            timeout=limits.POD_GONE,
+        )
+        yield
+    finally:
+        kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": replicas}})
+        kube.wait_until_deployed("Deployment", name, namespace)
+
+
 def web_identity_refusals(
     kube: Kube, aws: AwsAccount, role_arn: str, namespace: str, service_account: str
 ) -> dict[str, str]:

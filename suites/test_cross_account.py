@@ -19,6 +19,7 @@ import pytest
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
+from harness.doctor_webhook import passed_over
 from harness.kube import Kube, Pod
 from harness.lab import Lab
 from harness.scenario import (
@@ -33,6 +34,7 @@ from harness.scenario import (
     restart,
     session_of,
     wait_until_admission_injects,
+    without_webhook,
 )
 
 pytestmark = pytest.mark.usefixtures("agent_addon")
@@ -243,6 +245,12 @@ def test_cloudtrail_has_both_roles(
     check("API-604", expected=parameters, observed=chained["requestParameters"])
     assert chained["sharedEventID"] == there["sharedEventID"]
     assert [chained["recipientAccountId"], there["recipientAccountId"]] == ["123456789012", "987654321098"]
+    assert there["userIdentity"] == {
+        "type": "AWSAccount",
+        "principalId": source["principalId"],
+        "accountId": "123456789012",
+        "invokedBy": "pods.eks.amazonaws.com",
+    }
 
 
 def target_records(account: AwsAccount) -> list[dict[str, Any]]:
@@ -441,3 +449,23 @@ def test_pod_is_still_the_target_role_after_a_restart(
     check("API-602", expected=expected, observed=arn, holds=arn.startswith(expected.removesuffix("…")))
     check("API-602", what="next pod", expected=expected, observed=of_next, holds=of_next.startswith(expected[:-1]))
     assert (arn != before) is (what == "agent"), (before, arn)
+
+
+@requirement("API-602")
+def test_pod_from_an_outage_of_admission_is_nobody(kube: Kube, association: dict[str, Any]) -> None:
+    """Created while no webhook runs, a pod is admitted as it is, counted, and nobody; made again, the target role."""
+    assert association
+    before = passed_over(kube)
+    with without_webhook(kube):
+        orphan = run_pod(kube, "orphan")
+        counted = passed_over(kube) - before
+    told = orphan.exec("aws", "sts", "get-caller-identity", timeout=120)
+    variables = [name for name in orphan.environment() if name.startswith("AWS_")]
+    wait_until_admission_injects(kube, NAMESPACE, "s3-reader")
+    orphan.delete()
+    arn = caller_identity(run_pod(kube, "orphan"))["Arn"]
+
+    assert (counted, variables) == (1, [])
+    assert told.stderr.strip().startswith("Unable to locate credentials"), told.stdout
+    expected = "arn:aws:sts::987654321098:assumed-role/accountb-s3-reader/eks-…"
+    check("API-602", expected=expected, observed=arn, holds=arn.startswith(expected[:-1]))

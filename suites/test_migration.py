@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -476,15 +477,18 @@ def test_step_7_old_role_is_not_missed(
 
 @requirement("WHK-902", "WHK-903", "WHK-904")
 def test_no_read_failed_on_the_whole_way(application: Application, migrated: Moment) -> None:
-    """Five restarts, both ways, an API server killed, the end: every single read succeeded, and no pod fell silent."""
+    """Five restarts, both ways, an API server killed, the end: every single read succeeded, and none came late."""
     assert migrated
     reads = application.reads()
 
     lines = [line for printed in reads.values() for line in printed]
-    attach(Evidence("plot", f"the {len(lines)} reads of the whole migration", drawn(reads, application.restarts)))
+    times = sorted(datetime.fromisoformat(line[:20]) for line in lines)
+    silence = max((later - sooner).total_seconds() for sooner, later in pairwise(times))
+    title = f"the {len(lines)} reads of the whole migration, at most {silence:.0f} s after one another"
+    attach(Evidence("plot", title, drawn(reads, application.restarts)))
     assert [line for line in lines if not line.endswith("Z read")] == []
     assert len(reads) == 6
-    assert all(reads.values())
+    assert silence <= limits.READ_AGAIN.allowed
 
 
 def drawn(reads: dict[str, list[str]], restarts: dict[str, datetime]) -> dict[str, Any]:

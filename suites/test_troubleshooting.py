@@ -377,8 +377,13 @@ def test_pod_is_older_than_its_association(place: Place, lab: Lab, cluster: Clus
 @requirement("TRB-302", "TRB-601")
 def test_association_differs_in_case(place: Place) -> None:
     """An association for Case-Reader serves no pod of case-reader; one with the right name does."""
-    place.kube.create_service_account("case-reader", NAMESPACE)
-    with place.aws.association(place.cluster.name, NAMESPACE, "Case-Reader", place.role_arn):
+    for name in ("case-reader", "made-after-it"):
+        place.kube.create_service_account(name, NAMESPACE)
+    with (
+        place.aws.association(place.cluster.name, NAMESPACE, "Case-Reader", place.role_arn),
+        # Admission that knows this one knows the other too.
+        place.associated("made-after-it"),
+    ):
         pod = place.run("case-reader", account="case-reader")
         injected, named = "AWS_CONTAINER_CREDENTIALS_FULL_URI" in pod.environment(), place.diagnose(pod)
     with place.associated("case-reader"):

@@ -31,7 +31,7 @@ from harness.doctor_webhook import passed_over, webhook_checks
 from harness.kube import ApiException, Kube, Manifest, Pod, pod_manifest
 from harness.lab import Lab
 from harness.pki import Authority
-from harness.scenario import AwsAccount, caller_identity, wait_until_admission_injects
+from harness.scenario import AwsAccount, caller_identity, wait_until_admission_injects, without_webhook
 
 pytestmark = pytest.mark.usefixtures("agent_addon")
 
@@ -69,19 +69,6 @@ class Admission:
     def pods(self) -> list[Pod]:
         """Return the webhook's pods."""
         return self.kube.pods(SYSTEM, SELECTOR)
-
-    def scale(self, replicas: int) -> None:
-        """Run so many replicas, and wait until they do."""
-        self.kube.apps.patch_namespaced_deployment_scale(WEBHOOK, SYSTEM, {"spec": {"replicas": replicas}})
-        if replicas:
-            self.kube.wait_until_deployed("Deployment", WEBHOOK, SYSTEM)
-        else:
-            wait.until(
-                lambda: self.kube.core.list_namespaced_pod(SYSTEM, label_selector=SELECTOR).items,
-                lambda pods: not pods,
-                what="the webhook's pods to end",
-                timeout=limits.POD_GONE,
-            )
 
     def metric(self, pod: Pod, name: str) -> float:
         """Return one metric of a replica, asked for through the API server."""
@@ -450,10 +437,9 @@ def whole(registration: Manifest) -> str:
 def test_pod_from_an_outage_stays_without_credentials(admission: Admission, demo: str) -> None:
     """A pod is created while no webhook runs, and counted; the webhook's return does not change it, only the next."""
     before = passed_over(admission.kube)
-    admission.scale(0)
-    pod = admission.create("orphan", demo)
-    missed = passed_over(admission.kube) - before
-    admission.scale(2)
+    with without_webhook(admission.kube):
+        pod = admission.create("orphan", demo)
+        missed = passed_over(admission.kube) - before
     wait_until_admission_injects(admission.kube, demo, "app")
 
     check("WHK-802", what="admitted without an answer", expected=1, observed=missed)

@@ -219,20 +219,27 @@ class CloudTrail:
         )
 
     def record_chained_assume_role(self, assumed: AssumedRole, caller: Credential, service: str, region: str) -> None:
-        """Record STS's AssumeRole of a target role: record C, in both accounts if there are two."""
+        """Record STS's AssumeRole of a target role: record C, in both accounts if there are two.
+
+        The target's learns of the caller whose account it is and what its ID is, and nothing else (IAM User Guide,
+        Logging IAM and AWS STS API calls).
+        """
         parameters = _chained_parameters(assumed.request, assumed.duration_seconds, assumed.inherited_tags)
         shared = self._ids.uuid()
         # A dict keeps the order and drops the second of two equal accounts.
-        for account in dict.fromkeys((caller.principal.account, assumed.credential.principal.account)):
+        own = caller.principal.account
+        for account in dict.fromkeys((own, assumed.credential.principal.account)):
+            is_own = account == own
+            identity = user_identity(caller) if is_own else _of_another_account(caller)
             self._add_assume_role(
                 assumed,
                 account=account,
                 region=region,
-                identity=user_identity(caller) | {"invokedBy": service},
+                identity=identity | {"invokedBy": service},
                 address=service,
                 parameters=parameters,
-                username=_username(caller),
-                access_key_id=caller.access_key_id,
+                username=_username(caller) if is_own else "",
+                access_key_id=caller.access_key_id if is_own else "",
                 shared_event_id=shared,
             )
 
@@ -490,6 +497,12 @@ def user_identity(credential: Credential) -> dict[str, Any]:
     if principal.role_arn:
         identity["sessionContext"] = _session_context(credential, principal)
     return identity
+
+
+def _of_another_account(credential: Credential) -> dict[str, Any]:
+    """Return ``userIdentity`` as an account sees the holder of another one's credential."""
+    principal = credential.principal
+    return {"type": "AWSAccount", "principalId": principal.user_id, "accountId": principal.account}
 
 
 def _chained_parameters(

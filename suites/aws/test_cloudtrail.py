@@ -178,17 +178,27 @@ def test_event_without_tags_has_no_tag_members(trail: CloudTrail, clock: Settabl
 
 @requirement("API-811")
 def test_target_role_is_recorded_in_both_accounts(trail: CloudTrail, clock: SettableClock) -> None:
-    """Record C: joined by sharedEventID."""
+    """Record C: joined by sharedEventID; the target's account learns the caller's account and ID, and no more."""
     target = f"arn:aws:iam::{OTHER}:role/target"
     made = assumed(clock, target, "eks-2", external_id="eu-west-1/1/c/n/s")
-    trail.record_chained_assume_role(made, session(clock), "pods.eks.amazonaws.com", "eu-west-1")
+    caller = session(clock)
+    trail.record_chained_assume_role(made, caller, "pods.eks.amazonaws.com", "eu-west-1")
 
+    (seen_there,) = lookup(trail, account=OTHER)
     records = [
         json.loads(event["CloudTrailEvent"]) for account in (ACCOUNT, OTHER) for event in lookup(trail, account=account)
     ]
     assert [record["recipientAccountId"] for record in records] == [ACCOUNT, OTHER]
     assert len({record["sharedEventID"] for record in records}) == 1
     assert len({record["eventID"] for record in records}) == 2
+    assert records[0]["userIdentity"]["type"] == "AssumedRole"
+    assert records[1]["userIdentity"] == {
+        "type": "AWSAccount",
+        "principalId": caller.principal.user_id,
+        "accountId": ACCOUNT,
+        "invokedBy": "pods.eks.amazonaws.com",
+    }
+    assert not {"Username", "AccessKeyId"} & set(seen_there)
     assert records[0]["requestParameters"]["externalId"] == "eu-west-1/1/c/n/s"
     assert records[0]["requestParameters"]["incomingTransitiveTags"] == {"kubernetes-namespace": "demo"}
 
