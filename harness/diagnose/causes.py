@@ -565,11 +565,11 @@ def _sdk_too_old(picture: Picture) -> Finding | None:
 def _other_credentials(picture: Picture) -> Finding | None:
     """Something in front of Pod Identity in the SDK's chain wins, or the SDK does not ask the agent at all."""
     method = picture.sdk.method
-    if not picture.is_injected or picture.reach.outcome != "answered" or method in {"", "container-role"}:
+    if not picture.is_injected or method in {"", "container-role"}:
         return None
     return Finding(
         "other-credentials",
-        f"The agent gives credentials, and the SDK takes {'none' if method == 'none' else f'others: {method}'}.",
+        f"The SDK takes {'none' if method == 'none' else f'others: {method}'} instead of the agent's credentials.",
         f"get_credentials().method = {method}",
         [f"get_credentials().method = {method}, not container-role"],
         ["remove static keys, profiles and web identity variables from the pod: they come before Pod Identity"],
@@ -577,13 +577,13 @@ def _other_credentials(picture: Picture) -> Finding | None:
 
 
 def _sdk_fails(picture: Picture) -> Finding | None:
-    """The agent gives credentials, and the SDK cannot take them: in its own words."""
+    """The SDK fails before it has credentials: in its own words."""
     error = picture.sdk.error
-    if not picture.is_injected or not error or picture.reach.outcome != "answered" or _sdk_too_old(picture):
+    if not picture.is_injected or not error or _sdk_too_old(picture):
         return None
     return Finding(
         "sdk-fails",
-        "The agent gives credentials, and the SDK does not take them.",
+        "The SDK fails before it has the agent's credentials.",
         error,
         [f"get_credentials() says: {error}"],
         ["see what its configuration is: the container's AWS_ variables, and ~/.aws/config"],

@@ -192,12 +192,9 @@ def _judge(account: Account, picture: Picture) -> tuple[list[str], list[str]]:
         faults.append("the agent is not ready on every node: pods that restart now get no credentials there")
     if stay := [pod.name for pod in account.pods if pod.stays_with_irsa]:
         faults.append(f"{', '.join(stay)} cannot use Pod Identity ({_reasons(account)}), and its association wins")
-    arns = dict.fromkeys([association.role_arn, association.effective_role_arn, account.irsa_role_arn])
-    faults += [
-        f"the association's role {arn} is gone"
-        for arn in arns
-        if arn != account.irsa_role_arn and picture.roles.get(arn, account) is None
-    ]
+    own = dict.fromkeys([association.role_arn, association.effective_role_arn])
+    faults += [f"the association's role {arn} is gone" for arn in own if picture.roles.get(arn, account) is None]
+    arns = dict.fromkeys([*own, account.irsa_role_arn])
     unknown = [f"{arn} could not be read: {picture.unread[arn]}" for arn in arns if arn in picture.unread]
     if role := picture.roles.get(association.role_arn):
         actions, keys = refused(role, association, picture.cluster_arn)

@@ -107,9 +107,11 @@ def test_a_sound_pod_has_none() -> None:
     assert find_causes(SOUND) == []
 
 
-@pytest.mark.parametrize("method", ["none", "iam-role"])
-def test_an_sdk_that_does_not_ask_the_agent_is_told_of(method: str) -> None:
-    (found,) = find_causes(replace(SOUND, sdk=Sdk("1.35.0", method)))
+@pytest.mark.parametrize("method", ["none", "iam-role", "env"])
+@pytest.mark.parametrize("reach", [SOUND.reach, Reach()])
+def test_an_sdk_that_does_not_ask_the_agent_is_told_of(method: str, reach: Reach) -> None:
+    """Also where there was nothing to ask the agent with."""
+    (found,) = find_causes(replace(SOUND, reach=reach, sdk=Sdk("1.35.0", method)))
 
     assert found.cause == "other-credentials"
 
