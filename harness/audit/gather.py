@@ -12,11 +12,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.audit.inventory import Association, Inventory, Node, Role, account_of
 from harness.cloud.documents import members
-from harness.diagnose.picture import AGENT
+from harness.diagnose.picture import AGENT, compute_type
 from harness.errors import HarnessFault
 from harness.kube import Kube, Manifest
 
-__all__ = ["associations_of", "compute_type", "gather", "needs_agent", "role_of"]
+__all__ = ["associations_of", "gather", "needs_agent", "role_of"]
 
 T = TypeVar("T")
 Client = Callable[[str], Any]
@@ -80,11 +80,6 @@ def _pair(manifest: Manifest) -> str:
 
 def _annotations(manifest: Manifest) -> Mapping[str, str]:
     return manifest["metadata"].get("annotations") or {}
-
-
-def compute_type(node: Manifest) -> str:
-    """Return what EKS says the node is: ``fargate``, ``auto``, ``hybrid``; empty for EC2's and nodes elsewhere."""
-    return members(node["metadata"].get("labels")).get("eks.amazonaws.com/compute-type", "")
 
 
 def needs_agent(node: Manifest) -> bool:

@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from harness.cloud.documents import members
 
-__all__ = ["AGENT", "AGENT_ADDRESS", "Association", "Picture", "Reach", "Sdk", "agent_argument", "reach_told_by"]
+__all__ = [
+    "AGENT",
+    "AGENT_ADDRESS",
+    "Association",
+    "Picture",
+    "Reach",
+    "Sdk",
+    "agent_argument",
+    "compute_type",
+    "reach_told_by",
+]
 
 Manifest = Mapping[str, Any]
 
@@ -128,14 +138,12 @@ class Picture:
     @property
     def is_on_fargate(self) -> bool:
         """Whether its node is one of Fargate's."""
-        labels = members(members(members(self.node).get("metadata")).get("labels"))
-        return labels.get("eks.amazonaws.com/compute-type") == "fargate" or bool(_FARGATE.match(self.node_name))
+        return compute_type(self.node) == "fargate" or bool(_FARGATE.match(self.node_name))
 
     @property
     def has_agent_built_in(self) -> bool:
         """Whether its node is one of EKS Auto Mode's, which need no DaemonSet."""
-        labels = members(members(members(self.node).get("metadata")).get("labels"))
-        return labels.get("eks.amazonaws.com/compute-type") == "auto"
+        return compute_type(self.node) == "auto"
 
     @property
     def is_injected(self) -> bool:
@@ -156,6 +164,12 @@ class Picture:
     def agent_pod(self) -> Manifest | None:
         """The agent on the pod's node."""
         return next((pod for pod in self.agent_pods if pod["spec"].get("nodeName") == self.node_name), None)
+
+
+def compute_type(node: Manifest | None) -> str:
+    """Return what EKS says a node is: ``fargate``, ``auto``, ``hybrid``; empty for EC2's, nodes elsewhere and none."""
+    labels = members(members(members(node).get("metadata")).get("labels"))
+    return labels.get("eks.amazonaws.com/compute-type", "")
 
 
 def agent_argument(daemon_set: Manifest | None, option: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from botocore.exceptions import ClientError
 
 from harness.audit import Role, account_of
-from harness.audit.gather import associations_of, compute_type, needs_agent, role_of
+from harness.audit.gather import associations_of, needs_agent, role_of
 from harness.cloud.documents import members
-from harness.diagnose.picture import AGENT
+from harness.diagnose.picture import AGENT, compute_type
 from harness.errors import UsageError
 from harness.kube import Kube, Manifest
 from harness.migrate.steps import ANNOTATION, Account, Picture, PodUse
