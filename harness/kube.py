@@ -20,6 +20,7 @@ import yaml
 from harness import limits, wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault
+from harness.kube_client import LimitedClient
 from harness.limits import Limit
 from harness.tenancy import Tenancy, TenantClient
 
@@ -31,6 +32,10 @@ ApiException = kubernetes.client.ApiException
 _FIELD_MANAGER = "podid"
 
 _STATUS_CHANNEL = kubernetes.stream.ws_client.ERROR_CHANNEL
+_READY_SECONDS = 10
+"""How long a server that is ready may take to say so."""
+_GET_SECONDS = 30
+"""How long one is asked that a person named: it may be anywhere, or nowhere."""
 _LAST_WORDS = 500
 """Characters of what a command said that did not end."""
 _EXEC_PROTOCOL = kubernetes.stream.ws_client.V4_CHANNEL_PROTOCOL
@@ -62,9 +67,8 @@ class Kube:
             context: Its context; None for the current one.
             tenancy: What to keep to on a cluster that is somebody else's.
         """
-        self._api: Any = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig), context)
-        if tenancy:
-            self._api = TenantClient(self._api.configuration, tenancy)
+        configuration = cast("Any", kubernetes.config).new_client_from_config(str(kubeconfig), context).configuration
+        self._api: Any = TenantClient(configuration, tenancy) if tenancy else LimitedClient(configuration)
         self._discovery_cache = kubeconfig.with_name("discovery.json")
         self.core: Any = kubernetes.client.CoreV1Api(self._api)
         self.apps: Any = kubernetes.client.AppsV1Api(self._api)
@@ -85,7 +89,8 @@ class Kube:
     def is_ready(self) -> bool:
         """Tell whether the API server says that it is ready; one that does not listen yet is not."""
         try:
-            response: Any = self._api.rest_client.request("GET", f"{self._api.configuration.host}/readyz")
+            address = f"{self._api.configuration.host}/readyz"
+            response: Any = self._api.rest_client.request("GET", address, _request_timeout=_READY_SECONDS)
             # Only a connection that was read to its end is closed with the client.
             response.read()
         except (OSError, urllib3.exceptions.HTTPError):
@@ -102,15 +107,8 @@ class Kube:
         Raises:
             HarnessFault: The API server does not answer, or does not allow it.
         """
-        serialized = self._api.param_serialize(
-            "GET",
-            path,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json"},
-            auth_settings=["BearerToken"],
-        )
         try:
-            response = self._api.call_api(*serialized, _request_timeout=30)
+            response = self._ask(path, query, "application/json", _GET_SECONDS)
         except (OSError, urllib3.exceptions.HTTPError, ApiException) as error:
             raise HarnessFault(
                 f"the API server at {self._api.configuration.host} did not answer GET {path}: {error}"
@@ -124,6 +122,16 @@ class Kube:
                 hint="whoever looks needs to be allowed to get and list; see: kubectl auth can-i --list",
             )
         return json.loads(content)
+
+    def _ask(self, path: str, query: Mapping[str, str], accept: str, seconds: float | None = None) -> Any:
+        serialized = self._api.param_serialize(
+            "GET",
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": accept},
+            auth_settings=["BearerToken"],
+        )
+        return self._api.call_api(*serialized, _request_timeout=seconds)
 
     def items(self, path: str, **query: str) -> list[Manifest]:
         """Return what the API lists at a path; nothing where there is no such API."""
@@ -283,6 +291,21 @@ class Kube:
             hint=f"see: kubectl --namespace {namespace} describe {kind.lower()},pod",
         )
 
+    def image_of(self, kind: str, name: str, namespace: str) -> str:
+        """Return the image of the first container of a Deployment or DaemonSet."""
+        return self.read("apps/v1", kind, name, namespace)["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    def set_image(self, kind: str, name: str, namespace: str, image: str) -> None:
+        """``kubectl set image … '*=IMAGE'`` of a Deployment or DaemonSet; does not wait."""
+        template = self.read("apps/v1", kind, name, namespace)["spec"]["template"]["spec"]
+        spec = {
+            group: [{"name": container["name"], "image": image} for container in template[group]]
+            for group in ("initContainers", "containers")
+            if template.get(group)
+        }
+        patch = self.apps.patch_namespaced_daemon_set if kind == "DaemonSet" else self.apps.patch_namespaced_deployment
+        patch(name, namespace, {"spec": {"template": {"spec": spec}}})
+
     def wait_until_nodes_are_ready(self, names: Sequence[str]) -> None:
         """Wait until these nodes are there and take pods."""
         wait.until(
@@ -384,7 +407,7 @@ class Kube:
         Raises:
             ApiException: It answers with an error.
         """
-        response = self._api.rest_client.request("GET", f"{self._api.configuration.host}{path}")
+        response = self._ask(path, {}, "*/*")
         text: str = response.read().decode()
         if response.status != 200:
             raise ApiException(status=response.status, reason=text)
@@ -441,12 +464,12 @@ class Pod:
         )
         return self
 
-    def exec(self, *command: str, timeout: float = 60, container: str = "") -> Completed:
+    def exec(self, *command: str, timeout: Limit = limits.EXEC, container: str = "") -> Completed:
         """Run a command in the pod.
 
         Args:
             command: The program and its arguments.
-            timeout: In seconds.
+            timeout: How long it may take.
             container: Where; needed in a pod with several.
 
         Raises:
@@ -465,11 +488,11 @@ class Pod:
             **({"container": container} if container else {}),
         )
         try:
-            stream.run_forever(timeout=timeout)
+            stream.run_forever(timeout=timeout.allowed * wait.scale())
             if stream.is_open():
                 said = (stream.read_stdout(timeout=0) + stream.read_stderr(timeout=0)).strip()
                 raise wait.Timeout(
-                    f"{' '.join(command)} in pod {self.name} did not end within {timeout:.0f} s; "
+                    f"{' '.join(command)} in pod {self.name} did not end (limit {timeout}); "
                     f"its last words: {said[-_LAST_WORDS:] or 'none'}"
                 )
             if not stream.peek_channel(_STATUS_CHANNEL):

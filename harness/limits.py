@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "AGENT_READY",
+    "API_CALL",
     "ASSOCIATION_VISIBLE",
     "BACKEND_VARIABLE",
     "CERTIFICATE_RENEWED",
@@ -19,8 +20,10 @@ __all__ = [
     "CLUSTER_CREATE",
     "CLUSTER_GONE",
     "CONTROLLER",
+    "DIAGNOSE_EXEC",
     "EKS_AUTH_CALL",
     "EMULATOR_READY",
+    "EXEC",
     "IAM_EFFECTIVE",
     "INGRESS_ADDRESS",
     "KEYS_REREAD",
@@ -84,10 +87,16 @@ CLUSTER_CREATE = Limit("CLUSTER_CREATE", 300)
 CLUSTER_GONE = Limit("CLUSTER_GONE", 120)
 NODE_READY = Limit("NODE_READY", 120)
 EMULATOR_READY = Limit("EMULATOR_READY", 60)
+API_CALL = Limit("API_CALL", 75)
+"""The API server answers; its own limit is 60 s."""
 OBJECT_READY = Limit("OBJECT_READY", 30)
 """The API server makes an object usable: a namespace, a CRD, a certificate."""
 POD_READY = Limit("POD_READY", 120, on_aws=300)
 POD_GONE = Limit("POD_GONE", 60)
+EXEC = Limit("EXEC", 120)
+"""A command in a pod ends; an SDK that finds no agent takes up to a minute to say so."""
+DIAGNOSE_EXEC = Limit("DIAGNOSE_EXEC", 40)
+"""The same of what ``podid diagnose`` runs there, which gives up by itself before."""
 NAMESPACE_GONE = Limit("NAMESPACE_GONE", 120, on_aws=300)
 ROLLOUT = Limit("ROLLOUT", 180, on_aws=300)
 AGENT_READY = Limit("AGENT_READY", 120)

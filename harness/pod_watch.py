@@ -19,6 +19,7 @@ import urllib3.exceptions
 from harness.conformance.diagnostics import Folder
 from harness.image_lock import read_lock
 from harness.kube import ApiException, Kube, Manifest
+from harness.kube_client import UNTIL_CLOSED
 from harness.tenancy import full_name
 
 __all__ = ["PodWatch"]
@@ -185,7 +186,13 @@ class PodWatch:
         log = _Log()
         with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
             response = self._core.read_namespaced_pod_log(
-                name, namespace, container=key[2], follow=True, timestamps=True, _preload_content=False
+                name,
+                namespace,
+                container=key[2],
+                follow=True,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=UNTIL_CLOSED,
             )
             for part in response.stream():
                 log.add(part)

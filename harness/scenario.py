@@ -23,6 +23,7 @@ from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
 from harness.errors import HarnessFault, NotReady, SubjectFault
 from harness.kube import ApiException, Kube, Manifest, Pod
+from harness.kube_client import UNTIL_CLOSED
 from harness.lab import Lab
 from harness.lab.account import AGENT_ADDON, AwsAccount, Event
 from harness.progress import Progress
@@ -409,7 +410,12 @@ class LogReader:
 
     def _open(self) -> Any:
         return self.pod.kube.core.read_namespaced_pod_log(
-            self.pod.name, self.pod.namespace, follow=True, timestamps=self._timestamps, _preload_content=False
+            self.pod.name,
+            self.pod.namespace,
+            follow=True,
+            timestamps=self._timestamps,
+            _preload_content=False,
+            _request_timeout=UNTIL_CLOSED,
         )
 
     def _read(self) -> None:

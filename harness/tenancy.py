@@ -15,9 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import kubernetes
-
 from harness.errors import MissingPrerequisite
+from harness.kube_client import LimitedClient
 
 __all__ = ["RUN_LABEL", "TRUST", "Mark", "Tenancy", "TenantClient", "full_name"]
 
@@ -183,7 +182,7 @@ class _Place:
         return f"{self.resource} {f'{self.namespace}/' if self.namespace else ''}{self.name or '(all of them)'}"
 
 
-class TenantClient(kubernetes.client.ApiClient):
+class TenantClient(LimitedClient):
     """A client of the Kubernetes API that keeps to a tenancy."""
 
     def __init__(self, configuration: Any, tenancy: Tenancy) -> None:

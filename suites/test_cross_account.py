@@ -459,7 +459,7 @@ def test_pod_from_an_outage_of_admission_is_nobody(kube: Kube, association: dict
     with without_webhook(kube):
         orphan = run_pod(kube, "orphan")
         counted = passed_over(kube) - before
-    told = orphan.exec("aws", "sts", "get-caller-identity", timeout=120)
+    told = orphan.exec("aws", "sts", "get-caller-identity")
     variables = [name for name in orphan.environment() if name.startswith("AWS_")]
     wait_until_admission_injects(kube, NAMESPACE, "s3-reader")
     orphan.delete()

@@ -98,7 +98,7 @@ class Journey:
 
     def versions(self) -> str:
         """Return the images of agent and webhook."""
-        return " and ".join(image_of(self.kube, *where) for where in WORKLOADS.values())
+        return " and ".join(self.kube.image_of(*where, SYSTEM) for where in WORKLOADS.values())
 
     def _clients(self) -> list[tuple[Pod, str]]:
         return [(pod, kind) for pod in self.kube.pods(NAMESPACE, "app=traffic") for kind in READERS]
@@ -250,20 +250,9 @@ def journey(
 WORKLOADS: Mapping[Role, tuple[str, str]] = {"agent": ("DaemonSet", AGENT_ADDON), "webhook": ("Deployment", WEBHOOK)}
 
 
-def image_of(kube: Kube, kind: str, name: str) -> str:
-    return kube.read("apps/v1", kind, name, SYSTEM)["spec"]["template"]["spec"]["containers"][0]["image"]
-
-
 def set_image(kube: Kube, kind: str, name: str, image: str) -> None:
     """``kubectl set image … '*=IMAGE'``, and wait until it runs everywhere."""
-    template = kube.read("apps/v1", kind, name, SYSTEM)["spec"]["template"]["spec"]
-    spec = {
-        group: [{"name": container["name"], "image": image} for container in template[group]]
-        for group in ("initContainers", "containers")
-        if template.get(group)
-    }
-    patch = kube.apps.patch_namespaced_daemon_set if kind == "DaemonSet" else kube.apps.patch_namespaced_deployment
-    patch(name, SYSTEM, {"spec": {"template": {"spec": spec}}})
+    kube.set_image(kind, name, SYSTEM, image)
     kube.wait_until_deployed(kind, name, SYSTEM)
 
 
@@ -271,11 +260,11 @@ def set_image(kube: Kube, kind: str, name: str, image: str) -> None:
 def kept_image(kube: Kube, role: Role) -> Generator[str]:
     """Return the image that runs, and see that it runs at the end, whatever happened."""
     where = WORKLOADS[role]
-    image = image_of(kube, *where)
+    image = kube.image_of(*where, SYSTEM)
     try:
         yield image
     finally:
-        if image_of(kube, *where) != image:
+        if kube.image_of(*where, SYSTEM) != image:
             set_image(kube, *where, image)
 
 

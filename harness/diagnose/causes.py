@@ -8,16 +8,19 @@ the search, and one fault is named by one cause.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.cloud.documents import entries, members
-from harness.diagnose.picture import AGENT, AGENT_ADDRESS, Association, Picture
+from harness.diagnose.picture import AGENT, AGENT_ADDRESS, Association, Picture, compute_type
 from harness.diagnose.policies import blocking_policies
 
 __all__ = ["Finding", "find_causes"]
 
 _TIMEOUT = 'Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
+_REFUSED = 'Could not connect to the endpoint URL: "http://169.254.170.23/v1/credentials"'
+_SILENT = 'Read timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
 _NODE_ROLE = "Pod still using node role instead of Pod Identity"
 _NO_CREDENTIALS = "Unable to locate credentials"
 _UNSUPPORTED = f"Unsupported host '{AGENT_ADDRESS}'"
@@ -247,13 +250,8 @@ def _associate(picture: Picture) -> str:
 
 
 def _recreate(picture: Picture) -> str:
-    owner = members(next(iter(entries(picture.pod["metadata"].get("ownerReferences"))), None))
-    kind = str(owner.get("kind", ""))
-    if owner and kind == "ReplicaSet":
-        deployment = owner["name"].rpartition("-")[0]
-        return f"kubectl --namespace {picture.namespace} rollout restart deployment {deployment}"
-    if owner and kind in {"DaemonSet", "StatefulSet"}:
-        return f"kubectl --namespace {picture.namespace} rollout restart {kind.lower()} {owner['name']}"
+    if picture.workload:
+        return f"kubectl --namespace {picture.namespace} rollout restart {picture.workload}"
     return f"kubectl --namespace {picture.namespace} delete pod {picture.name}, and create it again"
 
 
@@ -305,12 +303,17 @@ def _node_without_agent(picture: Picture) -> Finding | None:
         f"The agent's DaemonSet has no pod on node {picture.node_name}.",
         _TIMEOUT,
         [f"desired {desired}, ready {ready}, none on {picture.node_name}", *_reached(picture)],
-        [
-            (
-                "make the DaemonSet's node selector, affinity and tolerations fit the node, or move the pod; "
-                f"see: kubectl --namespace kube-system describe daemonset {AGENT}"
-            )
-        ],
+        [_cover_node(picture)],
+    )
+
+
+def _cover_node(picture: Picture) -> str:
+    if compute_type(picture.node) == "hybrid":
+        values = """'{"daemonsets":{"hybrid":{"create":true}}}'"""
+        return f"aws eks update-addon --cluster-name CLUSTER --addon-name {AGENT} --configuration-values {values}"
+    return (
+        "make the DaemonSet's node selector, affinity and tolerations fit the node, or move the pod; "
+        f"see: kubectl --namespace kube-system describe daemonset {AGENT}"
     )
 
 
@@ -326,16 +329,8 @@ def _agent_not_ready(picture: Picture) -> Finding | None:
     return Finding(
         "agent-not-ready",
         f"The agent on node {picture.node_name} is not ready.",
-        _TIMEOUT,
-        [
-            f"pod kube-system/{name} is {status.get('phase')}, not ready",
-            *(
-                f"container {one['name']}: {one['restartCount']} restarts"
-                for one in entries(status.get("containerStatuses"))
-                if one["restartCount"]
-            ),
-            *_reached(picture),
-        ],
+        _not_reached(picture),
+        [f"pod kube-system/{name} is {status.get('phase')}, not ready", *_troubles(status), *_reached(picture)],
         [f"see why: kubectl --namespace kube-system logs {name}; kubectl --namespace kube-system describe pod {name}"],
     )
 
@@ -374,15 +369,14 @@ def _agent_is_away(picture: Picture) -> bool:
 
 def _path_blocked(picture: Picture) -> Finding | None:
     """The agent runs beside the pod, and the pod cannot reach it."""
-    outcome = picture.reach.outcome
-    if not picture.is_injected or outcome not in {"timeout", "refused"}:
+    if not picture.is_injected or picture.reach.outcome not in {"timeout", "refused"}:
         return None
     if _agent_is_away(picture) or _blocking(picture):
         return None
     return Finding(
         "path-blocked",
         f"The agent is ready on node {picture.node_name}, and the pod does not reach {AGENT_ADDRESS}:80.",
-        _TIMEOUT if outcome == "timeout" else f"Connection refused: {AGENT_ADDRESS}:80",
+        _not_reached(picture),
         [f"no NetworkPolicy seen in namespace {picture.namespace} explains it", *_reached(picture)],
         [
             (
@@ -393,12 +387,36 @@ def _path_blocked(picture: Picture) -> Finding | None:
     )
 
 
+def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what keeps the containers of a pod from running."""
+    told = entries(status.get("initContainerStatuses")) + entries(status.get("containerStatuses"))
+    for one in map(members, told):
+        if restarts := one.get("restartCount"):
+            yield f"container {one['name']}: {restarts} restarts"
+        waits = members(members(one.get("state")).get("waiting"))
+        if waits and waits.get("reason") != "PodInitializing":
+            yield f"container {one['name']} waits: {waits.get('reason')}: {waits.get('message', 'no message')}"
+
+
+def _not_reached(picture: Picture) -> str:
+    """Return what botocore says of an agent that it does not reach."""
+    match picture.reach.outcome:
+        case "refused":
+            return _REFUSED
+        case "silent":
+            return _SILENT
+        case _:
+            return _TIMEOUT
+
+
 def _reached(picture: Picture) -> list[str]:
     match picture.reach.outcome:
         case "timeout":
             return [f"asked from inside the pod, {AGENT_ADDRESS}:80 does not answer"]
         case "refused":
             return [f"asked from inside the pod, nobody listens at {AGENT_ADDRESS}:80"]
+        case "silent":
+            return [f"asked from inside the pod, {AGENT_ADDRESS}:80 takes the connection and says nothing"]
         case _:
             return []
 
@@ -496,7 +514,7 @@ def _eks_auth_unreachable(picture: Picture) -> Finding | None:
     return Finding(
         "eks-auth-unreachable",
         f"The agent on node {picture.node_name} gets no answer from EKS Auth.",
-        text or "Read timeout on endpoint URL",
+        text or _SILENT,
         [told],
         [
             (

@@ -9,17 +9,26 @@ from typing import Any, TypeVar, cast
 import urllib3.exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
+from harness import limits
 from harness.cloud.documents import entries, members
 from harness.cluster.base import Completed
-from harness.diagnose.picture import AGENT, Association, Picture, Reach, Sdk, agent_argument, reach_told_by
+from harness.diagnose.picture import (
+    AGENT,
+    Association,
+    Picture,
+    Reach,
+    Sdk,
+    agent_argument,
+    deployment_of,
+    reach_told_by,
+    workload_of,
+)
 from harness.errors import HarnessFault, UsageError
 from harness.kube import ApiException, Kube, Manifest, Pod
 
 __all__ = ["gather"]
 
 T = TypeVar("T")
-
-_EXEC_SECONDS = 40
 
 # Asks the agent as an SDK does, without the proxies and with them; curl looks at http_proxy in lower case alone, others
 # at both. Credentials never leave the pod: of a 200 only the status is printed. The last line is "<curl's exit code>
@@ -94,6 +103,10 @@ def gather(kube: Kube, eks: Any, cluster: str, name: str, namespace: str, *, ask
     policies = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     events = f"/api/v1/namespaces/{namespace}/events"
     found_events = look.at("its events", lambda: kube.items(events, fieldSelector=f"involvedObject.name={name}"))
+    replica_sets = f"/apis/apps/v1/namespaces/{namespace}/replicasets"
+    workload = look.at(
+        "what restarts it", lambda: workload_of(pod, lambda owner: deployment_of(kube.get(f"{replica_sets}/{owner}")))
+    )
     found_policies = look.at("NetworkPolicies", lambda: kube.items(policies))
     known = cluster or agent_argument(daemon_set, "--cluster-name")
     associations = _associations(eks, known, namespace, account, look.gaps)
@@ -107,6 +120,7 @@ def gather(kube: Kube, eks: Any, cluster: str, name: str, namespace: str, *, ask
         events=found_events or (),
         network_policies=found_policies or (),
         associations=associations,
+        workload=workload or "",
         reach=reach,
         sdk=sdk,
         gaps=look.gaps,
@@ -208,7 +222,7 @@ class _Inside:
     def run(self, *command: str) -> Completed | str:
         """Run a command; return why that went wrong instead."""
         try:
-            return self._handle.exec(*command, timeout=_EXEC_SECONDS, container=self._container)
+            return self._handle.exec(*command, timeout=limits.DIAGNOSE_EXEC, container=self._container)
         except ApiException as error:
             return f"the API server refuses: {cast('Any', error).reason}"
         except (HarnessFault, OSError, urllib3.exceptions.HTTPError) as error:

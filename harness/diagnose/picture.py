@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from harness.cloud.documents import members
+from harness.cloud.documents import entries, members
 
 __all__ = [
     "AGENT",
@@ -19,7 +19,9 @@ __all__ = [
     "Sdk",
     "agent_argument",
     "compute_type",
+    "deployment_of",
     "reach_told_by",
+    "workload_of",
 ]
 
 Manifest = Mapping[str, Any]
@@ -28,6 +30,8 @@ AGENT = "eks-pod-identity-agent"
 AGENT_ADDRESS = "169.254.170.23"
 _FULL_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 _FARGATE = re.compile(r"fargate-")
+_RESTARTABLE = {"DaemonSet", "StatefulSet"}
+"""Kinds, beside Deployment, that ``kubectl rollout restart`` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ class Picture:
     """Of the pod's namespace."""
     associations: Sequence[Association] | None = None
     """Of the cluster; None when EKS could not be asked."""
+    workload: str = ""
+    """What starts the pod anew, as kubectl names it: ``deployment/app``; empty where the pod has to be deleted."""
     reach: Reach = field(default_factory=Reach)
     sdk: Sdk = field(default_factory=Sdk)
     gaps: Sequence[str] = ()
@@ -170,6 +176,30 @@ def compute_type(node: Manifest | None) -> str:
     """Return what EKS says a node is: ``fargate``, ``auto``, ``hybrid``; empty for EC2's, nodes elsewhere and none."""
     labels = members(members(members(node).get("metadata")).get("labels"))
     return labels.get("eks.amazonaws.com/compute-type", "")
+
+
+def workload_of(pod: Manifest, deployment: Callable[[str], str]) -> str:
+    """Return what ``kubectl rollout restart`` takes to start a pod anew, such as ``deployment/app``.
+
+    Args:
+        pod: The pod.
+        deployment: Names the Deployment of a ReplicaSet of the pod's namespace; empty for one that has none.
+
+    Returns:
+        Nothing for pods that end by themselves, stand alone, or belong to something else.
+    """
+    for owner in map(members, entries(pod["metadata"].get("ownerReferences"))):
+        if owner["kind"] == "ReplicaSet" and (name := deployment(owner["name"])):
+            return f"deployment/{name}"
+        if owner["kind"] in _RESTARTABLE:
+            return f"{owner['kind'].lower()}/{owner['name']}"
+    return ""
+
+
+def deployment_of(replica_set: Manifest | None) -> str:
+    """Return the name of a ReplicaSet's Deployment; empty without one."""
+    owners = map(members, entries(members(members(replica_set).get("metadata")).get("ownerReferences")))
+    return next((owner["name"] for owner in owners if owner["kind"] == "Deployment"), "")
 
 
 def agent_argument(daemon_set: Manifest | None, option: str) -> str:

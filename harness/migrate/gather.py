@@ -10,14 +10,12 @@ from botocore.exceptions import ClientError
 from harness.audit import Role, account_of
 from harness.audit.gather import associations_of, needs_agent, role_of
 from harness.cloud.documents import members
-from harness.diagnose.picture import AGENT, compute_type
+from harness.diagnose.picture import AGENT, compute_type, deployment_of, workload_of
 from harness.errors import UsageError
 from harness.kube import Kube, Manifest
 from harness.migrate.steps import ANNOTATION, Account, Picture, PodUse
 
 __all__ = ["gather"]
-
-_RESTARTABLE = {"DaemonSet": "daemonset", "StatefulSet": "statefulset"}
 
 
 def gather(kube: Kube, eks: Any, iam: Any, cluster: str, namespace: str = "") -> Picture:
@@ -44,7 +42,10 @@ def gather(kube: Kube, eks: Any, iam: Any, cluster: str, namespace: str = "") ->
     }
     nodes = kube.items("/api/v1/nodes")
     fargate = {node["metadata"]["name"] for node in nodes if compute_type(node) == "fargate"}
-    deployments = _deployments(kube.items(f"/apis/apps/v1/{within}replicasets"))
+    deployments = {
+        (one["metadata"]["namespace"], one["metadata"]["name"]): deployment_of(one)
+        for one in kube.items(f"/apis/apps/v1/{within}replicasets")
+    }
     pods: dict[tuple[str, str], list[PodUse]] = {}
     for pod in kube.items(f"/api/v1/{within}pods"):
         if pod["status"].get("phase") in {"Pending", "Running"} and "deletionTimestamp" not in pod["metadata"]:
@@ -75,16 +76,6 @@ def _agent(daemon_set: Manifest | None, nodes: Sequence[Manifest]) -> Literal["m
     return "ready" if ready >= desired > 0 else "not ready"
 
 
-def _deployments(replica_sets: Iterable[Manifest]) -> dict[tuple[str, str], str]:
-    """Return namespace and name of each ReplicaSet → the Deployment that it is of."""
-    return {
-        (one["metadata"]["namespace"], one["metadata"]["name"]): owner["name"]
-        for one in replica_sets
-        for owner in one["metadata"].get("ownerReferences") or ()
-        if owner["kind"] == "Deployment"
-    }
-
-
 def _use(pod: Manifest, fargate: set[str], deployments: Mapping[tuple[str, str], str]) -> PodUse:
     names = {entry["name"] for container in pod["spec"]["containers"] for entry in container.get("env") or ()}
     irsa, pod_identity = "AWS_WEB_IDENTITY_TOKEN_FILE" in names, "AWS_CONTAINER_CREDENTIALS_FULL_URI" in names
@@ -95,17 +86,8 @@ def _use(pod: Manifest, fargate: set[str], deployments: Mapping[tuple[str, str],
         stays = "on Windows"
     owners = pod["metadata"].get("ownerReferences") or ()
     ends = any(owner["kind"] == "Job" for owner in owners)
-    return PodUse(pod["metadata"]["name"], mechanism, _owner(pod, deployments), stays, ends_by_itself=ends)
-
-
-def _owner(pod: Manifest, deployments: Mapping[tuple[str, str], str]) -> str:
-    """Return what ``kubectl rollout restart`` takes; empty for pods that end, stand alone, or are of something else."""
-    for owner in pod["metadata"].get("ownerReferences") or ():
-        if deployment := deployments.get((pod["metadata"]["namespace"], owner["name"])):
-            return f"deployment/{deployment}"
-        if owner["kind"] in _RESTARTABLE:
-            return f"{_RESTARTABLE[owner['kind']]}/{owner['name']}"
-    return ""
+    workload = workload_of(pod, lambda name: deployments.get((pod["metadata"]["namespace"], name), ""))
+    return PodUse(pod["metadata"]["name"], mechanism, workload, stays, ends_by_itself=ends)
 
 
 def _roles(iam: Any, accounts: Iterable[Account], own: str) -> tuple[dict[str, Role | None], dict[str, str]]:

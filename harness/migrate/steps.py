@@ -35,7 +35,7 @@ class PodUse:
 
     name: str
     mechanism: Mechanism
-    owner: str
+    workload: str
     """What restarts it, as kubectl names it: ``deployment/app``; empty for a pod of its own."""
     stays_with_irsa: str = ""
     """Why Pod Identity cannot serve it: it is on Fargate or on Windows."""
@@ -175,7 +175,7 @@ def _reasons(account: Account) -> str:
 def _restarts(account: Account, pods: Sequence[PodUse]) -> list[str]:
     commands: dict[str, None] = {}
     for pod in pods:
-        command = f"rollout restart {pod.owner}" if pod.owner else f"delete pod {pod.name}"
+        command = f"rollout restart {pod.workload}" if pod.workload else f"delete pod {pod.name}"
         commands[f"kubectl --namespace {account.namespace} {command}"] = None
     return list(commands)
 

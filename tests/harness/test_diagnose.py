@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 
 from harness.cluster.base import Completed
 from harness.diagnose import Association, Picture, find_causes, gather
-from harness.diagnose.picture import Reach, Sdk, agent_argument, reach_told_by
+from harness.diagnose.picture import Reach, Sdk, agent_argument, deployment_of, reach_told_by, workload_of
 from harness.diagnose.policies import blocking_policies
 from harness.errors import HarnessFault
 
@@ -214,19 +215,63 @@ def test_a_policy_counts_where_the_agent_could_not_be_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "cure"),
+    ("workload", "cure"),
     [
-        ({"kind": "ReplicaSet", "name": "external-secrets-7d9f"}, "rollout restart deployment external-secrets"),
-        ({"kind": "DaemonSet", "name": "fluent-bit"}, "rollout restart daemonset fluent-bit"),
-        (None, "delete pod s3-test"),
+        ("deployment/external-secrets", "kubectl --namespace demo rollout restart deployment/external-secrets"),
+        ("", "kubectl --namespace demo delete pod s3-test, and create it again"),
     ],
 )
-def test_the_cure_restarts_what_owns_the_pod(owner: dict[str, str] | None, cure: str) -> None:
-    owned = pod(env=[], metadata={"ownerReferences": [owner] if owner else []})
+def test_the_cure_restarts_the_workload(workload: str, cure: str) -> None:
+    (found,) = find_causes(replace(CASES["pod-older-than-association"], workload=workload))
 
-    (found,) = find_causes(replace(CASES["pod-older-than-association"], pod=owned))
+    assert found.cure == [cure]
 
-    assert cure in found.cure[0]
+
+@pytest.mark.parametrize(
+    ("owner", "workload"),
+    [
+        ({"kind": "ReplicaSet", "name": "app-7d9f"}, "deployment/app"),
+        ({"kind": "ReplicaSet", "name": "bare-7d9f"}, ""),
+        ({"kind": "DaemonSet", "name": "fluent-bit"}, "daemonset/fluent-bit"),
+        ({"kind": "StatefulSet", "name": "store"}, "statefulset/store"),
+        ({"kind": "Job", "name": "report-1"}, ""),
+        (None, ""),
+    ],
+)
+def test_a_pod_is_restarted_by_what_owns_it(owner: dict[str, str] | None, workload: str) -> None:
+    sets = {
+        "app-7d9f": {"metadata": {"ownerReferences": [{"kind": "Deployment", "name": "app"}]}},
+        "bare-7d9f": {"metadata": {}},
+    }
+    owned = pod(metadata={"ownerReferences": [owner] if owner else []})
+
+    assert workload_of(owned, lambda name: deployment_of(sets[name])) == workload
+
+
+def test_an_agent_without_its_image_is_told_with_the_reason() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    behind = {"waiting": {"reason": "PodInitializing"}}
+    away = agent(ready=False)
+    away["status"] |= {
+        "initContainerStatuses": [{"name": "init", "restartCount": 0, "state": waiting}],
+        "containerStatuses": [{"name": "server", "restartCount": 0, "state": behind}],
+    }
+
+    (found,) = find_causes(replace(TIMEOUT, agent_pods=[away], reach=Reach("refused")))
+
+    assert found.cause == "agent-not-ready"
+    assert found.search.startswith("Could not connect to the endpoint URL")
+    assert "container init waits: ErrImagePull: not found" in found.evidence
+    assert not any("server" in entry for entry in found.evidence)
+
+
+def test_the_cure_of_a_hybrid_node_configures_the_add_on() -> None:
+    hybrid = {"metadata": {"labels": {"eks.amazonaws.com/compute-type": "hybrid"}}}
+
+    (found,) = find_causes(replace(CASES["node-without-agent"], node=hybrid))
+
+    assert found.cure[0].startswith("aws eks update-addon")
+    assert json.loads(shlex.split(found.cure[0])[-1]) == {"daemonsets": {"hybrid": {"create": True}}}
 
 
 def test_a_pod_without_credentials_is_told_by_what_it_says() -> None:
@@ -322,7 +367,7 @@ class Inside:
     def pod(self, *_: str) -> Any:
         return self
 
-    def exec(self, *command: str, container: str, **_: float) -> Completed:
+    def exec(self, *command: str, container: str, **_: object) -> Completed:
         self.asked.append((command[0], container))
         answer = next(self.answers)
         if isinstance(answer, Exception):

@@ -17,11 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import urllib3.exceptions
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from harness import wait
+from harness import limits, wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault
 from harness.kube import ApiException, Kube, Pod
@@ -130,6 +131,19 @@ def test_namespaces_whose_use_has_ended_can_be_waited_for(kube: Kube) -> None:
             kube.wait_until_left_namespaces_are_gone()
 
     assert readings == ["used"] * 3
+
+
+# --- A server that does not answer ----------------------------------------------------------------------------------
+
+
+def test_a_server_that_froze_holds_no_call_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a program that is stopped the kernel takes the connections, and nobody answers."""
+    monkeypatch.setattr(limits, "API_CALL", Limit("API_CALL", 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        kube = client_of(f"http://127.0.0.1:{frozen.getsockname()[1]}", tmp_path)
+        with pytest.raises(urllib3.exceptions.HTTPError, match="Read timed out"):
+            kube.core.create_namespace({"metadata": {"name": "demo"}})
+        kube.close()
 
 
 # --- exec -----------------------------------------------------------------------------------------------------------
