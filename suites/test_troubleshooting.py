@@ -7,14 +7,9 @@ the identity that the pod has then, and ``podid diagnose`` with nothing left to 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,39 +17,27 @@ from harness import limits, wait
 from harness.cluster.base import Cluster, Node
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
-from harness.conformance.recording import Evidence, attach, check
-from harness.diagnose import find_causes, gather
+from harness.conformance.recording import check
 from harness.image_lock import built
-from harness.kube import Kube, Manifest, Pod, load_manifests, pod_manifest
+from harness.kube import Kube, Manifest, Pod, load_manifests
 from harness.lab import Lab
-from harness.scenario import (
-    AwsAccount,
-    caller_identity,
-    credentials_response,
-    hide_agent_link,
-    show_agent_link,
-    shown_progress,
-    wait_until_admission_injects,
-    without_agent,
+from harness.scenario import AwsAccount, credentials_response, shown_progress, without_agent
+from harness.troubleshooting import (
+    CONNECT_TIMEOUT,
+    NODE_ROLE,
+    WHO_AM_I,
+    Place,
+    container,
+    of_compute_type,
+    packets_dropped,
+    said,
 )
 
 pytestmark = pytest.mark.usefixtures("ipv4_pods")
 
-FIXTURES = Path(__file__).parent.parent / "fixtures"
-FILES = FIXTURES / "troubleshooting"
-NAMESPACE = "troubleshooting"
-IMAGE = "amazon/aws-cli:latest"
+FILES = Path(__file__).parent.parent / "fixtures" / "troubleshooting"
 OLD_SDK = "podid/old-sdk:1.28.85"
-SLEEP = ("sleep", "3600")
-ROLE = "arn:aws:sts::123456789012:assumed-role/troubleshooting-role/eks-"
-NODE_ROLE = "arn:aws:sts::123456789012:assumed-role/pod-identity-lab-node-role/i-"
 WORKER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"
-CONNECT_TIMEOUT = (
-    "Error when retrieving credentials from container-role: Error retrieving metadata: "
-    "Received error when attempting to retrieve container metadata: "
-    'Connect timeout on endpoint URL: "http://169.254.170.23/v1/credentials"'
-)
-WHO_AM_I = ("aws", "sts", "get-caller-identity")
 METHOD = (
     "from awscli.botocore.session import Session; "
     "credentials = Session().get_credentials(); print(credentials.method if credentials else None)"
@@ -63,80 +46,11 @@ METHOD = (
 # --- What every case needs ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A namespace in which things go wrong; everything in it is gone at the end."""
-
-    kube: Kube
-    cluster: Cluster
-    aws: AwsAccount
-    role_arn: str
-    """A role that pods may be; to know who one is takes no permission."""
-
-    def run(self, name: str, *, namespace: str = NAMESPACE, account: str = "s3-reader", **options: Any) -> Pod:
-        """Create a pod and wait until it is ready."""
-        image, overrides = options.pop("image", IMAGE), options
-        pod = self.kube.run(name, namespace, image=image, service_account=account, command=SLEEP, overrides=overrides)
-        return pod.wait_until_ready()
-
-    def create(self, manifest: Manifest) -> Pod:
-        """``kubectl create``, for what ``kubectl run`` has no option for, and wait until it is ready."""
-        self.kube.core.create_namespaced_pod(NAMESPACE, manifest)
-        return self.kube.pod(manifest["metadata"]["name"], NAMESPACE).wait_until_ready()
-
-    def recreate(self, pod: Pod, **options: Any) -> Pod:
-        """``kubectl delete pod``, and the same again, or with something mended."""
-        pod.delete()
-        return self.run(pod.name, namespace=pod.namespace, **options)
-
-    @contextlib.contextmanager
-    def associated(self, account: str, namespace: str = NAMESPACE) -> Generator[None]:
-        """``aws eks create-pod-identity-association``, once admission knows it; deleted at the end."""
-        with self.aws.association(self.cluster.name, namespace, account, self.role_arn):
-            wait_until_admission_injects(self.kube, namespace, account)
-            yield
-
-    def diagnose(self, pod: Pod) -> list[str]:
-        """Return the causes that ``podid diagnose`` names; its text becomes evidence."""
-        picture = gather(self.kube, self.aws.client("eks"), self.cluster.name, pod.name, pod.namespace)
-        findings = find_causes(picture)
-        names = [finding.cause for finding in findings]
-        text = "\n".join(finding.text for finding in findings)
-        attach(Evidence("command", f"podid diagnose {pod.name}: {', '.join(names) or 'nothing'}", text))
-        return names
-
-
 @pytest.fixture(scope="module")
-def agent(cluster: Cluster, aws: AwsAccount) -> None:
-    """``aws eks create-addon``, and wait until the agent is ready on every node."""
-    aws.create_agent_addon(cluster.name)
-    aws.wait_until_agent_is_active(cluster.name)
-
-
-@pytest.fixture(scope="module")
-def place(kube: Kube, cluster: Cluster, aws: AwsAccount, agent: None) -> Iterator[Place]:
-    """The namespace, with ServiceAccount s3-reader and its association."""
-    assert agent is None
-    trust = (FIXTURES / "s3" / "pod-identity-trust.json").read_text()
-    with aws.role("troubleshooting-role", trust) as role_arn, kube.namespace(NAMESPACE):
-        kube.create_service_account("s3-reader", NAMESPACE)
-        place = Place(kube, cluster, aws, role_arn)
-        with place.associated("s3-reader"):
-            yield place
-
-
-def acts_as(pod: Pod) -> str:
-    """Return whose session a pod's is, without what differs from session to session."""
-    arn = caller_identity(pod)["Arn"]
-    return next((role for role in (ROLE, NODE_ROLE) if arn.startswith(role)), arn)
-
-
-def said(pod: Pod, *command: str) -> str:
-    """Return what a command that fails says, on one line."""
-    done = pod.exec(*command, timeout=120)
-    attach(Evidence("command", f"pod {pod.name}: {' '.join(command)} → exit {done.returncode}", done.stderr))
-    assert done.returncode != 0, done.stdout
-    return " ".join(done.stderr.split())
+def place(kube: Kube, cluster: Cluster, aws: AwsAccount) -> Iterator[Place]:
+    """The namespace, with the agent, and ServiceAccount s3-reader with its association."""
+    with Place.made(kube, cluster, aws, "troubleshooting") as place:
+        yield place
 
 
 @contextlib.contextmanager
@@ -162,41 +76,8 @@ def test_agent_is_not_installed(place: Place, cluster: Cluster, aws: AwsAccount,
 
     check("TRB-101", expected=CONNECT_TIMEOUT, observed=text)
     check("TRB-601", what="fault", expected=["agent-missing"], observed=named)
-    check("TRB-101", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-101", what="cured", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-@contextlib.contextmanager
-def as_on_fargate(place: Place, node: Node) -> Generator[None]:
-    """Make a node look like one of Fargate's: labelled, tainted, and no agent ever ran there."""
-    cluster, kube, key = place.cluster, place.kube, "eks.amazonaws.com/compute-type"
-    taint = {"key": key, "value": "fargate", "effect": "NoSchedule"}
-    kube.core.patch_node(node.name, {"metadata": {"labels": {key: "fargate"}}, "spec": {"taints": [taint]}})
-    try:
-        wait_for_agents(kube, len(cluster.nodes) - 1)
-        hide_agent_link(cluster, node)
-        yield
-    finally:
-        show_agent_link(cluster, node)
-        kube.core.patch_node(node.name, {"metadata": {"labels": {key: None}}, "spec": {"taints": None}})
-        wait_for_agents(kube, len(cluster.nodes))
-
-
-def wait_for_agents(kube: Kube, count: int) -> None:
-    """Wait until so many agents run, all of them ready; the DaemonSet's own counts lag behind a node's labels."""
-    selector = "app.kubernetes.io/name=eks-pod-identity-agent"
-
-    def ready() -> list[bool]:
-        pods = kube.core.list_namespaced_pod("kube-system", label_selector=selector).items
-        conditions = [pod.status.conditions or () for pod in pods]
-        return [any(one.type == "Ready" and one.status == "True" for one in each) for each in conditions]
-
-    wait.until(
-        ready,
-        lambda found: found == [True] * count,
-        what=f"{count} ready pods of the agent",
-        timeout=limits.AGENT_READY,
-    )
 
 
 @requirement("TRB-102", "TRB-601", "WHK-210")
@@ -205,7 +86,7 @@ def test_pod_runs_on_fargate(place: Place, last_node: Node) -> None:
     toleration = {"key": "eks.amazonaws.com/compute-type", "operator": "Exists"}
     selector = {"eks.amazonaws.com/compute-type": "fargate"}
 
-    with as_on_fargate(place, last_node):
+    with of_compute_type(place, last_node, "fargate"):
         pod = place.run("on-fargate", nodeSelector=selector, tolerations=[toleration])
         text, named = said(pod, *WHO_AM_I), place.diagnose(pod)
 
@@ -216,26 +97,8 @@ def test_pod_runs_on_fargate(place: Place, last_node: Node) -> None:
     check("TRB-601", what="fault", expected=["fargate-node"], observed=named)
 
     pod = place.recreate(pod)
-    check("TRB-102", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-102", what="cured", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-@contextlib.contextmanager
-def packets_dropped(cluster: Cluster, pod: Pod) -> Generator[None]:
-    """A packet filter on the pod's node that drops what the pod sends to the agent, without a word."""
-    seen = pod.read()
-    node, address = seen["spec"]["nodeName"], seen["status"]["podIP"]
-    rules = (
-        "add table inet drop-pod; add chain inet drop-pod input { type filter hook input priority -300; }; "
-        f"add rule inet drop-pod input ip saddr {address} ip daddr 169.254.170.23 drop"
-    )
-    done = cluster.run_on_node(node, ["nft", rules])
-    if done.returncode != 0:
-        could_not_run("environment", f"node {node} has no packet filter to drop with: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        cluster.run_on_node(node, ["nft", "delete table inet drop-pod"])
 
 
 @requirement("TRB-103", "TRB-601")
@@ -248,7 +111,7 @@ def test_node_drops_what_the_pod_sends(place: Place, cluster: Cluster) -> None:
 
     check("TRB-103", expected=CONNECT_TIMEOUT, observed=text)
     check("TRB-601", what="fault", expected=["path-blocked"], observed=named)
-    check("TRB-103", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-103", what="cured", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
 
@@ -356,19 +219,19 @@ def test_node_role_lacks_the_permission(place: Place, cluster: Cluster, aws: Aws
 @requirement("TRB-301", "TRB-502", "TRB-601", "WHK-206")
 def test_pod_is_older_than_its_association(place: Place, lab: Lab, cluster: Cluster) -> None:
     """The pod goes on as the node's role, whatever comes after it; deleted and created again it is the role's."""
-    place.kube.create_service_account("late", NAMESPACE)
+    place.kube.create_service_account("late", place.namespace)
     with imds_open_to_pods(lab, cluster):
         pod = place.run("older", account="late")
         with place.associated("late"):
-            before, method = acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
+            before, method = place.acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
             named = place.diagnose(pod)
             pod = place.recreate(pod, account="late")
-            after, new_method = acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
+            after, new_method = place.acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
             cured = place.diagnose(pod)
 
     check("TRB-301", what="fault", expected=NODE_ROLE, observed=before)
-    check("TRB-301", what="cured", expected=ROLE, observed=after)
-    check("WHK-206", expected=ROLE, observed=after)
+    check("TRB-301", what="cured", expected=place.session, observed=after)
+    check("WHK-206", expected=place.session, observed=after)
     check("TRB-502", expected=("iam-role", "container-role"), observed=(method, new_method))
     check("TRB-601", what="fault", expected=["pod-older-than-association"], observed=named)
     check("TRB-601", what="cured", expected=[], observed=cured)
@@ -378,9 +241,9 @@ def test_pod_is_older_than_its_association(place: Place, lab: Lab, cluster: Clus
 def test_association_differs_in_case(place: Place) -> None:
     """An association for Case-Reader serves no pod of case-reader; one with the right name does."""
     for name in ("case-reader", "made-after-it"):
-        place.kube.create_service_account(name, NAMESPACE)
+        place.kube.create_service_account(name, place.namespace)
     with (
-        place.aws.association(place.cluster.name, NAMESPACE, "Case-Reader", place.role_arn),
+        place.aws.association(place.cluster.name, place.namespace, "Case-Reader", place.role_arn),
         # Admission that knows this one knows the other too.
         place.associated("made-after-it"),
     ):
@@ -388,10 +251,10 @@ def test_association_differs_in_case(place: Place) -> None:
         injected, named = "AWS_CONTAINER_CREDENTIALS_FULL_URI" in pod.environment(), place.diagnose(pod)
     with place.associated("case-reader"):
         pod = place.recreate(pod, account="case-reader")
-        after, cured = acts_as(pod), place.diagnose(pod)
+        after, cured = place.acts_as(pod), place.diagnose(pod)
 
     check("TRB-302", what="injected", expected=False, observed=injected)
-    check("TRB-302", what="cured", expected=ROLE, observed=after)
+    check("TRB-302", what="cured", expected=place.session, observed=after)
     check("TRB-601", what="fault", expected=["case-mismatch"], observed=named)
     check("TRB-601", what="cured", expected=[], observed=cured)
 
@@ -404,7 +267,7 @@ def test_pod_runs_as_another_account(place: Place) -> None:
     pod = place.recreate(pod)
 
     check("TRB-303", what="injected", expected=False, observed=injected)
-    check("TRB-303", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-303", what="cured", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="fault", expected=["service-account-mismatch"], observed=named)
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
@@ -418,11 +281,11 @@ def test_hop_limit_closes_imds_to_pods(place: Place, kube: Kube) -> None:
         text, named = said(pod, *WHO_AM_I), place.diagnose(pod)
         with place.associated("orphan", name):
             pod = place.recreate(pod, account="orphan")
-            after, cured = acts_as(pod), place.diagnose(pod)
+            after, cured = place.acts_as(pod), place.diagnose(pod)
 
     sentence = 'Unable to locate credentials. You can configure credentials by running "aws configure".'
     check("TRB-304", expected=sentence, observed=text, holds=text.startswith(sentence))
-    check("TRB-304", what="cured", expected=ROLE, observed=after)
+    check("TRB-304", what="cured", expected=place.session, observed=after)
     check("TRB-601", what="fault", expected=["no-association"], observed=named)
     check("TRB-601", what="cured", expected=[], observed=cured)
 
@@ -432,22 +295,21 @@ def test_hop_limit_closes_imds_to_pods(place: Place, kube: Kube) -> None:
 
 @requirement("TRB-401", "TRB-601")
 def test_fargate_profile_claims_the_namespace(place: Place, kube: Kube) -> None:
-    """A pod that excludes Fargate never starts where a profile claims it, and starts where none does.
+    """A pod that excludes Fargate never starts in a namespace that a profile claims, and does in another.
 
     Fargate's scheduler is AWS's own: that it refuses, and how it says so, is played here; everything else is real.
     """
     (manifest,) = load_manifests(FILES / "fargate-pod.yaml")
-    kube.apply([manifest], NAMESPACE)
-    pod = kube.pod(manifest["metadata"]["name"], NAMESPACE)
-    refuse_as_fargate(kube, pod)
-
-    named = place.diagnose(pod)
-    pod.delete()
-    affinity = manifest["spec"]["affinity"]
-    pod = place.run("not-on-fargate", affinity=affinity)
+    with kube.namespace("on-fargate") as claimed:
+        kube.create_service_account("s3-reader", claimed)
+        kube.apply([manifest], claimed)
+        refused = kube.pod(manifest["metadata"]["name"], claimed)
+        refuse_as_fargate(kube, refused)
+        named = place.diagnose(refused)
+    pod = place.run(refused.name, affinity=manifest["spec"]["affinity"])
 
     check("TRB-601", what="fault", expected=["fargate-profile"], observed=named)
-    check("TRB-401", expected=ROLE, observed=acts_as(pod))
+    check("TRB-401", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
 
@@ -491,7 +353,7 @@ def test_sdk_is_too_old(pytestconfig: pytest.Config, place: Place, lab: Lab, clu
         "169.254.170.2, localhost, 127.0.0.1"
     )
     check("TRB-501", expected=refusal, observed=text, holds=refusal in text)
-    check("TRB-501", what="cured", expected=ROLE, observed=acts_as(pod))
+    check("TRB-501", what="cured", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="fault", expected=["sdk-too-old"], observed=named)
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
 
@@ -519,109 +381,3 @@ def test_proxy_stands_in_the_way(place: Place) -> None:
     check("TRB-601", what="fault", expected=["proxy"], observed=named)
     check("TRB-601", what="in capitals", expected=["proxy"], observed=in_capitals)
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-def container(name: str, variables: Sequence[dict[str, str]]) -> Manifest:
-    return {"name": name, "image": IMAGE, "command": list(SLEEP), "env": list(variables)}
-
-
-# --- What else is told apart ----------------------------------------------------------------------------------------
-
-
-@requirement("TRB-601")
-def test_webhook_was_told_to_skip_the_pod(place: Place) -> None:
-    """A label keeps the webhook from a pod that is younger than its association."""
-    manifest = pod_manifest("skipped", IMAGE, "s3-reader", SLEEP)
-    manifest["metadata"]["labels"] |= {"eks.amazonaws.com/skip-pod-identity-webhook": "true"}
-    pod = place.create(manifest)
-    named = place.diagnose(pod)
-    pod = place.recreate(pod)
-
-    check("TRB-601", what="fault", expected=["not-injected"], observed=named)
-    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-@requirement("TRB-601")
-def test_eks_auth_does_not_answer_or_refuses(place: Place, lab: Lab) -> None:
-    """No way to EKS Auth, and throttling, are told apart by the agent's words; the second container asks."""
-    containers = [container("sidecar", []), container("app", [])]
-    manifest = pod_manifest("cut-off", IMAGE, "s3-reader", SLEEP, {"containers": containers})
-    manifest["metadata"]["annotations"] = {"eks.amazonaws.com/skip-containers": "sidecar"}
-    pod = place.create(manifest)
-    fault = {"service": "eks-auth", "operation": "AssumeRoleForPodIdentity"}
-    throttled = {"code": "ThrottlingException", "message": "Rate exceeded", "status": 400}
-    named: list[list[str]] = []
-    for kind in ({"drop": True}, throttled):
-        lab.control().set_faults(fault | kind)
-        try:
-            named.append(place.diagnose(pod))
-        finally:
-            lab.control().set_faults()
-
-    check("TRB-601", what="faults", expected=[["eks-auth-unreachable"], ["refused"]], observed=named)
-    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-@requirement("TRB-601")
-def test_role_does_not_let_eks_tag_the_session(place: Place, aws: AwsAccount) -> None:
-    """A trust policy without sts:TagSession is named, and the universal one mends it under the running pod."""
-    iam, trust = aws.client("iam"), json.loads((FIXTURES / "s3" / "pod-identity-trust.json").read_text())
-    bare = json.loads((FIXTURES / "s3" / "trust-without-tag-session.json").read_text())
-    pod = place.run("untagged")
-    iam.update_assume_role_policy(RoleName="troubleshooting-role", PolicyDocument=json.dumps(bare))
-    try:
-        named = place.diagnose(pod)
-    finally:
-        iam.update_assume_role_policy(RoleName="troubleshooting-role", PolicyDocument=json.dumps(trust))
-
-    check("TRB-601", what="fault", expected=["role-not-assumable"], observed=named)
-    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-@requirement("TRB-601")
-def test_association_is_gone_under_the_pod(place: Place, kube: Kube) -> None:
-    """A pod keeps the variables of an association that was deleted; the association back, it works again."""
-    kube.create_service_account("left", NAMESPACE)
-    with place.associated("left"):
-        pod = place.run("left", account="left")
-    named = place.diagnose(pod)
-    with place.associated("left"):
-        cured = place.diagnose(pod)
-
-    check("TRB-601", what="fault", expected=["association-deleted"], observed=named)
-    check("TRB-601", what="cured", expected=[], observed=cured)
-
-
-@requirement("TRB-601")
-def test_static_keys_come_first(place: Place) -> None:
-    """Keys in the pod's variables win over the agent's."""
-    keys = [{"name": name, "value": "AKIAIOSFODNN7EXAMPLE"} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
-    pod = place.run("static", containers=[container("static", keys)])
-    named = place.diagnose(pod)
-    pod = place.recreate(pod)
-
-    check("TRB-601", what="fault", expected=["other-credentials"], observed=named)
-    check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))
-
-
-# --- The command ----------------------------------------------------------------------------------------------------
-
-
-@requirement("TRB-601")
-def test_command_says_the_same(place: Place, lab: Lab, cluster: Cluster) -> None:
-    """``podid diagnose POD`` names cause and evidence and ends with 1; for a sound pod with 0."""
-    plain = place.run("plain", account="default")
-    sound = place.run("sound")
-
-    command = [str(Path(sys.executable).with_name("podid")), "diagnose", "-n", NAMESPACE, "--lab", lab.name]
-    command += ["--cluster", cluster.name, "--json"]
-    found, fine = (
-        subprocess.run([*command, pod.name], capture_output=True, text=True, timeout=120, check=False)
-        for pod in (plain, sound)
-    )
-
-    causes = json.loads(found.stdout)["causes"]
-    assert (found.returncode, fine.returncode) == (1, 0), found.stderr + fine.stderr
-    check("TRB-601", what="fault", expected=["service-account-mismatch"], observed=[one["cause"] for one in causes])
-    check("TRB-601", what="sound", expected=[], observed=json.loads(fine.stdout)["causes"])
-    assert "troubleshooting/default" in "\n".join(causes[0]["evidence"])
