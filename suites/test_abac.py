@@ -218,18 +218,20 @@ def session_parameters(aws: AwsAccount, pod: Pod) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def chained_role_arn(aws: AwsAccount, role_arn: str) -> Iterator[str]:
-    """A second role with the article's policy, which the first may assume; both sides allow TagSession."""
+def chain_policy_arn(aws: AwsAccount, role_arn: str) -> Iterator[str]:
+    """The first role's permission to assume the second one, and to pass its tags on."""
+    document = (FILES / "chain-policy.json").read_text()
+    with aws.policy("pod-identity-lab-abac-chain", document) as arn, aws.attached(role_arn, arn):
+        yield arn
+
+
+@pytest.fixture(scope="module")
+def chained_role_arn(aws: AwsAccount, chain_policy_arn: str) -> Iterator[str]:
+    """A second role with the article's policy; it trusts its account, which leaves it to policies who assumes it."""
+    assert chain_policy_arn
     abac_policy_arn = aws.text("arn:aws:iam::123456789012:policy/pod-identity-lab-abac-policy")
-    with (
-        aws.policy("pod-identity-lab-abac-chain", (FILES / "chain-policy.json").read_text()) as chain_policy_arn,
-        aws.attached(role_arn, chain_policy_arn),
-        aws.role(
-            "pod-identity-lab-abac-chained-role",
-            (FILES / "chained-trust.json").read_text(),
-            policies=[abac_policy_arn],
-        ) as arn,
-    ):
+    trust = (FILES / "chained-trust.json").read_text()
+    with aws.role("pod-identity-lab-abac-chained-role", trust, policies=[abac_policy_arn]) as arn:
         yield arn
 
 
@@ -278,13 +280,18 @@ def test_nested_assume_role_cannot_set_a_tag_of_pod_identity(chaining_pod: Pod, 
 
 
 @requirement("IAM-ABAC-08", "IAM-STS-11", "IAM-MSG-04")
-def test_next_role_must_allow_tag_session(pods: dict[str, Pod], chained_role_arn: str, aws: AwsAccount) -> None:
-    """A pod cannot shake its tags off: where the next role's trust policy lacks sts:TagSession, it is not assumed."""
+@pytest.mark.parametrize("lacking", ["chain-policy-without-tag-session", "chained-trust-without-tag-session"])
+def test_both_roles_must_allow_tag_session(
+    lacking: str, pods: dict[str, Pod], chain_policy_arn: str, chained_role_arn: str, aws: AwsAccount
+) -> None:
+    """A pod cannot shake its tags off: without sts:TagSession on either side the next role is not assumed."""
     arn = caller_identity(pods["team-a"])["Arn"]
-    with aws.trusting(chained_role_arn, (FILES / "chained-trust-without-tag-session.json").read_text()):
+    document = (FILES / f"{lacking}.json").read_text()
+    of_next_role = "trust" in lacking
+    with aws.trusting(chained_role_arn, document) if of_next_role else aws.granting(chain_policy_arn, document):
         command = ("aws", "sts", "assume-role", f"--role-arn={chained_role_arn}", "--role-session-name=without-tags")
         done = aws.eventually(
-            lambda: pods["team-a"].exec(*command), lambda done: done.returncode != 0, "STS to know the new trust"
+            lambda: pods["team-a"].exec(*command), lambda done: done.returncode != 0, "STS to know the change"
         )
 
     assert done.returncode == 254
