@@ -17,6 +17,7 @@ import pytest
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
+from harness.doctor_webhook import passed_over
 from harness.kube import Kube, Pod, pod_manifest
 from harness.lab import Lab
 from harness.scenario import (
@@ -31,6 +32,7 @@ from harness.scenario import (
     restart,
     session_of,
     wait_until_admission_injects,
+    without_webhook,
 )
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -109,7 +111,7 @@ def pods(sides: tuple[Side, Side], aws: AwsAccount, role_arn: str) -> Iterator[t
 def test_both_clusters_assume_the_role_and_read_the_bucket(
     pods: tuple[Pod, Pod], sides: tuple[Side, Side], aws: AwsAccount
 ) -> None:
-    """Caller identity and listing of both pods: the same role, different session UUIDs, the same bucket."""
+    """Caller identity and listing of both pods: the same role, unedited, different session UUIDs, the same bucket."""
     first, second = (caller_identity(pod) for pod in pods)
     listings = [pod.exec("aws", "s3", "ls", f"s3://{BUCKET}/") for pod in pods]
 
@@ -117,6 +119,7 @@ def test_both_clusters_assume_the_role_and_read_the_bucket(
     universal = json.loads((S3_FILES / "pod-identity-trust.json").read_text())
     roles = [first["Arn"].rpartition("/")[0], second["Arn"].rpartition("/")[0]]
     check("API-509", what="trust policy", expected=universal, observed=trust)
+    check("API-509", what="changes of the role since", expected=["AttachRolePolicy"], observed=changes_of_role(aws))
     check("API-509", expected=[f"arn:aws:sts::123456789012:assumed-role/{ROLE}"] * 2, observed=roles)
     check("API-509", what="listings", expected=[0, 0], observed=[done.returncode for done in listings])
     assert all(re.fullmatch(r"[\d-]{10} [\d:]{8} +25 hello\.txt\n", done.stdout) for done in listings)
@@ -127,7 +130,18 @@ def test_both_clusters_assume_the_role_and_read_the_bucket(
     check("API-502", expected="two UUIDs", observed=sorted(uuids), holds=len(uuids) == 2)
 
 
-@requirement("API-504", "API-811", "API-812", "API-815")
+def changes_of_role(aws: AwsAccount) -> list[str]:
+    """Return what was done to the role since it was created, as CloudTrail has it."""
+    names: list[str] = []
+    for event in aws.lookup_events("us-east-1", EventSource="iam.amazonaws.com"):
+        if event.name == "CreateRole" and event.record["requestParameters"]["roleName"] == ROLE:
+            break
+        if not event.record["readOnly"] and (event.record["requestParameters"] or {}).get("roleName") == ROLE:
+            names.append(event.name)
+    return names
+
+
+@requirement("API-504", "API-812", "API-815")
 def test_cloudtrail_tells_the_clusters_apart(pods: tuple[Pod, Pod], sides: tuple[Side, Side], aws: AwsAccount) -> None:
     """STS's records differ in the cluster's tags and the pod's uid; EKS Auth's name the cluster and its node."""
     clusters = [side.cluster for side in sides]
@@ -137,6 +151,7 @@ def test_cloudtrail_tells_the_clusters_apart(pods: tuple[Pod, Pod], sides: tuple
         for event in aws.lookup_events(EventName="AssumeRoleForPodIdentity")
     }
 
+    uids = [pod.read()["metadata"]["uid"] for pod in pods]
     expected = [
         {
             "eks-cluster-arn": one.spec.arn,
@@ -144,17 +159,16 @@ def test_cloudtrail_tells_the_clusters_apart(pods: tuple[Pod, Pod], sides: tuple
             "kubernetes-namespace": NAMESPACE,
             "kubernetes-service-account": "s3-reader",
             "kubernetes-pod-name": "s3-test",
-            "kubernetes-pod-uid": pod.read()["metadata"]["uid"],
+            "kubernetes-pod-uid": uid,
         }
-        for one, pod in zip(clusters, pods, strict=True)
+        for one, uid in zip(clusters, uids, strict=True)
     ]
     nodes = {one.name: [node.instance_id for node in one.nodes] for one in clusters}
     seen = {name: calls.get(name) for name in nodes}
     from_there = all(seen[name] in instances for name, instances in nodes.items())
     check("API-504", expected=expected, observed=tags)
-    check("API-815", expected=list(nodes), observed=[one["eks-cluster-name"] for one in tags])
+    check("API-815", what="pods", expected=uids, observed=[one["kubernetes-pod-uid"] for one in tags])
     check("API-812", expected=nodes, observed=seen, holds=from_there)
-    check("API-811", expected=nodes, observed=seen, holds=from_there)
 
 
 def tags_of(aws: AwsAccount, arn: str) -> dict[str, str]:
@@ -259,6 +273,24 @@ def test_one_cluster_s_servers_are_killed_and_both_pods_read_on(
     listings = [pod.exec("aws", "s3", "ls", f"s3://{BUCKET}/") for pod in pods]
 
     check("API-509", expected=[(0, "")] * 2, observed=[(done.returncode, done.stderr) for done in listings])
+
+
+@requirement("API-509")
+def test_an_outage_of_admission_is_one_cluster_s(pods: tuple[Pod, Pod], sides: tuple[Side, Side]) -> None:
+    """While one cluster has no webhook, a new pod there is admitted, counted, and nobody; the other's is the role's."""
+    assert pods
+    here, there = sides
+    before = passed_over(there.kube)
+    with without_webhook(there.kube):
+        orphan, served = there.run_pod("orphan", "s3-reader"), here.run_pod("served", "s3-reader")
+        told = orphan.wait_until_ready().exec("aws", "sts", "get-caller-identity")
+        arn = caller_identity(served.wait_until_ready())["Arn"]
+        counted = passed_over(there.kube) - before
+
+    assert (counted, [name for name in orphan.environment() if name.startswith("AWS_")]) == (1, [])
+    assert told.stderr.strip().startswith("Unable to locate credentials"), told.stdout
+    expected = f"arn:aws:sts::123456789012:assumed-role/{ROLE}/eks-…"
+    check("API-509", what="the other cluster", expected=expected, observed=arn, holds=arn.startswith(expected[:-1]))
 
 
 # --- The counter-example: IRSA --------------------------------------------------------------------------------------
