@@ -43,6 +43,7 @@ __all__ = [
     "KUBECTL",
     "KUBERNETES",
     "LOAD_BALANCER_CONTROLLER",
+    "OLD_AWS_SDK_GO",
     "Group",
     "ensure",
     "entries",
@@ -186,6 +187,9 @@ KUBECTL = Group("kubectl", KUBERNETES[DEFAULT_KUBERNETES], {"kubectl": "."}, _ku
 
 AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})
 """A program of ours with AWS's SDK for Go, to call the emulated AWS as applications do."""
+
+OLD_AWS_SDK_GO = Group("old-aws-sdk-go", "1.47.10", {"old-aws-sdk-go": "."})
+"""The same with the last release of AWS's SDK for Go v1 from before Pod Identity, to see what becomes of it."""
 
 _ESO = "github.com/external-secrets/external-secrets"
 EXTERNAL_SECRETS = Group(

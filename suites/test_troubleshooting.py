@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import limits, wait
+from harness import binaries, limits, wait
 from harness.cluster.base import Cluster, Node
 from harness.conformance.marks import requirement
 from harness.conformance.outcomes import could_not_run
@@ -21,6 +21,7 @@ from harness.conformance.recording import check
 from harness.image_lock import built
 from harness.kube import Kube, Manifest, Pod, load_manifests
 from harness.lab import Lab
+from harness.lab.paths import cache_directory
 from harness.scenario import AwsAccount, credentials_response, shown_progress, without_agent
 from harness.troubleshooting import (
     CONNECT_TIMEOUT,
@@ -36,8 +37,8 @@ from harness.troubleshooting import (
 pytestmark = pytest.mark.usefixtures("ipv4_pods")
 
 FILES = Path(__file__).parent.parent / "fixtures" / "troubleshooting"
-OLD_SDK = "podid/old-sdk:1.28.85"
 WORKER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"
+PRINT_ARN = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
 METHOD = (
     "from awscli.botocore.session import Session; "
     "credentials = Session().get_credentials(); print(credentials.method if credentials else None)"
@@ -336,23 +337,38 @@ def refuse_as_fargate(kube: Kube, pod: Pod) -> None:
 # --- SDK too old ----------------------------------------------------------------------------------------------------
 
 
-@requirement("TRB-501", "TRB-601")
-def test_sdk_is_too_old(pytestconfig: pytest.Config, place: Place, lab: Lab, cluster: Cluster) -> None:
-    """boto3 1.28.85 says what it cannot do, although the node's role is within reach; a new image mends it."""
+@pytest.fixture(scope="module")
+def old_sdk(pytestconfig: pytest.Config, lab: Lab, cluster: Cluster) -> str:
+    """An image with SDKs for Python and Go from before Pod Identity."""
     with shown_progress(pytestconfig) as progress:
-        lab.add_images(cluster.name, [built("old-sdk")], progress)
+        programs = binaries.ensure(cache_directory(), progress, [binaries.OLD_AWS_SDK_GO])
+        image = built("old-sdk", programs)
+        lab.add_images(cluster.name, [image], progress)
+    return image.reference
+
+
+@requirement("TRB-501", "TRB-504", "TRB-601")
+def test_sdk_is_too_old(place: Place, lab: Lab, cluster: Cluster, old_sdk: str) -> None:
+    """boto3 and Go's SDK of 2023 end without credentials, although the node's role is within reach; new ones mend it."""
     with imds_open_to_pods(lab, cluster):
-        pod = place.run("old-sdk", image=OLD_SDK)
-        script = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
-        text = said(pod, "python3", "-c", script)
+        pod = place.run("old-sdk", image=old_sdk)
+        with_python, with_go = said(pod, "python3", "-c", PRINT_ARN), said(pod, "old-aws-sdk-go")
         named = place.diagnose(pod)
+        plain = place.run("old-sdk-plain", account="default", image=old_sdk)
+        elsewhere = plain.exec("env", "AWS_REGION=eu-west-1", "old-aws-sdk-go").stdout
         pod = place.recreate(pod)
 
     refusal = (
         "Unsupported host '169.254.170.23'. Can only retrieve metadata from these hosts: "
         "169.254.170.2, localhost, 127.0.0.1"
     )
-    check("TRB-501", expected=refusal, observed=text, holds=refusal in text)
+    check("TRB-501", expected=refusal, observed=with_python, holds=refusal in with_python)
+    only_loopback = 'invalid endpoint host, "169.254.170.23", only loopback hosts are allowed.'
+    nothing_left = "NoCredentialProviders: no valid providers in chain"
+    is_refused = only_loopback in with_go and nothing_left in with_go
+    check("TRB-504", expected=(only_loopback, nothing_left), observed=with_go, holds=is_refused)
+    is_of_node = elsewhere.startswith(NODE_ROLE)
+    check("TRB-504", what="where nobody injected", expected=NODE_ROLE, observed=elsewhere, holds=is_of_node)
     check("TRB-501", what="cured", expected=place.session, observed=place.acts_as(pod))
     check("TRB-601", what="fault", expected=["sdk-too-old"], observed=named)
     check("TRB-601", what="cured", expected=[], observed=place.diagnose(pod))

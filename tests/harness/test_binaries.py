@@ -285,6 +285,7 @@ def is_running(pid: int) -> bool:
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
         ("kubernetes-1.35", "k8s.io/kubernetes v1.35.4"),
         ("aws-sdk-go", "github.com/aws/aws-sdk-go-v2 v1.48.0"),
+        ("old-aws-sdk-go", "github.com/aws/aws-sdk-go v1.47.10"),
         ("registry", "github.com/distribution/distribution/v3 v3.0.0"),
         ("runc", "github.com/opencontainers/runc v1.4.3"),
     ],
@@ -293,7 +294,14 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
     sources = (TOOLS / group / "go.mod").read_text()
     versions = {
         each.name: each.version
-        for each in (*EVERY_KUBERNETES, binaries.AWS_SDK_GO, binaries.EXTERNAL_SECRETS, binaries.HELM, binaries.KUBECTL)
+        for each in (
+            *EVERY_KUBERNETES,
+            binaries.AWS_SDK_GO,
+            binaries.EXTERNAL_SECRETS,
+            binaries.HELM,
+            binaries.KUBECTL,
+            binaries.OLD_AWS_SDK_GO,
+        )
     }
 
     assert re.search(rf"^(?:require|\t) ?{re.escape(pin)}(?: //.*)?$", sources, re.MULTILINE)
@@ -311,6 +319,7 @@ def test_every_directory_of_tools_is_a_group() -> None:
         binaries.KIND,
         binaries.KUBECTL,
         binaries.LOAD_BALANCER_CONTROLLER,
+        binaries.OLD_AWS_SDK_GO,
     )
     assert {group.name for group in (*EVERY_KUBERNETES, *others)} == {
         path.name for path in TOOLS.iterdir() if path.is_dir()
