@@ -9,23 +9,26 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import yaml
 
-from harness.audit import Association, Check, association_table, drift, gather, run_checks, snapshot
+from harness import migrate
+from harness.audit import Association, Check, Inventory, association_table, drift, gather, run_checks, snapshot
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
-from harness.kube import Kube
+from harness.kube import Kube, load_manifests
 from harness.lab import Lab
 from harness.scenario import AwsAccount, without_agent
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
+FILES = FIXTURES / "audit"
 TRUST = (FIXTURES / "s3" / "pod-identity-trust.json").read_text()
 ASSOCIATIONS = (
     ("alb-system", "aws-load-balancer-controller", "pod-identity-lab-alb-role"),
@@ -312,18 +315,76 @@ def annotate(kube: Kube, namespace: str, account: str, annotations: Mapping[str,
 @requirement("AUD-105")
 def test_nothing_passes_unread(kube: Kube, cluster: Cluster, aws: AwsAccount) -> None:
     """Whoever may read nothing in the account is told of each point why it is not known, and of drift none."""
-    trust = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "sts:AssumeRole"}
-    with aws.role("audit-nobody", json.dumps({"Version": "2012-10-17", "Statement": trust})) as arn:
-        keys = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="auditor")["Credentials"]
-        session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], cluster.spec.region)
-        nobody = partial(session.client, endpoint_url=aws.endpoint)
-        inventory = gather(kube, nobody, cluster.name)
+    with somebody(aws, cluster, []) as client:
+        inventory = gather(kube, client, cluster.name)
 
     checks = {one.id: one for one in run_checks(inventory, [])}
     unread = sorted(set(checks) - {"07-agent"})
     check("AUD-105", expected=dict.fromkeys(unread, "unknown"), observed={name: checks[name].status for name in unread})
     silent = [name for name in unread if "not authorized to perform" not in " ".join(checks[name].evidence)]
     check("AUD-105", what="why", expected=[], observed=silent)
+
+
+@contextlib.contextmanager
+def somebody(aws: AwsAccount, cluster: Cluster, policies: Sequence[str]) -> Generator[Callable[[str], Any]]:
+    """Yield what makes clients for a role with these policies."""
+    trust = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "sts:AssumeRole"}
+    with aws.role("audit-somebody", json.dumps({"Version": "2012-10-17", "Statement": trust}), policies) as arn:
+        keys = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="auditor")["Credentials"]
+        secrets = (keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+        session: Any = boto3.Session(*secrets, cluster.spec.region)
+        yield partial(session.client, endpoint_url=aws.endpoint)
+
+
+@pytest.fixture
+def reader(kube: Kube, cluster: Cluster, auditor: Auditor, tmp_path: Path) -> Iterator[Kube]:
+    """A client of the cluster that may do what the fixtures' ClusterRole says, and nothing else."""
+    assert auditor
+    (role,) = load_manifests(FILES / "reader.yaml")
+    kube.create_service_account("reader", "demo")
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "audit-reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role["metadata"]["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "demo"}],
+    }
+    kube.apply([role, binding])
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"] = [
+        {"name": one["name"], "user": {"token": kube.token("reader", "demo", cluster.spec.issuer)}}
+        for one in config["users"]
+    ]
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    try:
+        with contextlib.closing(Kube(file)) as client:
+            yield client
+    finally:
+        kube.delete(binding)
+        kube.delete(role)
+
+
+@requirement("AUD-105")
+def test_documented_rights_leave_nothing_unread(
+    auditor: Auditor, reader: Kube, cluster: Cluster, aws: AwsAccount
+) -> None:
+    """The policy and the ClusterRole of the fixtures show an audit, and a migration, all that an administrator sees."""
+    policy = (FILES / "reader-policy.json").read_text()
+    with aws.policy("audit-reader", policy) as policy_arn, somebody(aws, cluster, [policy_arn]) as client:
+        seen = gather(reader, client, cluster.name)
+        plan = migrate.gather(reader, client("eks"), client("iam"), cluster.name)
+
+    whole = auditor.look()
+    check("AUD-105", what="unread", expected={}, observed=dict(seen.gaps))
+    check("AUD-105", what="the same points", expected=verdicts(whole), observed=verdicts(seen))
+    check("AUD-105", what="unread by a migration", expected={}, observed=dict(plan.unread))
+    pairs = sorted((one.namespace, one.name) for one in plan.accounts)
+    assert pairs == sorted((namespace, account) for namespace, account, _ in ASSOCIATIONS)
+
+
+def verdicts(inventory: Inventory) -> dict[str, str]:
+    return {one.id: one.status for one in run_checks(inventory)}
 
 
 @requirement("AUD-106", "AUD-107")

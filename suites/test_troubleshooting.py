@@ -349,7 +349,7 @@ def old_sdk(pytestconfig: pytest.Config, lab: Lab, cluster: Cluster) -> str:
 
 @requirement("TRB-501", "TRB-504", "TRB-601")
 def test_sdk_is_too_old(place: Place, lab: Lab, cluster: Cluster, old_sdk: str) -> None:
-    """boto3 and Go's SDK of 2023 end without credentials, although the node's role is within reach; new ones mend it."""
+    """SDKs of 2023 end without credentials, although the node's role is within reach; a new one mends it."""
     with imds_open_to_pods(lab, cluster):
         pod = place.run("old-sdk", image=old_sdk)
         with_python, with_go = said(pod, "python3", "-c", PRINT_ARN), said(pod, "old-aws-sdk-go")
