@@ -199,12 +199,20 @@ _BUILT_IN = (
 )
 
 
+def _nothing_to_install(inventory: Inventory) -> tuple[Status, Sequence[str]] | None:
+    """Return the verdict where no node asks for the add-on; None where one does."""
+    if inventory.agents_needed is None:
+        why = "the cluster has no nodes: which kind they will be cannot be told"
+        return "unknown", [inventory.gaps.get("nodes", why)]
+    return ("pass", [_BUILT_IN]) if inventory.agents_needed == 0 else None
+
+
 def _agents(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     if gap := _gap(inventory, "agent", "nodes"):
         return gap
-    needed, desired = inventory.agents_needed, inventory.agents_desired
-    if needed == 0:
-        return "pass", [_BUILT_IN]
+    if verdict := _nothing_to_install(inventory):
+        return verdict
+    needed, desired = inventory.agents_needed or 0, inventory.agents_desired
     if desired is None:
         return "fail", ["there is no DaemonSet kube-system/eks-pod-identity-agent"]
     facts = [f"{inventory.agents_ready} of {desired} agents ready"]
@@ -222,8 +230,8 @@ def _addon(inventory: Inventory) -> tuple[Status, Sequence[str]]:
     if gap := _gap(inventory, "add-on"):
         return gap
     addon = inventory.addon or {}
-    if not addon and inventory.agents_needed == 0 and "nodes" not in inventory.gaps:
-        return "pass", [_BUILT_IN]
+    if not addon and (verdict := _nothing_to_install(inventory)):
+        return verdict
     if not addon:
         return "fail", ["the add-on eks-pod-identity-agent is not installed"]
     version, status = addon["addonVersion"], addon["status"]

@@ -65,7 +65,7 @@ def gather(kube: Kube, client: Client, cluster: str) -> Inventory:
         nodes=[node for node, _ in instances] if instances is not None else None,
         node_roles=reader.read("node roles", lambda: _node_roles(iam, instances, why)),
         agents_desired=status.get("desiredNumberScheduled", 0) if daemon_set else None,
-        agents_needed=sum(map(needs_agent, nodes or ())),
+        agents_needed=sum(map(needs_agent, nodes)) if nodes else None,
         agents_ready=status.get("numberReady", 0),
         addon=addon,
         latest_version=reader.read("add-on versions", lambda: _latest(eks, cluster)) or "",

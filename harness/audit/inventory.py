@@ -102,8 +102,11 @@ class Inventory:
     node_roles: Sequence[Role] | None = None
     agents_desired: int | None = None
     """Nodes that the agent's DaemonSet is for; None without a DaemonSet."""
-    agents_needed: int = 0
-    """Nodes that need it: not Fargate's, Windows or hybrid ones, nor those of EKS Auto Mode, which has it built in."""
+    agents_needed: int | None = None
+    """Nodes that need it: not Fargate's, Windows or hybrid ones, nor those of EKS Auto Mode, which has it built in.
+
+    None where there are no nodes, or they could not be read.
+    """
     agents_ready: int = 0
     addon: Mapping[str, Any] | None = None
     """As DescribeAddon tells; empty when the add-on is not installed."""

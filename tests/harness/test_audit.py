@@ -161,6 +161,12 @@ def test_a_cluster_of_auto_mode_has_the_agent_built_in() -> None:
     assert (found["07-agent"], found["08-addon"]) == ("pass", "pass")
 
 
+def test_a_cluster_without_nodes_may_or_may_not_need_the_agent() -> None:
+    found = statuses(replace(SOUND, agents_desired=None, agents_needed=None, addon={}))
+
+    assert (found["07-agent"], found["08-addon"]) == ("unknown", "unknown")
+
+
 def test_no_node_of_ec2_is_unknown() -> None:
     assert statuses(replace(SOUND, nodes=[]))["04-hop-limit"] == "unknown"
 
