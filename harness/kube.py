@@ -32,10 +32,6 @@ ApiException = kubernetes.client.ApiException
 _FIELD_MANAGER = "podid"
 
 _STATUS_CHANNEL = kubernetes.stream.ws_client.ERROR_CHANNEL
-_READY_SECONDS = 10
-"""How long a server that is ready may take to say so."""
-_GET_SECONDS = 30
-"""How long one is asked that a person named: it may be anywhere, or nowhere."""
 _LAST_WORDS = 500
 """Characters of what a command said that did not end."""
 _EXEC_PROTOCOL = kubernetes.stream.ws_client.V4_CHANNEL_PROTOCOL
@@ -90,7 +86,9 @@ class Kube:
         """Tell whether the API server says that it is ready; one that does not listen yet is not."""
         try:
             address = f"{self._api.configuration.host}/readyz"
-            response: Any = self._api.rest_client.request("GET", address, _request_timeout=_READY_SECONDS)
+            response: Any = self._api.rest_client.request(
+                "GET", address, _request_timeout=limits.API_READY.allowed * wait.scale()
+            )
             # Only a connection that was read to its end is closed with the client.
             response.read()
         except (OSError, urllib3.exceptions.HTTPError):
@@ -108,7 +106,7 @@ class Kube:
             HarnessFault: The API server does not answer, or does not allow it.
         """
         try:
-            response = self._ask(path, query, "application/json", _GET_SECONDS)
+            response = self._ask(path, query, "application/json", limits.API_LOOK)
         except (OSError, urllib3.exceptions.HTTPError, ApiException) as error:
             raise HarnessFault(
                 f"the API server at {self._api.configuration.host} did not answer GET {path}: {error}"
@@ -123,7 +121,7 @@ class Kube:
             )
         return json.loads(content)
 
-    def _ask(self, path: str, query: Mapping[str, str], accept: str, seconds: float | None = None) -> Any:
+    def _ask(self, path: str, query: Mapping[str, str], accept: str, limit: Limit = limits.API_CALL) -> Any:
         serialized = self._api.param_serialize(
             "GET",
             path,
@@ -131,7 +129,7 @@ class Kube:
             header_params={"Accept": accept},
             auth_settings=["BearerToken"],
         )
-        return self._api.call_api(*serialized, _request_timeout=seconds)
+        return self._api.call_api(*serialized, _request_timeout=limit.allowed * wait.scale())
 
     def items(self, path: str, **query: str) -> list[Manifest]:
         """Return what the API lists at a path; nothing where there is no such API."""

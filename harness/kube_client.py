@@ -1,4 +1,4 @@
-"""A client of the Kubernetes API whose every call ends."""
+"""A client of the Kubernetes API whose every call has a limit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LimitedClient(kubernetes.client.ApiClient):
         """Send a request.
 
         Raises:
-            urllib3.exceptions.HTTPError: The server did not answer in time; what only reads was tried four times.
+            urllib3.exceptions.HTTPError: The server did not answer in time, four times if the call can be repeated.
         """
         seconds = _request_timeout or limits.API_CALL.allowed * wait.scale()
         send: Any = cast("Any", super()).call_api

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 __all__ = [
     "AGENT_READY",
     "API_CALL",
+    "API_LOOK",
+    "API_READY",
     "ASSOCIATION_VISIBLE",
     "BACKEND_VARIABLE",
     "CERTIFICATE_RENEWED",
@@ -89,6 +91,10 @@ NODE_READY = Limit("NODE_READY", 120)
 EMULATOR_READY = Limit("EMULATOR_READY", 60)
 API_CALL = Limit("API_CALL", 75)
 """The API server answers; its own limit is 60 s."""
+API_LOOK = Limit("API_LOOK", 30)
+"""One that a person named answers: it may be anywhere, or nowhere."""
+API_READY = Limit("API_READY", 10)
+"""One that is ready says so."""
 OBJECT_READY = Limit("OBJECT_READY", 30)
 """The API server makes an object usable: a namespace, a CRD, a certificate."""
 POD_READY = Limit("POD_READY", 120, on_aws=300)

@@ -16,6 +16,7 @@ from typing import Any
 
 import urllib3.exceptions
 
+from harness.cloud.documents import members
 from harness.conformance.diagnostics import Folder
 from harness.image_lock import read_lock
 from harness.kube import ApiException, Kube, Manifest
@@ -150,7 +151,9 @@ class PodWatch:
         metadata = pod["metadata"]
         place = f"{metadata['namespace']}/{metadata['name']}"
         for status in _statuses(pod):
-            if not {"running", "terminated"} & set(status.get("state", {})):
+            # Of a pod that is deleted kubelet says that its containers terminated, those too that never were there.
+            state = members(status.get("state"))
+            if "running" not in state and not members(state.get("terminated")).get("containerID"):
                 continue
             image = full_name(_image_of(pod, status["name"]))
             if image not in self._known and not _is_static(pod) and self._foreign is None:

@@ -27,8 +27,6 @@ __all__ = ["EQUIVALENT", "choose_policies", "run_policy_mutants", "users", "why_
 
 _ONE_AUDIENCE = "IAM's provider takes no other audience there; test_portability.py has one that does"
 EQUIVALENT: Mapping[str, str] = {
-    "abac/chain-policy-without-tag-session: the statement turned into Deny": "it is there to be refused",
-    "abac/chained-trust-without-tag-session: the statement turned into Deny": "it is there to be refused",
     "external-secrets/irsa-trust: the statement without StringEquals aud": _ONE_AUDIENCE,
     "migration/irsa-trust: the statement without StringEquals aud": _ONE_AUDIENCE,
     "migration/mixed-irsa-trust: the statement without StringEquals aud": _ONE_AUDIENCE,

@@ -58,6 +58,7 @@ __all__ = [
     "wait_until_let_in",
     "web_identity_refusals",
     "without_agent",
+    "without_webhook",
 ]
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"

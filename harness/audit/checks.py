@@ -203,7 +203,7 @@ def _nothing_to_install(inventory: Inventory) -> tuple[Status, Sequence[str]] | 
     """Return the verdict where no node asks for the add-on; None where one does."""
     if inventory.agents_needed is None:
         why = "the cluster has no nodes: which kind they will be cannot be told"
-        return "unknown", [inventory.gaps.get("nodes", why)]
+        return _gap(inventory, "nodes") or ("unknown", [why])
     return ("pass", [_BUILT_IN]) if inventory.agents_needed == 0 else None
 
 

@@ -210,6 +210,10 @@ def test_static_pods_are_the_node_images_own(api: ScriptedApi, watch: PodWatch) 
 
 def test_an_image_that_never_ran_is_none_that_a_run_uses(api: ScriptedApi, watch: PodWatch) -> None:
     api.tell("ADDED", pod("pending", "busybox", running=False))
+    # What kubelet says of it when it is deleted.
+    ended = {"terminated": {"reason": "ContainerStatusUnknown", "exitCode": 137}}
+    deleted = pod("pending", "busybox") | {"status": {"containerStatuses": [{"name": "app", "state": ended}]}}
+    api.tell("MODIFIED", deleted)
     api.tell("ADDED", pod("foreign", "example.org/other@sha256:" + "0" * 64))
 
     found = wait.until(watch.foreign_image, what="the image that may not run", timeout=limits.SUBJECT_ACTS)

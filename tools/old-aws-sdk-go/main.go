@@ -1,5 +1,5 @@
 // Command old-aws-sdk-go prints who it is, as an application does that was built with AWS's SDK for Go v1 of before Pod
-// Identity: nothing is set but what the SDK itself reads from its environment. What the SDK logs goes to standard error.
+// Identity. It asks the region's STS; the rest the SDK reads from its environment. What the SDK logs goes to standard error.
 package main
 
 import (
