@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from harness.cloud.documents import entries, members
@@ -98,6 +99,11 @@ def _has_nothing(picture: Picture) -> bool:
     return not picture.is_injected and not picture.is_with_irsa
 
 
+def _whole_seconds(moment: datetime) -> datetime:
+    """Return a moment as Kubernetes tells it: a pod may look older than what came before it in the same second."""
+    return moment.replace(microsecond=0)
+
+
 def _exact(picture: Picture) -> Association | None:
     pair = (picture.namespace, picture.service_account)
     return next((one for one in picture.associations or () if (one.namespace, one.service_account) == pair), None)
@@ -108,7 +114,7 @@ def _pod_older_than_association(picture: Picture) -> Finding | None:
     association = _exact(picture)
     if picture.is_injected or association is None or association.created_at is None:
         return None
-    if association.created_at <= picture.created_at:
+    if _whole_seconds(association.created_at) <= picture.created_at:
         return None
     return Finding(
         "pod-older-than-association",
@@ -128,7 +134,7 @@ def _not_injected(picture: Picture) -> Finding | None:
     association = _exact(picture)
     if picture.is_injected or association is None:
         return None
-    if association.created_at is None or association.created_at > picture.created_at:
+    if association.created_at is None or _whole_seconds(association.created_at) > picture.created_at:
         return None
     labels = picture.labels
     skip = "eks.amazonaws.com/skip-pod-identity-webhook"

@@ -274,6 +274,15 @@ def test_the_cure_of_a_hybrid_node_configures_the_add_on() -> None:
     assert json.loads(shlex.split(found.cure[0])[-1]) == {"daemonsets": {"hybrid": {"create": True}}}
 
 
+def test_an_association_of_the_same_second_is_not_taken_for_later() -> None:
+    """Kubernetes tells whole seconds, EKS fractions of them."""
+    same_second = Association("demo", "s3-reader", "a-1", "arn", CREATED + timedelta(seconds=0.7))
+
+    (found,) = find_causes(replace(PLAIN, associations=[same_second]))
+
+    assert found.cause == "not-injected"
+
+
 def test_a_pod_without_credentials_is_told_by_what_it_says() -> None:
     (found,) = find_causes(replace(CASES["no-association"], sdk=Sdk("1.35.0", "none")))
 
