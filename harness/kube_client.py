@@ -10,8 +10,8 @@ from harness import limits, wait
 
 __all__ = ["UNTIL_CLOSED", "LimitedClient"]
 
-UNTIL_CLOSED = (limits.API_CALL.seconds, None)
-"""``_request_timeout`` of what is followed: the server may be silent for as long as it likes."""
+UNTIL_CLOSED = (limits.API_CALL.seconds, 86_400.0)
+"""``_request_timeout`` of what is followed: the server may be silent for a day, since the client takes no None."""
 
 
 class LimitedClient(kubernetes.client.ApiClient):

@@ -26,6 +26,7 @@ from harness import limits, wait
 from harness.cluster.base import Completed
 from harness.errors import HarnessFault
 from harness.kube import ApiException, Kube, Pod
+from harness.kube_client import UNTIL_CLOSED
 from harness.limits import Limit
 
 
@@ -221,7 +222,8 @@ def test_other_threads_call_the_api_while_a_stream_opens(tmp_path: Path) -> None
         command = threading.Thread(target=Pod(kube, "s3-test", "demo").exec, args=("true",))
         command.start()
         opening.wait()
-        kube.core.read_namespaced_pod_log("s3-test", "demo", _preload_content=False).read()
+        log = kube.core.read_namespaced_pod_log
+        log("s3-test", "demo", follow=True, _preload_content=False, _request_timeout=UNTIL_CLOSED).read()
         opening.wait()
         command.join()
         kube.close()
