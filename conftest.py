@@ -433,8 +433,12 @@ def kubectl(pytestconfig: pytest.Config, cluster: Cluster) -> Callable[..., Comp
 def aws(lab: Lab) -> Iterator[AwsAccount]:
     """An administrator of the article's account; one of its secrets is the canary."""
     aws = lab.administrator()
-    with aws.secret("podid/canary", os.environ.get(CANARY, ""), {}):
+    with _canary_secret(aws):
         yield aws
+
+
+def _canary_secret(aws: AwsAccount) -> contextlib.AbstractContextManager[str]:
+    return aws.secret("podid/canary", os.environ.get(CANARY, ""), {})
 
 
 @pytest.fixture(scope="session")
@@ -483,6 +487,26 @@ def resource_use(request: pytest.FixtureRequest) -> Iterator[None]:
 def agent_addon(cluster: Cluster, aws: AwsAccount) -> None:
     """``aws eks create-addon``: the agent will run on every node; does not wait."""
     aws.create_agent_addon(cluster.name)
+
+
+@pytest.fixture(scope="session")
+def restart_aws(
+    lab: Lab, cluster: Cluster, aws: AwsAccount, issued: Issued, aws_calls: AwsCalls, *, pytestconfig: pytest.Config
+) -> Iterator[Callable[[], None]]:
+    """Kills the lab's AWS; the next one has forgotten everything but what fixtures of the session had made there."""
+    with contextlib.ExitStack() as made_again:
+
+        def restart() -> None:
+            # It is looked for in every file of the run, also when AWS does not know it any more.
+            issued.add(lab.control().issued())
+            with shown_progress(pytestconfig) as progress:
+                lab.restart_aws(progress)
+            lab.control().set_marker(issued.marker)
+            aws_calls.begin_anew()
+            made_again.enter_context(_canary_secret(aws))
+            aws.create_agent_addon(cluster.name)
+
+        yield restart
 
 
 @pytest.fixture(scope="session")

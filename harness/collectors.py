@@ -63,6 +63,10 @@ class AwsCalls:
         if entries := self._journal.journal(self._next):
             self._next = int(entries[-1]["number"]) + 1
 
+    def begin_anew(self) -> None:
+        """Count from the first call: AWS has forgotten the earlier ones."""
+        self._next = 0
+
     def evidence(self) -> Evidence:
         """Return the calls since the mark that the harness's own administrators did not make."""
         calls = [entry for entry in self._journal.journal(self._next) if not _is_administrator(entry)][-_MOST_SHOWN:]

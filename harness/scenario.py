@@ -21,7 +21,7 @@ import urllib3.exceptions
 from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
-from harness.errors import HarnessFault, NotReady, SubjectFault
+from harness.errors import HarnessFault, MissingPrerequisite, NotReady, SubjectFault
 from harness.kube import ApiException, Kube, Manifest, Pod
 from harness.kube_client import UNTIL_CLOSED
 from harness.lab import Lab
@@ -358,8 +358,18 @@ def restart(what: str, lab: Lab, cluster: Cluster, kube: Kube) -> None:
 
 @contextlib.contextmanager
 def without_webhook(kube: Kube) -> Generator[None]:
-    """Run no replica of the webhook, and as many as before at the end."""
+    """Run no replica of the webhook, and as many as before at the end.
+
+    Raises:
+        MissingPrerequisite: It runs elsewhere, as on EKS, where nobody can stop it.
+    """
     name, namespace = "pod-identity-webhook", "kube-system"
+    if not kube.exists("apps/v1", "Deployment", name, namespace):
+        raise MissingPrerequisite(
+            f"the cluster has no Deployment {name} that could be stopped",
+            hint="run this scenario in a lab: --provider native or --provider kind",
+            kind="environment",
+        )
     replicas: int = kube.apps.read_namespaced_deployment_scale(name, namespace).spec.replicas
     kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": 0}})
     try:

@@ -17,6 +17,7 @@ from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
+from harness.doctor_webhook import passed_over
 from harness.kube import Kube, Pod, load_manifests
 from harness.lab import Lab
 from harness.scenario import (
@@ -31,6 +32,7 @@ from harness.scenario import (
     restart,
     wait_until_admission_injects,
     wait_until_let_in,
+    without_webhook,
 )
 
 pytestmark = [pytest.mark.usefixtures("agent_addon"), pytest.mark.on_aws]
@@ -516,3 +518,24 @@ def test_everybody_still_has_their_own_after_a_restart(
     expected = {f"{team} reads {prefix}": 0 if team == prefix else 254 for team in TEAMS for prefix in TEAMS}
     attach(Evidence("text", f"what is denied after the {what} was killed", "".join(r.stderr for r in reads.values())))
     check("IAM-ABAC-04", expected=expected, observed={name: read.returncode for name, read in reads.items()})
+
+
+@requirement("IAM-ABAC-04")
+def test_pod_from_an_outage_of_admission_has_no_prefix(kube: Kube, pods: dict[str, Pod], aws: AwsAccount) -> None:
+    """Created while no webhook runs, a pod is admitted as it is, counted, and nobody; made again, it reads its own."""
+    assert pods
+    own = ("aws", "s3", "cp", f"s3://{aws.name(BUCKET)}/team-a/file.txt", "-")
+    before = passed_over(kube)
+    with without_webhook(kube):
+        orphan = kube.run("orphan", "team-a", image=IMAGE, service_account="app", command=SLEEP).wait_until_ready()
+        counted = passed_over(kube) - before
+    told = orphan.exec(*own)
+    variables = [name for name in orphan.environment() if name.startswith("AWS_")]
+    wait_until_admission_injects(kube, "team-a", "app")
+    orphan.delete()
+    again = kube.run("orphan", "team-a", image=IMAGE, service_account="app", command=SLEEP).wait_until_ready()
+    read = again.exec(*own)
+
+    assert (counted, variables) == (1, [])
+    assert "Unable to locate credentials" in told.stderr, told.stdout
+    check("IAM-ABAC-04", expected="This file belongs to team-a\n", observed=read.stdout)

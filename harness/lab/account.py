@@ -153,14 +153,17 @@ class AwsAccount:
     def policy(self, name: str, document: str) -> Generator[str]:
         """Create a managed policy, yield its ARN, delete it at the end."""
         iam = self.client("iam")
-        with _ignoring("NoSuchEntity"):
-            iam.delete_policy(PolicyArn=f"arn:aws:iam::{self.account}:policy/{name}")
+        self._delete_policy(name)
         arn = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
         try:
             self._settle(lambda: bool(iam.get_policy(PolicyArn=arn)), f"IAM to show policy {arn}")
             yield arn
         finally:
-            iam.delete_policy(PolicyArn=arn)
+            self._delete_policy(name)
+
+    def _delete_policy(self, name: str) -> None:
+        with _ignoring("NoSuchEntity"):
+            self.client("iam").delete_policy(PolicyArn=f"arn:aws:iam::{self.account}:policy/{name}")
 
     @contextlib.contextmanager
     def role(self, name: str, trust: str, policies: Sequence[str] = ()) -> Generator[str]:

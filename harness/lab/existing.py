@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from harness.cluster.existing.marked import find_marked, remove
 from harness.cluster.existing.target import Target
 from harness.cluster.native.sandbox import MARK, let_outlive, marked_processes
 from harness.errors import HarnessFault, MissingPrerequisite
+from harness.free_port import free_port
 from harness.image_lock import read_lock
 from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
@@ -130,11 +130,16 @@ class ExistingProvider(OnSomebodysCluster):
         del images  # the cluster pulls them
         cluster = self.begin(specs, _images(self.target.image_registry), is_new=is_new)
         address = self.target.aws_address or local_address_towards(cluster.nodes[0].address)
-        network = {"aws_address": address, "imds_port": _free_port(address), "local_port": _free_port("127.0.0.1")}
+        network = {"aws_address": address, "imds_port": free_port(address), "local_port": free_port()}
         self._paths.network.write_text(json.dumps(network))
         self._aws.prepare([address])
         cluster.trust_bundle.write_text(wiring.trust_bundle(self._aws.authority_file.read_text()))
         return Started([cluster], builds.submit(self._start_aws, progress))
+
+    def restart_aws(self, progress: Progress) -> None:
+        """Kill AWS, and start it again."""
+        kill_marked(self._paths.aws)
+        self._start_aws(progress)
 
     def _start_aws(self, progress: Progress) -> None:
         environment = localstack_environment.ensure(cache_directory(), progress)
@@ -149,7 +154,7 @@ class ExistingProvider(OnSomebodysCluster):
                 bootstrap_file=self._aws.bootstrap_file,
                 imds_listen=f"{self.aws_address}:{network['imds_port']}",
             )
-            with self._log.open("wb") as log:
+            with self._log.open("ab") as log:
                 started = subprocess.Popen(
                     argv,
                     env=variables | {MARK: str(self._paths.aws)},
@@ -286,9 +291,3 @@ def _images(registry: str) -> dict[str, str]:
     ours = [full_name(image.reference) for image in read_lock().values() if image.origin == "build"]
     prefix = re.sub("/+$", "", registry)
     return {name: f"{prefix}/{name.rpartition('/')[2]}" if prefix else name for name in ours}
-
-
-def _free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]

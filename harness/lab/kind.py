@@ -27,6 +27,7 @@ from harness.cluster.kind.engine import LabEngine, connect, explained
 from harness.cluster.kind.node_image import ensure_node_image, find_node_image, read_traits, wanted
 from harness.docker_images import Archive, DockerImages
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+from harness.free_port import free_port
 from harness.image_lock import built
 from harness.images import ImageSpec
 from harness.kube import Kube, Manifest
@@ -225,7 +226,8 @@ class KindProvider:
             )
             host = client.api.create_host_config(
                 cap_add=["NET_ADMIN"],
-                port_bindings={80: ("127.0.0.1", None)},
+                # The same after a restart: who uses the lab has been told.
+                port_bindings={80: ("127.0.0.1", free_port())},
                 network_mode=self.engine.network_name,
                 security_opt=["no-new-privileges"],
             )
@@ -245,6 +247,14 @@ class KindProvider:
             }
             self.engine.put_files(self._aws_container, files)
             client.api.start(self._aws_container)
+
+    def restart_aws(self, progress: Progress) -> None:
+        """Kill the container's process, and start it again."""
+        with progress.phase("aws start"), explained("restarting the lab's AWS"):
+            container = self.engine.engine.client.containers.get(self._aws_container)
+            container.kill()
+            container.wait()
+            container.start()
 
     @property
     def pulls_by_itself(self) -> bool:

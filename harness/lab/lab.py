@@ -259,6 +259,25 @@ class Lab:
             )
             kube.wait_until_kubelets_know_their_pods()
 
+    def restart_aws(self, progress: Progress) -> None:
+        """Kill AWS, and wait until another one is ready; that counts as no loss.
+
+        It knows the lab's keys and clusters, and has forgotten everything else (EMU-STATE-FRESH).
+
+        Args:
+            progress: Where to report.
+
+        Raises:
+            MissingPrerequisite: AWS is Amazon's.
+            HarnessFault: It did not end, or no other got ready.
+        """
+        self.losses.expect_restart("aws", "localstack")
+        self._provider.restart_aws(progress)
+        self._wait_for_aws(progress)
+        images = lab_images(self.given)
+        for cluster in self._provider.clusters():
+            self._make_known(cluster, self._provider, images)
+
     def _kill(self, cluster: Cluster, program: str) -> None:
         self.losses.expect_restart(cluster.name, program)
         cluster.kill_program(program)
@@ -455,7 +474,7 @@ class Lab:
         images = lab_images(self.given)
         with builds(self.paths.builds, provider.interrupt) as pool:
             started = provider.start(specs, list(images.values()), pool, progress, is_new=is_new)
-            aws = pool.submit(self._wait_for_aws, started.aws, progress) if started.aws else None
+            aws = pool.submit(self._wait_for_started_aws, started.aws, progress) if started.aws else None
             for cluster in started.clusters:
                 self._complete(cluster, provider, images, aws, progress)
             self._write_profiles()
@@ -477,8 +496,11 @@ class Lab:
                     kube.forget_nodes(added)
                 raise
 
-    def _wait_for_aws(self, started: Future[None], progress: Progress) -> None:
+    def _wait_for_started_aws(self, started: Future[None], progress: Progress) -> None:
         started.result()
+        self._wait_for_aws(progress)
+
+    def _wait_for_aws(self, progress: Progress) -> None:
         with progress.phase("aws"):
             self.aws.wait_until_ready(self._provider.aws_endpoint, self._provider.aws_stopped)
             self.aws.create_service_roles(self.administrator())
@@ -512,16 +534,20 @@ class Lab:
             phase.step("waiting for AWS")
             if aws:
                 aws.result()
-            provider.hand_over_keys(cluster)
             if "agent" in self.given:
                 wiring.provide_agent_link(cluster)
-            agent = provider.fit(cluster, wiring.agent_manifests(cluster.spec, images["agent"].reference))
-            self.aws.attach_cluster(cluster, agent, provider.aws_endpoint)
+            self._make_known(cluster, provider, images)
             phase.step("waiting for CoreDNS and the webhook")
             for deployment in ("coredns", "pod-identity-webhook"):
                 kube.wait_until_deployed("Deployment", deployment, "kube-system")
             if cluster.tenancy is None:  # somebody else's nodes cannot be asked
                 wiring.wait_until_webhook_is_reached(cluster, kube)
+
+    def _make_known(self, cluster: LabCluster, provider: Provider, images: Mapping[str, ImageSpec]) -> None:
+        """Make AWS know a cluster whose API server answers."""
+        provider.hand_over_keys(cluster)
+        agent = provider.fit(cluster, wiring.agent_manifests(cluster.spec, images["agent"].reference))
+        self.aws.attach_cluster(cluster, agent, provider.aws_endpoint)
 
     def _write_profiles(self) -> None:
         write_kubeconfig(self.paths.kubeconfig, [cluster.kubeconfig for cluster in self._provider.clusters()])

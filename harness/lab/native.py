@@ -174,6 +174,11 @@ class NativeProvider(WithoutEngine):
             with self._sandbox.starting(programs, hostname="aws", mounts={}, keep=[]) as pid:
                 network.wire_aws(pid)
 
+    def restart_aws(self, progress: Progress) -> None:
+        """Kill LocalStack: the first process of its sandbox starts it again."""
+        del progress
+        self._sandbox.kill_program("localstack")
+
     def _start_cluster(
         self, spec: ClusterSpec, programs: Mapping[str, Path], images: Path, cache: Path
     ) -> NativeCluster:

@@ -82,6 +82,11 @@ class AwsProvider(OnSomebodysCluster):
         cluster.trust_bundle.write_text("")
         return Started([], None)
 
+    def restart_aws(self, progress: Progress) -> None:
+        """Refuse: it is Amazon's."""
+        del progress
+        _refuse("restarting AWS")
+
     def interrupt(self) -> None:
         """Do nothing: nothing is built."""
 

@@ -160,6 +160,10 @@ class Provider(Protocol):
         """
         ...
 
+    def restart_aws(self, progress: Progress) -> None:
+        """End AWS as a crash does, and start it again at the same address; does not wait for it to be ready."""
+        ...
+
     @property
     def pulls_by_itself(self) -> bool:
         """Whether clusters pull what is given by its reference, so that the lab keeps no copy."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from harness.cloud.localstack import process
 from harness.cloud.localstack.bootstrap import Bootstrap
 from harness.cloud.localstack.control import ClusterBinding, Control
 from harness.cloud.localstack.environment import Environment
+from harness.free_port import free_port
 from harness.pki import Authority
 from harness.subject.aws import ACCOUNT, CLUSTER, DAEMON_SET, OTHER_ACCOUNT, REGION, Aws
 from harness.subject.bound_cluster import ISSUER, ApiServerDouble
@@ -55,7 +55,7 @@ def running_aws(
     (directory / "ca.crt").write_text(authority.certificate)
     bootstrap = Bootstrap.generate([ACCOUNT, OTHER_ACCOUNT])
     bootstrap.write(directory / "bootstrap.json")
-    port, imds_port = _free_port(), _free_port()
+    port, imds_port = free_port(), free_port()
     argv, variables = process.start_command(
         environment,
         listen=[f"127.0.0.1:{port}"],
@@ -84,12 +84,6 @@ def running_aws(
         # Its orderly end takes seconds, and nothing of it is kept.
         running.kill()
         running.wait(timeout=20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class Sandbox:
         """
         self.directory = directory
         self.logs = directory / "logs"
+        self._spec_file = directory / "spec.json"
         self._pid_file = directory / "pid"
         self._status_file = directory / "status.json"
 
@@ -117,11 +118,10 @@ class Sandbox:
             "logs": str(self.logs),
             "status": str(self._status_file),
         }
-        spec_file = self.directory / "spec.json"
-        spec_file.write_text(json.dumps(spec, indent=1))
+        self._spec_file.write_text(json.dumps(spec, indent=1))
         # --kill-child ties the two processes together: whichever is killed takes the sandbox with it.
         command = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
-        command += [sys.executable, "-I", init.__file__, str(spec_file)]
+        command += [sys.executable, "-I", init.__file__, str(self._spec_file)]
         with (self.logs / "init.log").open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -188,26 +188,30 @@ class Sandbox:
         """End one program as a crash does, and wait until it is gone; it is started again.
 
         Args:
-            name: Also the name of its file.
+            name: As in its status.
 
         Raises:
             HarnessFault: It does not run.
         """
-        # The kernel keeps no more of a name.
-        short = name[:15]
-        # Not those of a sandbox below it: a further node has programs of the same names.
-        found = [pid for pid in _pids() if _mark_of(pid) == str(self.directory) and _name_of(pid) == short]
+        found = self._running(name)
         if not found:
             raise HarnessFault(f"{name} of {self.directory.name} does not run", hint="run: podid status")
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait.until(
-            lambda: [pid for pid in found if _name_of(pid) == short],
+            lambda: found & self._running(name),
             lambda left: not left,
             what=f"{name} of {self.directory.name} to end",
             timeout=limits.PROCESS_END,
         )
+
+    def _running(self, name: str) -> set[int]:
+        """Return the PIDs of one program, known by its command line: several may run in one interpreter."""
+        programs = json.loads(self._spec_file.read_text())["programs"]
+        argv = next((program["argv"] for program in programs if program["name"] == name), None)
+        # Not those of a sandbox below it: a further node has programs of the same command lines.
+        return {pid for pid in _pids() if _mark_of(pid) == str(self.directory) and _arguments_of(pid) == argv}
 
     def kill(self) -> None:
         """End every process of the sandbox, also one whose PID was never recorded, and wait until they are gone."""
@@ -245,13 +249,12 @@ def _is_below(mark: str | None, directory: Path) -> bool:
     return mark is not None and Path(mark).is_relative_to(directory)
 
 
-def _name_of(pid: int) -> str:
-    """Return the beginning of a process's name; empty once it is gone or only waits for its parent."""
+def _arguments_of(pid: int) -> list[str]:
+    """Return a process's command line; empty once it is gone or only waits for its parent."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return "" if state == "Z" else Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return []
 
 
 def _mark_of(pid: int) -> str | None:
