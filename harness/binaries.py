@@ -43,6 +43,7 @@ __all__ = [
     "KUBECTL",
     "KUBERNETES",
     "LOAD_BALANCER_CONTROLLER",
+    "NETWORK_POLICIES",
     "OLD_AWS_SDK_GO",
     "Group",
     "ensure",
@@ -190,6 +191,14 @@ AWS_SDK_GO = Group("aws-sdk-go", "1.48.0", {"aws-sdk-go": "."})
 
 OLD_AWS_SDK_GO = Group("old-aws-sdk-go", "1.47.10", {"old-aws-sdk-go": "."})
 """The same with the last release of AWS's SDK for Go v1 from before Pod Identity, to see what becomes of it."""
+
+NETWORK_POLICIES = Group(
+    "kube-network-policies", "0.7.0", {"kube-network-policies": "sigs.k8s.io/kube-network-policies/cmd"}
+)
+"""An engine that enforces NetworkPolicy; for the scenario of a policy, where the cluster's network has none.
+
+Not 0.8.0: it ends where containerd has no NRI.
+"""
 
 _ESO = "github.com/external-secrets/external-secrets"
 EXTERNAL_SECRETS = Group(

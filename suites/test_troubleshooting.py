@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import binaries, limits, wait
+from harness import binaries, limits, network_policy, wait
 from harness.cluster.base import Cluster, Node
 from harness.conformance.marks import requirement
-from harness.conformance.outcomes import could_not_run
 from harness.conformance.recording import check
 from harness.image_lock import built
 from harness.kube import Kube, Manifest, Pod, load_manifests
@@ -141,15 +140,10 @@ def test_policy_is_told_from_other_filters(place: Place, cluster: Cluster, kube:
 
 
 @pytest.fixture
-def enforced(kube: Kube) -> None:
-    """A network plugin that does what NetworkPolicies say."""
-    engines = [one.metadata.name for one in kube.apps.list_namespaced_daemon_set("kube-system").items]
-    if "kindnet" not in engines:
-        could_not_run(
-            "environment",
-            "no network plugin of this cluster enforces NetworkPolicy: kind's own does (--provider kind); the engines "
-            "that build from a Go module need the kernel's nft queue, which many have not",
-        )
+def enforced(pytestconfig: pytest.Config, lab: Lab, cluster: Cluster, kube: Kube) -> Iterator[None]:
+    """Every new connection of a pod is judged by NetworkPolicies."""
+    with shown_progress(pytestconfig) as progress, network_policy.enforced(lab, cluster, kube, progress):
+        yield
 
 
 @requirement("TRB-104")

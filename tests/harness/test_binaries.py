@@ -281,6 +281,7 @@ def is_running(pid: int) -> bool:
         ("etcd", "go.etcd.io/etcd/server/v3 v3.6.6"),
         ("helm", "helm.sh/helm/v3 v3.19.0"),
         ("external-secrets", "github.com/external-secrets/external-secrets v0.20.4"),
+        ("kube-network-policies", "sigs.k8s.io/kube-network-policies v0.7.0"),
         ("kubectl", "k8s.io/kubectl v0.34.4"),
         ("kubernetes", "k8s.io/kubernetes v1.34.4"),
         ("kubernetes-1.35", "k8s.io/kubernetes v1.35.4"),
@@ -300,6 +301,7 @@ def test_the_modules_pin_the_versions_that_the_groups_name(group: str, pin: str)
             binaries.EXTERNAL_SECRETS,
             binaries.HELM,
             binaries.KUBECTL,
+            binaries.NETWORK_POLICIES,
             binaries.OLD_AWS_SDK_GO,
         )
     }
@@ -319,6 +321,7 @@ def test_every_directory_of_tools_is_a_group() -> None:
         binaries.KIND,
         binaries.KUBECTL,
         binaries.LOAD_BALANCER_CONTROLLER,
+        binaries.NETWORK_POLICIES,
         binaries.OLD_AWS_SDK_GO,
     )
     assert {group.name for group in (*EVERY_KUBERNETES, *others)} == {
