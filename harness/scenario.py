@@ -10,7 +10,7 @@ import base64
 import contextlib
 import json
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ import urllib3.exceptions
 from harness import limits, wait
 from harness.cluster.base import Cluster, ClusterSpec, Node
 from harness.conformance.recording import Evidence, attach
+from harness.doctor_webhook import passed_over
 from harness.errors import HarnessFault, MissingPrerequisite, NotReady, SubjectFault
 from harness.kube import ApiException, Kube, Manifest, Pod
 from harness.kube_client import UNTIL_CLOSED
@@ -357,8 +358,11 @@ def restart(what: str, lab: Lab, cluster: Cluster, kube: Kube) -> None:
 
 
 @contextlib.contextmanager
-def without_webhook(kube: Kube) -> Generator[None]:
+def without_webhook(kube: Kube) -> Generator[Callable[[], int]]:
     """Run no replica of the webhook, and as many as before at the end.
+
+    Yields:
+        What tells how many pods the API server has admitted without it since.
 
     Raises:
         MissingPrerequisite: It runs elsewhere, as on EKS, where nobody can stop it.
@@ -371,6 +375,7 @@ def without_webhook(kube: Kube) -> Generator[None]:
             kind="environment",
         )
     replicas: int = kube.apps.read_namespaced_deployment_scale(name, namespace).spec.replicas
+    before = passed_over(kube)
     kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": 0}})
     try:
         wait.until(
@@ -380,7 +385,7 @@ def without_webhook(kube: Kube) -> Generator[None]:
             what="the webhook's pods to end",
             timeout=limits.POD_GONE,
         )
-        yield
+        yield lambda: passed_over(kube) - before
     finally:
         kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": replicas}})
         kube.wait_until_deployed("Deployment", name, namespace)

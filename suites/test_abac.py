@@ -17,7 +17,6 @@ from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import Evidence, attach, check
-from harness.doctor_webhook import passed_over
 from harness.kube import Kube, Pod, load_manifests
 from harness.lab import Lab
 from harness.scenario import (
@@ -525,10 +524,9 @@ def test_pod_from_an_outage_of_admission_has_no_prefix(kube: Kube, pods: dict[st
     """Created while no webhook runs, a pod is admitted as it is, counted, and nobody; made again, it reads its own."""
     assert pods
     own = ("aws", "s3", "cp", f"s3://{aws.name(BUCKET)}/team-a/file.txt", "-")
-    before = passed_over(kube)
-    with without_webhook(kube):
+    with without_webhook(kube) as passed_over_since:
         orphan = kube.run("orphan", "team-a", image=IMAGE, service_account="app", command=SLEEP).wait_until_ready()
-        counted = passed_over(kube) - before
+        counted = passed_over_since()
     told = orphan.exec(*own)
     variables = [name for name in orphan.environment() if name.startswith("AWS_")]
     wait_until_admission_injects(kube, "team-a", "app")

@@ -19,7 +19,6 @@ import pytest
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.doctor_webhook import passed_over
 from harness.kube import Kube, Pod
 from harness.lab import Lab
 from harness.scenario import (
@@ -455,10 +454,9 @@ def test_pod_is_still_the_target_role_after_a_restart(
 def test_pod_from_an_outage_of_admission_is_nobody(kube: Kube, association: dict[str, Any]) -> None:
     """Created while no webhook runs, a pod is admitted as it is, counted, and nobody; made again, the target role."""
     assert association
-    before = passed_over(kube)
-    with without_webhook(kube):
+    with without_webhook(kube) as passed_over_since:
         orphan = run_pod(kube, "orphan")
-        counted = passed_over(kube) - before
+        counted = passed_over_since()
     told = orphan.exec("aws", "sts", "get-caller-identity")
     variables = [name for name in orphan.environment() if name.startswith("AWS_")]
     wait_until_admission_injects(kube, NAMESPACE, "s3-reader")

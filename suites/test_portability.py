@@ -17,7 +17,6 @@ import pytest
 from harness.cluster.base import Cluster
 from harness.conformance.marks import requirement
 from harness.conformance.recording import check
-from harness.doctor_webhook import passed_over
 from harness.kube import Kube, Pod, pod_manifest
 from harness.lab import Lab
 from harness.scenario import (
@@ -256,12 +255,11 @@ def run_with_variables(kube: Kube, account: str) -> Pod:
 def test_an_outage_of_admission_is_one_cluster_s(sides: tuple[Side, Side]) -> None:
     """While one cluster has no webhook, a new pod there is admitted, counted, and nobody; the other's is the role's."""
     here, there = sides
-    before = passed_over(there.kube)
-    with without_webhook(there.kube):
+    with without_webhook(there.kube) as passed_over_since:
         orphan, served = there.run_pod("orphan", "s3-reader"), here.run_pod("served", "s3-reader")
         told = orphan.wait_until_ready().exec("aws", "sts", "get-caller-identity")
         arn = caller_identity(served.wait_until_ready())["Arn"]
-        counted = passed_over(there.kube) - before
+        counted = passed_over_since()
 
     assert counted == 1
     assert [name for name in orphan.environment() if name.startswith("AWS_")] == []

@@ -436,10 +436,9 @@ def whole(registration: Manifest) -> str:
 @requirement("WHK-908", "WHK-802")
 def test_pod_from_an_outage_stays_without_credentials(admission: Admission, demo: str) -> None:
     """A pod is created while no webhook runs, and counted; the webhook's return does not change it, only the next."""
-    before = passed_over(admission.kube)
-    with without_webhook(admission.kube):
+    with without_webhook(admission.kube) as passed_over_since:
         pod = admission.create("orphan", demo)
-        missed = passed_over(admission.kube) - before
+        missed = passed_over_since()
     wait_until_admission_injects(admission.kube, demo, "app")
 
     check("WHK-802", what="admitted without an answer", expected=1, observed=missed)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -28,6 +27,7 @@ from harness.images import ImageSpec
 from harness.kube import Kube
 from harness.lab import wiring
 from harness.lab.account import AwsAccount
+from harness.lab.api_servers import ApiServers
 from harness.lab.aws import REGION, LabAws
 from harness.lab.existing import ExistingProvider
 from harness.lab.given import (
@@ -62,8 +62,6 @@ from harness.progress import Progress
 __all__ = ["Lab"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-_SHORT_PAUSES_AGAIN = 120.0
-"""Seconds without a failure after which a client of Kubernetes begins with short pauses between its attempts again."""
 
 
 class Lab:
@@ -90,8 +88,7 @@ class Lab:
         self._providers: dict[str, Provider] = {}
         self.losses = Losses(self.status)
         """What ended while somebody depended on it."""
-        self._restarts: dict[str, float] = {}
-        """Cluster → when its API server was last killed."""
+        self._api_servers = ApiServers(self.losses)
 
     @property
     def exists(self) -> bool:
@@ -228,36 +225,11 @@ class Lab:
     def restart_api_server(self, cluster: Cluster) -> None:
         """Kill a cluster's API server, and wait until another one is ready; that counts as no loss.
 
-        Controllers, kubelets and kube-proxies that outlive several such restarts ask ever less often whether it is
-        back, up to once in a minute and a half, and until then nothing that is created gets anywhere. On EKS another
-        API server would have answered them at once. So they begin anew too, unless the last restart is long ago.
-
         Raises:
-            HarnessFault: One of them did not end.
+            HarnessFault: It did not end, or a program that waits for it did not.
             harness.wait.Timeout: No other API server got ready, or no other programs run.
         """
-        last, now = self._restarts.get(cluster.name), time.monotonic()
-        self._restarts[cluster.name] = now
-        self._kill(cluster, "kube-apiserver")
-        with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-            wait.until(
-                kube.is_ready,
-                what=f"the API server of {cluster.name} after its restart",
-                timeout=limits.CLUSTER_CREATE,
-                hint=f"see: podid logs {cluster.name}/kube-apiserver",
-            )
-            if last is None or now - last > _SHORT_PAUSES_AGAIN:
-                return
-            for program in ("kube-controller-manager", "kube-scheduler", *cluster.node_programs):
-                self._kill(cluster, program)
-            # Whoever looks meanwhile would take one that is yet to be started again for lost.
-            wait.until(
-                self.losses.tell,
-                lambda told: told is None,
-                what=f"the controllers and nodes of {cluster.name} to run again",
-                timeout=limits.PROCESS_START,
-            )
-            kube.wait_until_kubelets_know_their_pods()
+        self._api_servers.restart(cluster)
 
     def restart_aws(self, progress: Progress) -> None:
         """Kill AWS, and wait until another one is ready; that counts as no loss.
@@ -277,10 +249,6 @@ class Lab:
         images = lab_images(self.given)
         for cluster in self._provider.clusters():
             self._make_known(cluster, self._provider, images)
-
-    def _kill(self, cluster: Cluster, program: str) -> None:
-        self.losses.expect_restart(cluster.name, program)
-        cluster.kill_program(program)
 
     def set_metadata_options(self, cluster: Cluster, *, tokens_required: bool = True, hop_limit: int = 1) -> None:
         """Set with EC2 how a cluster's nodes serve instance metadata; without arguments, as a lab begins.

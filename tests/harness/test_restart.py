@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.lab import Lab
-from harness.lab import lab as lab_module
+from harness.lab import api_servers as module
+from harness.lab.api_servers import ApiServers
 from harness.lab.losses import Losses
 
 NODE_PROGRAMS = ("kubelet", "kube-proxy", "node-1/kubelet", "node-1/kube-proxy")
@@ -64,49 +64,59 @@ def control_plane(monkeypatch: pytest.MonkeyPatch) -> ControlPlane:
         wait_until_kubelets_know_their_pods=made.wait_until_kubelets_know_their_pods,
         close=lambda: None,
     )
-    monkeypatch.setattr(lab_module, "Kube", lambda _: kube)
+    monkeypatch.setattr(module, "Kube", lambda _: kube)
     return made
 
 
 @pytest.fixture
-def lab(control_plane: ControlPlane) -> Lab:
-    lab = Lab("restarted")
-    lab.losses = Losses(control_plane.status)
-    lab.losses.begin()
-    return lab
+def losses(control_plane: ControlPlane) -> Losses:
+    losses = Losses(control_plane.status)
+    losses.begin()
+    return losses
 
 
-def test_one_restart_leaves_alone_what_follows_the_api_server(lab: Lab, control_plane: ControlPlane) -> None:
-    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType] - as much of a cluster as is asked
+@pytest.fixture
+def api_servers(losses: Losses) -> ApiServers:
+    return ApiServers(losses)
+
+
+def test_one_restart_leaves_alone_what_follows_the_api_server(
+    api_servers: ApiServers, losses: Losses, control_plane: ControlPlane
+) -> None:
+    api_servers.restart(control_plane)  # pyright: ignore[reportArgumentType] - as much of a cluster as is asked
 
     assert control_plane.killed == ["kube-apiserver"]
-    assert lab.losses.tell() is None
+    assert losses.tell() is None
 
 
-def test_what_outlived_a_restart_begins_anew_with_the_next(lab: Lab, control_plane: ControlPlane) -> None:
+def test_what_outlived_a_restart_begins_anew_with_the_next(
+    api_servers: ApiServers, losses: Losses, control_plane: ControlPlane
+) -> None:
     """Whoever looks just after it finds nothing lost, although the supervisor takes a moment."""
-    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
-    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+    api_servers.restart(control_plane)  # pyright: ignore[reportArgumentType]
+    api_servers.restart(control_plane)  # pyright: ignore[reportArgumentType]
 
     followers = ["kube-controller-manager", "kube-scheduler", *NODE_PROGRAMS]
     assert control_plane.killed == ["kube-apiserver", "kube-apiserver", *followers]
     assert control_plane.starts == {"etcd": 1, "kube-apiserver": 3, **dict.fromkeys(followers, 2)}
-    assert lab.losses.tell() is None
+    assert losses.tell() is None
     assert control_plane.all_run_when_kubelets_are_asked
 
 
 def test_restarts_that_are_far_apart_leave_it_alone(
-    lab: Lab, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    api_servers: ApiServers, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr(lab_module, "_SHORT_PAUSES_AGAIN", 0.0)
-    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+    api_servers.restart(control_plane)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(module, "_SHORT_PAUSES_AGAIN", 0.0)
+    api_servers.restart(control_plane)  # pyright: ignore[reportArgumentType]
 
     assert control_plane.killed == ["kube-apiserver", "kube-apiserver"]
 
 
-def test_what_ends_beside_them_is_still_a_loss(lab: Lab, control_plane: ControlPlane) -> None:
-    lab.restart_api_server(control_plane)  # pyright: ignore[reportArgumentType]
+def test_what_ends_beside_them_is_still_a_loss(
+    api_servers: ApiServers, losses: Losses, control_plane: ControlPlane
+) -> None:
+    api_servers.restart(control_plane)  # pyright: ignore[reportArgumentType]
     control_plane.starts["etcd"] += 1
 
-    assert lab.losses.tell() == "etcd of one ended while the lab was in use"
+    assert losses.tell() == "etcd of one ended while the lab was in use"
