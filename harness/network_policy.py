@@ -42,15 +42,17 @@ def enforced(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> Gene
         return
     if cluster.tenancy is not None:
         could_not_run("environment", "no network plugin that is known to enforce NetworkPolicy is in this cluster")
-    programs = binaries.ensure(cache_directory(), progress, [binaries.NETWORK_POLICIES])
-    lab.add_images(cluster.name, [built(_NAME, {_NAME: programs[_NAME]})], progress)
     manifests = load_manifests(_MANIFESTS)
     try:
+        # First of all: a kernel that has the target for it has queues, and until the engine listens everything passes.
+        for node in cluster.nodes:
+            _hand_over(cluster, node.name)
+        programs = binaries.ensure(cache_directory(), progress, [binaries.NETWORK_POLICIES])
+        lab.add_images(cluster.name, [built(_NAME, {_NAME: programs[_NAME]})], progress)
         kube.apply(manifests)
         kube.wait_until_deployed("DaemonSet", _NAME, "kube-system")
         for node in cluster.nodes:
             _wait_until_it_judges(cluster, node.name)
-            _hand_over(cluster, node.name)
         yield
     finally:
         for node in cluster.nodes:

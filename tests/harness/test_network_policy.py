@@ -20,6 +20,7 @@ class Place:
 
     def __init__(self, *networks: str, tenancy: object = None, refused: str = "") -> None:
         self.applied: list[str] = []
+        self.ever_applied = False
         self.commands: list[str] = []
         self.tenancy = tenancy
         self.nodes = [SimpleNamespace(name="node-1")]
@@ -35,10 +36,12 @@ class Place:
         self._refused = refused
 
     def apply(self, manifests: Sequence[dict[str, Any]]) -> None:
+        self.ever_applied = True
         self.applied += [manifest["kind"] for manifest in manifests]
 
     def delete(self, manifest: dict[str, Any]) -> None:
-        self.applied.remove(manifest["kind"])
+        if manifest["kind"] in self.applied:
+            self.applied.remove(manifest["kind"])
 
     def wait_until_deployed(self, *_: object) -> None: ...
 
@@ -85,9 +88,9 @@ def test_engine_and_rules_are_gone_at_the_end() -> None:
     assert "DaemonSet" in enforce(place)
     assert place.applied == []
     assert place.commands == [
-        "cat /proc/net/netfilter/nfnetlink_queue",
         "iptables --wait --table=mangle --append INPUT",
         "iptables --wait --table=mangle --append FORWARD",
+        "cat /proc/net/netfilter/nfnetlink_queue",
         "iptables --wait --table=mangle --delete INPUT",
         "iptables --wait --table=mangle --delete FORWARD",
         "nft delete table inet kube-network-policies",
@@ -99,5 +102,5 @@ def test_node_that_hands_no_packet_over_is_left_as_it_was() -> None:
 
     with pytest.raises(NotExecuted, match="node-1 can hand no packet"):
         enforce(place)
-    assert place.applied == []
+    assert (place.applied, place.ever_applied) == ([], False)
     assert "iptables --wait --table=mangle --delete INPUT" in place.commands
