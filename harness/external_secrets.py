@@ -190,13 +190,8 @@ class Operator:
     def stopped(self) -> Generator[None]:
         """Run no controller, as ``kubectl scale --replicas=0`` does; start it again at the end."""
         self._scale(0)
-        wait.until(
-            lambda: self.kube.core.list_namespaced_pod(NAMESPACE, label_selector=_LABEL).items,
-            lambda pods: not pods,
-            what="the operator's pod to end",
-            timeout=limits.POD_GONE,
-        )
         try:
+            self.kube.wait_until_no_pod(NAMESPACE, _LABEL, "the operator's pod")
             yield
         finally:
             self._scale(1)

@@ -353,6 +353,28 @@ class Kube:
         kept.sort(key=lambda metadata: metadata.creation_timestamp, reverse=True)
         return [self.pod(metadata.name, namespace) for metadata in kept]
 
+    def wait_until_no_pod(self, namespace: str, label_selector: str, what: str) -> None:
+        """Wait until no pod has these labels, also none that is being deleted: it may still answer.
+
+        Args:
+            namespace: Where.
+            label_selector: Which.
+            what: Whose pods these are, for the error.
+
+        Raises:
+            harness.wait.Timeout: There still are some.
+        """
+        wait.until(
+            lambda: [
+                pod.metadata.name
+                for pod in self.core.list_namespaced_pod(namespace, label_selector=label_selector).items
+            ],
+            lambda pods: not pods,
+            what=f"{what} to end",
+            timeout=limits.POD_GONE,
+            hint=f"see: kubectl --namespace {namespace} describe pod --selector {label_selector}",
+        )
+
     def newest_pod(self, namespace: str, label_selector: str) -> Pod:
         """Return the newest pod with these labels once it is ready; between two pods of a rollout there may be none.
 

@@ -59,7 +59,7 @@ def enforced(lab: Lab, cluster: Cluster, kube: Kube, progress: Progress) -> Gene
             _take_back(cluster, node.name)
         for manifest in reversed(manifests):
             kube.delete(manifest)
-        _wait_until_it_is_gone(kube)
+        kube.wait_until_no_pod("kube-system", f"app.kubernetes.io/name={_NAME}", "the engine of NetworkPolicies")
         for node in cluster.nodes:
             # It takes its own rules with it only where it has the time to.
             cluster.run_on_node(node.name, ["nft", f"delete table inet {_NAME}"])
@@ -76,22 +76,16 @@ def _wait_until_it_judges(cluster: Cluster, node: str) -> None:
     )
 
 
-def _wait_until_it_is_gone(kube: Kube) -> None:
-    selector = f"app.kubernetes.io/name={_NAME}"
-    wait.until(
-        lambda: kube.core.list_namespaced_pod("kube-system", label_selector=selector).items,
-        lambda pods: not pods,
-        what="the engine of NetworkPolicies to go",
-        timeout=limits.POD_GONE,
-    )
-
-
 def _hand_over(cluster: Cluster, node: str) -> None:
     for chain in _CHAINS:
         # iptables: the engine has a rule of its own, of nft, for a kernel module that many machines lack.
         done = cluster.run_on_node(node, ["iptables", "--wait", "--table=mangle", "--append", chain, *_RULE])
         if done.returncode != 0:
-            could_not_run("environment", f"node {node} can hand no packet to a program: {done.stderr.strip()}")
+            could_not_run(
+                "environment",
+                f"node {node} can hand no packet to a program: {done.stderr.strip()}; "
+                "install iptables, on a kernel that has its target NFQUEUE",
+            )
 
 
 def _take_back(cluster: Cluster, node: str) -> None:

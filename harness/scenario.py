@@ -129,12 +129,7 @@ def without_agent(cluster: Cluster, aws: AwsAccount, kube: Kube, *, keeps_link: 
         cluster.run_on_node(node.name, ["true"])
     aws.delete_agent_addon(cluster.name)
     try:
-        wait.until(
-            lambda: kube.core.list_namespaced_pod("kube-system", label_selector=selector).items,
-            lambda pods: not pods,
-            what="the agent's pods to end",
-            timeout=limits.POD_GONE,
-        )
+        kube.wait_until_no_pod("kube-system", selector, "the agent's pods")
         for node in hidden:
             hide_agent_link(cluster, node)
         yield
@@ -378,13 +373,7 @@ def without_webhook(kube: Kube) -> Generator[Callable[[], int]]:
     before = passed_over(kube)
     kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": 0}})
     try:
-        wait.until(
-            # Also those that are being deleted: they still answer.
-            lambda: kube.core.list_namespaced_pod(namespace, label_selector=f"app.kubernetes.io/name={name}").items,
-            lambda pods: not pods,
-            what="the webhook's pods to end",
-            timeout=limits.POD_GONE,
-        )
+        kube.wait_until_no_pod(namespace, f"app.kubernetes.io/name={name}", "the webhook's pods")
         yield lambda: passed_over(kube) - before
     finally:
         kube.apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": replicas}})

@@ -27,12 +27,7 @@ class Place:
         self.spec = SimpleNamespace(name="lab")
         self.name = "lab"
         daemon_sets = [SimpleNamespace(metadata=SimpleNamespace(name=name)) for name in networks]
-
-        def listed(_: str, label_selector: str = "") -> SimpleNamespace:
-            return SimpleNamespace(items=[] if label_selector else daemon_sets)
-
-        self.core = SimpleNamespace(list_namespaced_pod=listed)
-        self.apps = SimpleNamespace(list_namespaced_daemon_set=listed)
+        self.apps = SimpleNamespace(list_namespaced_daemon_set=lambda _: SimpleNamespace(items=daemon_sets))
         self._refused = refused
 
     def apply(self, manifests: Sequence[dict[str, Any]]) -> None:
@@ -44,6 +39,8 @@ class Place:
             self.applied.remove(manifest["kind"])
 
     def wait_until_deployed(self, *_: object) -> None: ...
+
+    def wait_until_no_pod(self, *_: object) -> None: ...
 
     def add_images(self, *_: object) -> None: ...
 
@@ -100,7 +97,7 @@ def test_engine_and_rules_are_gone_at_the_end() -> None:
 def test_node_that_hands_no_packet_over_is_left_as_it_was() -> None:
     place = Place(refused="FORWARD")
 
-    with pytest.raises(NotExecuted, match="node-1 can hand no packet"):
+    with pytest.raises(NotExecuted, match=r"node-1 can hand no packet .*; install iptables"):
         enforce(place)
     assert (place.applied, place.ever_applied) == ([], False)
     assert "iptables --wait --table=mangle --delete INPUT" in place.commands
