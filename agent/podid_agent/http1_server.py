@@ -19,6 +19,8 @@ __all__ = ["HTTPServer", "Handler", "Peer"]
 _MAX_HEAD_BYTES = (1 << 20) + 4096
 _MAX_WAITING_BYTES = 64 * 1024
 _TIMEOUT = 30.0
+# For who has connected and not asked yet when the server is told to stop; Go's is as long.
+_LAST_REQUEST_TIMEOUT = 5.0
 _MAX_REMEMBERED_BYTES = 8 * 1024
 # Closing over unread bytes resets the connection, and the client may never see the answer.
 _LINGER = 0.5
@@ -59,12 +61,15 @@ class HTTPServer:
         self._server = await loop.create_server(lambda: _Connection(self), sock=sock, backlog=1024)
 
     def stop_accepting(self) -> None:
-        """Close the listener and idle connections; requests in flight go on (AGT-152)."""
+        """Close the listener and idle connections; requests in flight go on (AGT-152).
+
+        Who has connected is not idle before it was answered once: it would see a server that hangs up on it (AGT-818).
+        """
         self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
-            connection.close_if_idle()
+            connection.drain()
 
     async def wait_until_drained(self) -> None:
         """Return when the last connection has ended."""
@@ -82,7 +87,7 @@ class HTTPServer:
     def admit(self, connection: _Connection, peer: Peer) -> bool:
         """Take note of a new connection, unless there are too many."""
         is_full = len(self._connections) >= self._max_connections
-        if self.draining or (is_full and peer not in self._always_admitted):
+        if is_full and peer not in self._always_admitted:
             return False
         self._connections.add(connection)
         return True
@@ -111,6 +116,7 @@ class _Connection(asyncio.Protocol):
         self._body: BodySkipper | None = None
         self._answering: asyncio.Task[None] | None = None
         self._writable = True
+        self._answered = False
         self._half_closed = False
         self._ended = False
         self._deadline: float | None = None
@@ -123,7 +129,8 @@ class _Connection(asyncio.Protocol):
             self.abort()
             return
         self._client = format_address(peer[0], peer[1])
-        self._expect_within(_TIMEOUT)
+        # Accepted just before the listener was closed.
+        self._expect_within(_LAST_REQUEST_TIMEOUT if self._server.draining else _TIMEOUT)
         self._check_deadline()
 
     def data_received(self, data: bytes) -> None:
@@ -160,11 +167,18 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         self._server.forget(self)
 
-    def close_if_idle(self) -> None:
-        """Close unless a whole request head was read; then the answer is the last."""
-        if self._request is None and not self._ended:
+    def drain(self) -> None:
+        """Close if idle; of anything else the next answer is the last."""
+        if self._ended or self._request is not None or self._data:
+            return
+        if self._answered:
             self._ended = True
             self._transport.close()
+        else:
+            self._expect_within(_LAST_REQUEST_TIMEOUT)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._check_deadline()
 
     def abort(self) -> None:
         """Close at once."""
@@ -261,6 +275,7 @@ class _Connection(asyncio.Protocol):
         # A client that has closed its half may still have sent whole requests before.
         last = last or (self._half_closed and not self._data)
         self._request = self._body = None
+        self._answered = True
         self._expect_within(_TIMEOUT)
         self._transport.write(encode_response(response, request, close=last))
         if last:

@@ -67,6 +67,24 @@ def test_a_client_that_never_ends_is_cut_after_25_seconds(
     check("AGT-153", expected=[1], observed=warnings, what="clients that were cut, as the log counts them")
 
 
+@requirement("AGT-153")
+def test_a_client_that_never_asks_holds_nobody_up(start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str) -> None:
+    """It may still ask when the agent is told to end; after five seconds it is nobody that has to be counted."""
+    agent = start_agent(eks_auth.url)
+    with agent.connection():
+        # As above.
+        assert agent.get(token).status == 200
+        agent.end()
+        started = time.monotonic()
+        exit_code = agent.wait(timeout=20)
+        lasted = time.monotonic() - started
+
+    check("AGT-153", expected=0, observed=exit_code, what="exit code")
+    check("AGT-153", expected="5 s", observed=lasted, holds=4 < lasted < 10)
+    warnings = [line["msg"] for line in agent.log_lines() if line.get("level") == "warning"]
+    check("AGT-153", expected=[], observed=warnings, what="warnings")
+
+
 @requirement("AGT-145")
 def test_rotated_credentials_are_read_again_after_a_minute(
     start_agent: StartAgent, eks_auth: FakeEKSAuth, tmp_path: Path

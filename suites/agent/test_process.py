@@ -36,9 +36,9 @@ def test_one_process_serves_hosts_probes_and_metrics(agent: Agent, token: str) -
 def test_a_signal_lets_requests_in_flight_end(
     start_agent: StartAgent, eks_auth: FakeEKSAuth, token: str, patient: Sequence[str], number: signal.Signals
 ) -> None:
-    """Idle connections close, new ones are refused, the request under way is answered, the exit code is 0."""
+    """Idle connections close, new ones are refused, who has connected is answered, the exit code is 0."""
     agent = start_agent(eks_auth.url, *patient)
-    with held(grant()) as (answer, release), agent.connection() as idle:
+    with held(grant()) as (answer, release), agent.connection() as silent, agent.connection() as idle:
         eks_auth.script(token, answer)
         idle.sendall(KEEP_ALIVE)
         assert next_reply(read_replies(idle)).status == 404
@@ -50,6 +50,10 @@ def test_a_signal_lets_requests_in_flight_end(
         assert has_closed(idle)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", agent.port), timeout=5).close()
+        # Accepted before the others were, and not idle: it has not said anything yet.
+        silent.sendall(KEEP_ALIVE)
+        assert next_reply(read_replies(silent)).status == 404
+        assert has_closed(silent)
         release.set()
         assert under_way.reply().status == 200
     assert agent.wait() == 0

@@ -35,10 +35,30 @@ def sigterm_abort() -> None:
     override(server._Agent, "_drain", drain)
 
 
+@mutant("agent-sigterm-hangs-up", "AGT-152")
+def sigterm_hangs_up() -> None:
+    """A signal closes connections whose first request is still on its way."""
+
+    def drain(original):
+        def answered_or_not(connection):
+            connection._answered = True
+            original(connection)
+
+        return answered_or_not
+
+    override(http1_server._Connection, "drain", drain)
+
+
 @mutant("agent-drains-for-a-minute", "AGT-153")
 def drains_for_a_minute() -> None:
     """A client that never ends holds up the end of the process."""
     override(server, "_DRAIN_TIMEOUT", lambda _: 60.0)
+
+
+@mutant("agent-waits-for-the-silent", "AGT-153")
+def waits_for_the_silent() -> None:
+    """A client that has connected and never asks holds up the end of the process."""
+    override(http1_server, "_LAST_REQUEST_TIMEOUT", lambda _: 60.0)
 
 
 @mutant(
