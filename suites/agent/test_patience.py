@@ -54,12 +54,7 @@ def test_a_client_that_never_ends_is_cut_after_25_seconds(
     head = f"POST /v1/credentials HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {token}\r\nContent-Length: 9\r\n\r\n"
     with agent.connection() as endless:
         endless.sendall(head.encode())
-        # Answered after it was accepted and read: what came before it has been, too.
-        assert agent.get(token).status == 200
-        agent.end()
-        started = time.monotonic()
-        exit_code = agent.wait(timeout=40)
-        lasted = time.monotonic() - started
+        exit_code, lasted = _end(agent, token)
 
     check("AGT-153", expected=0, observed=exit_code, what="exit code")
     check("AGT-153", expected="25 s", observed=lasted, holds=24 < lasted < 30)
@@ -72,17 +67,22 @@ def test_a_client_that_never_asks_holds_nobody_up(start_agent: StartAgent, eks_a
     """It may still ask when the agent is told to end; after five seconds it is nobody that has to be counted."""
     agent = start_agent(eks_auth.url)
     with agent.connection():
-        # As above.
-        assert agent.get(token).status == 200
-        agent.end()
-        started = time.monotonic()
-        exit_code = agent.wait(timeout=20)
-        lasted = time.monotonic() - started
+        exit_code, lasted = _end(agent, token)
 
     check("AGT-153", expected=0, observed=exit_code, what="exit code")
     check("AGT-153", expected="5 s", observed=lasted, holds=4 < lasted < 10)
     warnings = [line["msg"] for line in agent.log_lines() if line.get("level") == "warning"]
     check("AGT-153", expected=[], observed=warnings, what="warnings")
+
+
+def _end(agent: Agent, token: str) -> tuple[int, float]:
+    """Tell the agent to end once it has noted every client; return its exit code, and after how many seconds."""
+    # Answered after it was accepted and read: what came before it has been, too.
+    assert agent.get(token).status == 200
+    agent.end()
+    started = time.monotonic()
+    exit_code = agent.wait(timeout=40)
+    return exit_code, time.monotonic() - started
 
 
 @requirement("AGT-145")
