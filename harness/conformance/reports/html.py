@@ -20,6 +20,7 @@ from harness.conformance.record import EvidenceRecord, Run, gist
 from harness.conformance.reports._chain import chain_of
 from harness.conformance.reports._flow import flow_of
 from harness.conformance.reports._graph import graph
+from harness.conformance.reports._guide import sections_of
 from harness.conformance.reports._plot import plot
 from harness.conformance.reports._timeline import timeline_of
 from harness.conformance.reports._view import AREAS, rows_of
@@ -47,6 +48,7 @@ def render(run: Run) -> str:
             areas=[(area, AREAS.get(area, ""), [row for row in rows if row.area == area]) for area in areas],
             flow=flow_of(rows),
             chain=chain_of(run),
+            guide=sections_of(run, rows),
             timeline=timeline_of(run),
             style=style(),
             script=Markup(script),  # noqa: S704 - our own file
