@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from harness.conformance.frozen import freeze, read_all, read_frozen
 from harness.conformance.history import DEFAULT, last_outcomes, note_run, read_flakes
 from harness.conformance.ledger import Level, Requirement, read_ledger
 from harness.conformance.merge import bring_diagnostics, merge
-from harness.conformance.record import read_run
+from harness.conformance.record import new_run_id, read_run
 from harness.conformance.release import objections
 from harness.conformance.reports import write_reports
 from harness.conformance.selection import select
@@ -101,7 +100,7 @@ def merge_runs(
 ) -> None:
     """Make one report of several runs: suites of one subject, or all shards. The exit code is that of the verdict."""
     runs = [read_run(directory) for directory in directories]
-    identifier = f"merged-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    identifier = f"merged-{new_run_id(datetime.now(UTC))}"
     run = merge(identifier, runs)
     run = replace(run, since=since(read_run(against), run)) if against else run
     directory = report_dir / identifier

@@ -17,6 +17,7 @@ from harness import binaries
 from harness.cluster.base import ClusterSpec
 from harness.conformance.interruption import exit_code_of
 from harness.conformance.ledger import Level, read_ledger
+from harness.conformance.record import new_run_id
 from harness.conformance.selection import select, tests_to_rerun
 from harness.conformance.shards import parse_shard
 from harness.errors import HarnessFault, MissingPrerequisite, PodidError, UsageError
@@ -254,7 +255,7 @@ def mutants(
     ),
 ) -> None:
     """Prove that the suites can fail: run them on broken agents and webhooks, and print which test found out which."""
-    directory = report_dir / f"mutants-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    directory = report_dir / f"mutants-{new_run_id(datetime.now(UTC))}"
     if policies:
         _break_policies(names or [], directory, lab, provider, is_listing=listing)
         return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -44,7 +43,7 @@ from harness.conformance.observer import Observer
 from harness.conformance.options import Options
 from harness.conformance.outcomes import Outcome, Reason
 from harness.conformance.pace import Pace
-from harness.conformance.record import Fault, FrozenRecord, Run, Setting, read_run
+from harness.conformance.record import Fault, FrozenRecord, Run, Setting, new_run_id, read_run
 from harness.conformance.redaction import Redactor
 from harness.conformance.results import Phase, Results, RunFacts
 from harness.conformance.search import Search, prove_search
@@ -164,7 +163,7 @@ class Plugin:
             self._directory, self._issued.marker = Path(told["directory"]), told["marker"]
         else:
             self._interruption.watch()
-            name = f"{datetime.fromtimestamp(started, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            name = new_run_id(datetime.fromtimestamp(started, UTC))
             self._directory = config.rootpath / self._options.report_dir / name
             self._directory.mkdir(mode=0o700, parents=True)
             self._canary = os.environ[canaries.VARIABLE] = canaries.new()

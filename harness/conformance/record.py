@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -42,6 +44,7 @@ __all__ = [
     "TestRecord",
     "Use",
     "gist",
+    "new_run_id",
     "read_run",
     "schema",
     "write_atomically",
@@ -387,6 +390,11 @@ def _fault(data: Any) -> str:
     validator: Any = jsonschema.Draft202012Validator(schema())
     error = next(iter(validator.iter_errors(data)), None)
     return f"{error.json_path}: {error.message[:300]}" if error else ""
+
+
+def new_run_id(started: datetime) -> str:
+    """Return the ID of a run, which its directory is named by: another one each time, also within a second."""
+    return f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def read_run(path: Path, *, check: bool = True) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
@@ -13,12 +14,19 @@ from conformance_runs import START, make_run, phase, requirement
 from harness.conformance.baseline import Baseline
 from harness.conformance.ledger import Ledger
 from harness.conformance.outcomes import Outcome
-from harness.conformance.record import CheckRecord, Fault, gist, read_run, schema, write_atomically
+from harness.conformance.record import CheckRecord, Fault, gist, new_run_id, read_run, schema, write_atomically
 from harness.conformance.results import Results, RunFacts, decide
 from harness.conformance.store import rewrite, save
 from harness.errors import HarnessFault, UsageError
 
 RUN = make_run({"AGT-1": "passed", "AGT-2": "could-not-run", "WHK-1": ""}, facts={"faults": [Fault("clean-up", "x")]})
+
+
+def test_runs_that_start_in_the_same_second_have_directories_of_their_own() -> None:
+    identifiers = {new_run_id(datetime(2026, 11, 29, 4, 50, 42, tzinfo=UTC)) for _ in range(10)}
+
+    assert len(identifiers) > 1
+    assert all(identifier.startswith("20261129-045042-") for identifier in identifiers)
 
 
 def test_the_schema_is_one() -> None:
