@@ -72,7 +72,7 @@ SECTIONS = (
     ),
     Section("Session Tags and ABAC", ("test_abac.py",)),
     Section("Portability: Same Role Across Multiple Clusters", ("test_portability.py",)),
-    Section("Cross-Shown Access with targetRoleArn", ("test_cross_account.py",)),
+    Section("Cross-Account Access with targetRoleArn", ("test_cross_account.py",)),
     Section("Migrating from IRSA to Pod Identity", ("test_migration.py", "test_migration_of_a_namespace.py")),
     Section(
         "Troubleshooting: Connect timeout on endpoint URL",

@@ -15,6 +15,10 @@ AREAS = {
     "IAM": "IAM decisions",
     "LBC": "Load Balancer Controller",
     "ESO": "External Secrets Operator",
+    "MIG": "Migration from IRSA",
+    "TRB": "Troubleshooting",
+    "AUD": "Audit",
+    "UPG": "Upgrades and restarts",
     "RES": "Ceilings of what subjects use",
 }
 """Areas in the order in which a credential passes them."""
