@@ -202,8 +202,11 @@ def cluster_name(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def lab_in_use(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Another run that ends with a lab of this name leaves this process's alone."""
-    with side_by_side.used(_lab(pytestconfig)):
+    """Another run with a lab of this name leaves this process's alone; one that was killed left nothing of it."""
+    the_lab = _lab(pytestconfig)
+    if the_lab.is_left_over:
+        the_lab.down()
+    with the_lab.used():
         yield
 
 

@@ -139,6 +139,7 @@ def up(
             is_offline=offline,
             reuse=reuse,
         )
+    the_lab.keep()
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)

@@ -15,7 +15,8 @@ from harness.cluster.base import IpFamily
 from harness.cluster.native import cgroups
 from harness.doctor_check import GIB, Check, available_memory, gib, inotify
 from harness.errors import MissingPrerequisite
-from harness.lab.paths import cache_directory, state_directory
+from harness.lab.lock import is_left_over
+from harness.lab.paths import LabPaths, cache_directory, state_directory
 
 __all__ = ["Check", "ipv6_check", "require", "run_checks"]
 
@@ -160,7 +161,10 @@ def _leftovers() -> Check:
     # Those of another state directory are for whoever uses that to judge.
     ours = {name: lab for name, lab in groups.items() if name.startswith(cgroups.lab_prefix(labs / lab))}
     orphans = {name: lab for name, lab in sorted(ours.items()) if lab not in running}
-    if not orphans:
+    killed = sorted(name for name in running if is_left_over(LabPaths(labs.parent, name)))
+    if not orphans and not killed:
         return Check("leftovers", "ok", f"none; labs: {', '.join(sorted(running)) or 'none'}", "")
-    fix = "; ".join(f"PODID_LAB={lab} podid down" for lab in sorted(set(orphans.values())))
-    return Check("leftovers", "warn", f"cgroups of labs that are gone: {', '.join(orphans)}", "none", fix)
+    found = [f"cgroups of labs that are gone: {', '.join(orphans)}"] if orphans else []
+    found += [f"labs of runs that were killed: {', '.join(killed)}"] if killed else []
+    fix = "; ".join(f"PODID_LAB={lab} podid down" for lab in sorted({*orphans.values(), *killed}))
+    return Check("leftovers", "warn", "; ".join(found), "none", fix)

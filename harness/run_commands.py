@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, NoReturn, Self, cast
 
 import typer
 
@@ -178,13 +179,11 @@ def run(
     if labs and labs > 1 and keep_failed:
         raise UsageError("--keep-failed with several labs: only the first can stay", hint="use --labs 1")
     the_lab, given = Lab(lab, target), given_images(agent_image, webhook_image)
-    if (given or the_lab.given) and not any(argument.startswith("--subject") for argument in arguments):
-        arguments.append("--subject=upstream")
-    keep = keep or the_lab.exists
     fault: PodidError | None = None
-    with Progress() as progress:
+    with Progress() as progress, _Claim(the_lab, progress, keep=keep) as claim:
         try:
             try:
+                claim.lay()
                 specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
                 the_lab.up(
                     specs,
@@ -199,22 +198,65 @@ def run(
             except (HarnessFault, MissingPrerequisite) as error:
                 # The reports are written all the same; they say why nothing ran.
                 fault = error
+            arguments += _subject(arguments) if given or the_lab.given else []
             arguments += workers(
-                the_lab, labs or (1 if keep or keep_failed else usual(the_lab, len(chosen_files(arguments))))
+                the_lab, labs or (1 if claim.stays or keep_failed else usual(the_lab, len(chosen_files(arguments))))
             )
             with progress.phase("scenarios"), progress.quiet():
                 result = run_suites(lab, cluster, arguments, fault)
-                keep = keep or (keep_failed and bool(result.failed) and not fault)
+            claim.keep = keep or (keep_failed and bool(result.failed) and not fault)
         except Abandoned as abandoned:
             _leave_at_once(lab, abandoned.number)
-        finally:
-            _remove_all([*left_over(lab), *([] if keep else [the_lab])], lab, progress)
     if fault:
         print(f"podid: {fault}", file=sys.stderr)
-    for line in how_to_continue(result, lab, kept=keep and not fault):
+    for line in how_to_continue(result, lab, kept=claim.stays and not fault):
         print(line)
     print(result.line)
     raise typer.Exit(result.exit_code)
+
+
+def _subject(arguments: Sequence[str]) -> list[str]:
+    """Return the subject of a run on another agent or webhook than ours; nothing where the person says whose it is."""
+    return [] if any(argument.startswith("--subject") for argument in arguments) else ["--subject=upstream"]
+
+
+class _Claim:
+    """A run's hold on its lab, which is removed at the end unless it was there before or somebody wants it to stay."""
+
+    def __init__(self, lab: Lab, progress: Progress, *, keep: bool = False) -> None:
+        self._lab = lab
+        self._progress = progress
+        self._use = contextlib.ExitStack()
+        self._was_there = True
+        self.keep = keep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._use.close()
+
+    @property
+    def stays(self) -> bool:
+        return self.keep or self._was_there
+
+    def lay(self) -> None:
+        """Remove what a run that was killed left of the lab, and let no other run take it for that.
+
+        Raises:
+            MissingPrerequisite: The place of labs belongs to another user, or the engine that holds the lab is gone.
+        """
+        if left := left_over(self._lab.name):
+            self._progress.say(f"left of a run that was killed: lab {', '.join(each.name for each in left)}")
+            _remove_all(left, self._lab.name, self._progress)
+        self._use.enter_context(self._lab.used())
+        self._use.callback(self._end)
+        self._was_there = self._lab.exists
+
+    def _end(self) -> None:
+        if self.keep and self._lab.exists:
+            self._lab.keep()
+        _remove_all([*left_over(self._lab.name), *([] if self.stays else [self._lab])], self._lab.name, self._progress)
 
 
 def _remove_all(labs: Sequence[Lab], name: str, progress: Progress) -> None:
@@ -287,14 +329,11 @@ def _break_policies(names: Sequence[str], directory: Path, lab: str, provider: s
             print(f"not run: {name}: {reason}")
         return
     the_lab = Lab(lab)
-    keep = the_lab.exists
-    with Progress() as progress:
-        try:
-            the_lab.up([ClusterSpec.named(ClusterSpec().name)], progress, parse_request(provider))
-            with progress.phase("scenarios"), progress.quiet():
-                matrix = run_policy_mutants(chosen, lab, directory.absolute(), partial(print, flush=True))
-        finally:
-            _remove_all([] if keep else [the_lab], lab, progress)
+    with Progress() as progress, _Claim(the_lab, progress) as claim:
+        claim.lay()
+        the_lab.up([ClusterSpec.named(ClusterSpec().name)], progress, parse_request(provider))
+        with progress.phase("scenarios"), progress.quiet():
+            matrix = run_policy_mutants(chosen, lab, directory.absolute(), partial(print, flush=True))
     for complaint in matrix.complaints():
         print(complaint)
     print(f"{matrix.line} — {directory / 'policy-matrix.md'}")

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -40,7 +41,7 @@ from harness.lab.given import (
     take_in,
 )
 from harness.lab.interruption import builds, without_interruption
-from harness.lab.lock import exclusive
+from harness.lab.lock import exclusive, is_left_over, shared
 from harness.lab.losses import Losses
 from harness.lab.native import NativeProvider
 from harness.lab.on_aws import AwsProvider
@@ -94,6 +95,23 @@ class Lab:
     def exists(self) -> bool:
         """Whether anything of the lab is on this machine, complete or not."""
         return self.paths.directory.exists()
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether a run left the lab that was killed."""
+        return is_left_over(self.paths)
+
+    def used(self) -> AbstractContextManager[None]:
+        """Let no other run take the lab for left over; the kernel lets go of it with the process.
+
+        Raises:
+            MissingPrerequisite: The place of labs belongs to another user.
+        """
+        return shared(self.paths.use, self.name)
+
+    def keep(self) -> None:
+        """Let the lab stay when no run uses it any more."""
+        self.paths.kept.touch()
 
     @property
     def provider_name(self) -> ProviderName | None:
@@ -546,6 +564,7 @@ class Lab:
             found = provider.remove() or found
         if self.exists:
             shutil.rmtree(self.paths.directory)
+        self.paths.kept.unlink(missing_ok=True)
         return found
 
     def _providers_to_clear(self) -> list[Provider]:

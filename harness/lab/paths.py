@@ -65,8 +65,13 @@ class LabPaths:
 
     @property
     def use(self) -> Path:
-        """Lock of the workers that use the lab, which outlives it too."""
+        """Lock of the runs that use the lab, which outlives it too."""
         return self.state / "labs" / f"{self.lab}.use"
+
+    @property
+    def kept(self) -> Path:
+        """Mark of a lab that somebody wants to stay; it goes with the lab, and stands where every user can see it."""
+        return self.state / "labs" / f"{self.lab}.kept"
 
     @property
     def description(self) -> Path:

@@ -5,17 +5,14 @@ The first worker has the lab that the person named; the others add their number 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Generator
 
 from harness.doctor_check import GIB, available_memory, inotify_limits
 from harness.lab.lab import Lab
 from harness.lab.paths import state_directory
 
-__all__ = ["beside", "left_over", "of_worker", "used", "usual", "workers"]
+__all__ = ["beside", "left_over", "of_worker", "usual", "workers"]
 
 _FIRST = "gw0"
 _LONG_RUN = 4
@@ -44,29 +41,9 @@ def beside(lab: str) -> list[Lab]:
     return [Lab(name) for name in sorted(names)]
 
 
-@contextlib.contextmanager
-def used(lab: Lab) -> Generator[None]:
-    """Let no other run take a lab for left over; the kernel lets go of it with the process."""
-    lab.paths.use.parent.mkdir(parents=True, exist_ok=True)
-    with lab.paths.use.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
-
-
 def left_over(lab: str) -> list[Lab]:
-    """Return the labs of other workers that nobody uses any more: another run with this lab may still be at work."""
-    return [each for each in beside(lab) if not _is_used(each)]
-
-
-def _is_used(lab: Lab) -> bool:
-    if not lab.paths.use.exists():
-        return False
-    with lab.paths.use.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Return what a run left that was killed, of the lab and of those of other workers (HRN-CLN-08)."""
+    return [each for each in (*beside(lab), Lab(lab)) if each.is_left_over]
 
 
 def usual(lab: Lab, files: int) -> int:

@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from conformance_runs import make_run
@@ -19,6 +17,7 @@ from harness import runner
 from harness.cli import app
 from harness.conformance.store import save
 from harness.errors import HarnessFault, MissingPrerequisite, UsageError
+from harness.lab import Lab
 
 # --- podid compare, report, list ------------------------------------------------------------------------------------
 
@@ -143,10 +142,10 @@ def test_a_release_is_held_to_what_was_frozen(small_ledger: Path, tmp_path: Path
     assert "### Against the release" in markdown.stdout
 
 
+@pytest.mark.usefixtures("broken")
 def test_what_failed_before_runs_again_in_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, make_run({"AGT-1": "passed", "AGT-2": "failed"}))
     told: list[object] = []
-    monkeypatch.setattr("harness.run_commands.Lab", LabThatDoesNotComeUp)
     monkeypatch.setattr(
         "harness.run_commands.run_suites", lambda *given: told.extend(given) or runner.Result(0, "", ())
     )
@@ -219,20 +218,22 @@ def test_an_interruption_reaches_the_suites_once_and_they_are_waited_for(tmp_pat
     assert (code, (tmp_path / "asked").read_text()) == (7, "x")
 
 
-class LabThatDoesNotComeUp:
-    provider_name = None
-    exists = False
-    given: ClassVar[Mapping[str, object]] = {}
-
-    def __init__(self, name: str, target: object) -> None:
-        assert (name, target) == ("podid", None)
-
+class LabThatDoesNotComeUp(Lab):
     def up(self, *_arguments: object, nodes_from_start: int, **options: object) -> None:
         assert options == {"ip_family": None, "given": {}, "is_offline": False, "reuse": "checked"}
         assert nodes_from_start in {1, 2}
         raise MissingPrerequisite("no CAP_SYS_ADMIN", hint="run as root")
 
 
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The person's lab, which does not come up."""
+    monkeypatch.setenv("PODID_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("harness.run_commands.Lab", LabThatDoesNotComeUp)
+    return Lab("podid")
+
+
+@pytest.mark.usefixtures("broken")
 def test_a_lab_that_does_not_come_up_ends_with_reports_and_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
 
@@ -240,7 +241,6 @@ def test_a_lab_that_does_not_come_up_ends_with_reports_and_a_verdict(monkeypatch
         told.extend(arguments)
         return runner.Result(2, "verdict: incomplete (exit 2) — …", ())
 
-    monkeypatch.setattr("harness.run_commands.Lab", LabThatDoesNotComeUp)
     monkeypatch.setattr("harness.run_commands.run_suites", run_suites)
 
     result = CliRunner().invoke(app, ["run", "--only=AGT-230", "-k", "s3"])
@@ -249,6 +249,24 @@ def test_a_lab_that_does_not_come_up_ends_with_reports_and_a_verdict(monkeypatch
     assert "no CAP_SYS_ADMIN\nrun as root" in result.stderr
     assert told[2] == ["--only=AGT-230", "-k", "s3"]
     assert isinstance(told[3], MissingPrerequisite)
+
+
+def test_a_run_removes_the_lab_of_one_that_was_killed(broken: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And neither one that a person raised nor one that another run is at work in."""
+    monkeypatch.setattr("harness.run_commands.run_suites", lambda *_: runner.Result(2, "", ()))
+
+    def left_after_a_run() -> tuple[bool, bool]:
+        broken.paths.directory.mkdir(parents=True, exist_ok=True)
+        told = CliRunner().invoke(app, ["run"]).stderr
+        return broken.exists, "left of a run that was killed: lab podid" in told
+
+    of_a_killed_run = left_after_a_run()
+    with broken.used():
+        in_use = left_after_a_run()
+    broken.keep()
+    kept = left_after_a_run()
+
+    assert (of_a_killed_run, in_use, kept) == ((False, True), (True, False), (True, False))
 
 
 def test_a_misspelt_requirement_raises_no_lab() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import doctor
 from harness.lab import Lab
-from harness.lab.side_by_side import beside, left_over, of_worker, used, usual, workers
+from harness.lab.side_by_side import beside, left_over, of_worker, usual, workers
 
 
 @pytest.fixture(autouse=True)
@@ -36,16 +37,28 @@ def test_labs_beside_are_found_and_nobody_else_s(state: Path) -> None:
     assert [lab.name for lab in beside("podid")] == ["podid-gw1", "podid-gw12"]
 
 
-def test_lab_that_a_worker_uses_is_not_left_over(state: Path) -> None:
-    """A run that ends removes what crashed workers left, and not what another run with the same lab is at work in."""
-    for name in ("podid-gw1", "podid-gw2"):
+def test_lab_that_a_run_uses_or_somebody_keeps_is_not_left_over(state: Path) -> None:
+    """A run removes what killed ones left (HRN-CLN-08), and neither what another is at work in nor a person's own."""
+    for name in ("podid", "podid-gw1", "podid-gw2"):
         (state / name).mkdir(parents=True)
 
-    with used(Lab("podid-gw1")), used(Lab("podid-gw1")):
+    with Lab("podid-gw1").used(), Lab("podid-gw1").used():
         while_used = [lab.name for lab in left_over("podid")]
+    Lab("podid").keep()
 
-    assert while_used == ["podid-gw2"]
+    (told,) = [check for check in doctor.run_checks("native") if check.name == "leftovers"]
+
+    assert while_used == ["podid-gw2", "podid"]
     assert [lab.name for lab in left_over("podid")] == ["podid-gw1", "podid-gw2"]
+    assert told.status == "warn"
+    assert "labs of runs that were killed: podid-gw1, podid-gw2" in told.found
+
+
+def test_wish_to_keep_a_lab_goes_with_it(native: Lab) -> None:
+    native.keep()
+    native.down()
+    native.paths.directory.mkdir()
+    assert native.is_left_over
 
 
 def test_files_are_shared_out_among_workers(native: Lab) -> None:
