@@ -126,7 +126,7 @@ def up(
         aws_address=aws_address,
     )
     the_lab = Lab(lab, target)
-    with Progress() as progress:
+    with Progress() as progress, the_lab.used():
         kubectl = _missing_kubectl(progress)
         specs = [ClusterSpec.named(name, nodes=nodes, kubernetes=kubernetes) for name in cluster]
         given = given_images(agent_image, webhook_image)
@@ -139,7 +139,7 @@ def up(
             is_offline=offline,
             reuse=reuse,
         )
-    the_lab.keep()
+        the_lab.keep()
     print("# The lab is up. In the shell you want to use it from:")
     for line in the_lab.exports(kubectl):
         print(line)
