@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,9 @@ _FIELD_MANAGER = "podid"
 
 _STATUS_CHANNEL = kubernetes.stream.ws_client.ERROR_CHANNEL
 _LAST_WORDS = 500
+_FOUND_READY = re.compile(
+    r'^prober_probe_total\{.*pod_uid="([^"]+)",probe_type="Readiness",result="successful"', re.MULTILINE
+)
 """Characters of what a command said that did not end."""
 _EXEC_PROTOCOL = kubernetes.stream.ws_client.V4_CHANNEL_PROTOCOL
 """Not v5, which the API server translates to SPDY: there it takes a status that got lost for success
@@ -320,31 +324,41 @@ class Kube:
             with contextlib.suppress(ApiException, urllib3.exceptions.HTTPError):
                 self.core.delete_node(name)
 
-    def wait_until_kubelets_know_their_pods(self) -> None:
-        """Wait until every kubelet knows the pods that are bound to its node: one that begins knows none yet."""
+    def ready_pods(self) -> frozenset[str]:
+        """Return the UIDs of the pods that are ready."""
+        return frozenset(pod["metadata"]["uid"] for pod in self.items("/api/v1/pods") if _is_ready(pod))
+
+    def wait_until_kubelets_know_their_pods(self, ready: Collection[str]) -> None:
+        """Wait until every kubelet knows the pods that are bound to its node, and has found ready those that were.
+
+        One that begins knows no pod yet, and takes each with a readiness probe for unready until its first success;
+        until then no Service leads there.
+
+        Args:
+            ready: UIDs of the pods that were ready.
+        """
         wait.until(
-            self._pods_unknown_to_kubelets,
+            lambda: self._pods_unknown_to_kubelets(ready),
             lambda unknown: not unknown,
-            what="every kubelet to know the pods of its node",
+            what="every kubelet to know the pods of its node, and which of them are ready",
             timeout=limits.NODE_READY,
             transient=(ApiException,),
             hint="see: podid logs",
         )
 
-    def _pods_unknown_to_kubelets(self) -> list[str]:
-        """Return ``namespace/name`` of pods that run, or shall, and that their node's kubelet does not have."""
+    def _pods_unknown_to_kubelets(self, ready: Collection[str]) -> list[str]:
+        """Return ``namespace/name`` of pods that run, or shall, and that their node's kubelet does not have so far."""
         chosen = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
-        bound = {
-            (pod["spec"]["nodeName"], _full_name(pod))
-            for pod in self.items("/api/v1/pods", fieldSelector=chosen)
-            if "deletionTimestamp" not in pod["metadata"]
-        }
-        known = {
-            (node, _full_name(pod))
-            for node in {node for node, _ in bound}
-            for pod in json.loads(self.raw(f"/api/v1/nodes/{node}/proxy/pods"))["items"] or ()
-        }
-        return sorted(name for _, name in bound - known)
+        pods = self.items("/api/v1/pods", fieldSelector=chosen)
+        bound = {pod["metadata"]["uid"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+        known, probed = set[str](), set[str]()
+        for node in {pod["spec"]["nodeName"] for pod in bound.values()}:
+            of_node = json.loads(self.raw(f"/api/v1/nodes/{node}/proxy/pods"))["items"] or ()
+            known.update(pod["metadata"]["uid"] for pod in of_node)
+            probed.update(_FOUND_READY.findall(self.raw(f"/api/v1/nodes/{node}/proxy/metrics/probes")))
+        as_before = {uid for uid, pod in bound.items() if _is_ready(pod) and (uid in probed or not _has_probe(pod))}
+        unknown = (bound.keys() - known) | (bound.keys() & set(ready) - as_before)
+        return sorted(_full_name(bound[uid]) for uid in unknown)
 
     def pods(self, namespace: str, label_selector: str) -> list[Pod]:
         """Return the pods with these labels that are not being deleted, newest first."""
@@ -575,12 +589,19 @@ def _rollout(workload: Any) -> _Rollout:
     return _Rollout(workload.spec.replicas, updated, status.available_replicas or 0, observed, former)
 
 
+def _is_ready(pod: Manifest) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def _has_probe(pod: Manifest) -> bool:
+    return any("readinessProbe" in container for container in pod["spec"]["containers"])
+
+
 def _pod_state(pod: Manifest) -> str:
     """Say in one line how a pod is doing; begins with ``Ready`` when it is."""
     status = pod["status"]
-    if any(
-        condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])
-    ):
+    if _is_ready(pod):
         return "Ready"
     states = [
         f"{container['name']}: {json.dumps(container['state'])}"

@@ -8,6 +8,7 @@ import time
 from harness import limits, wait
 from harness.cluster.base import Cluster
 from harness.kube import Kube
+from harness.lab import wiring
 from harness.lab.losses import Losses
 
 __all__ = ["ApiServers"]
@@ -30,6 +31,7 @@ class ApiServers:
         Controllers, kubelets and kube-proxies that outlive several such restarts ask ever less often whether it is
         back, up to once in a minute and a half, and until then nothing that is created gets anywhere. On EKS another
         API server would have answered them at once. So they begin anew too, unless the last restart is long ago.
+        A kubelet that begins takes the webhook for unready at first: it is waited for, as on EKS it runs elsewhere.
 
         Raises:
             HarnessFault: One of them did not end.
@@ -37,8 +39,9 @@ class ApiServers:
         """
         last, now = self._restarts.get(cluster.name), time.monotonic()
         self._restarts[cluster.name] = now
-        self._kill(cluster, "kube-apiserver")
         with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
+            ready = kube.ready_pods()
+            self._kill(cluster, "kube-apiserver")
             wait.until(
                 kube.is_ready,
                 what=f"the API server of {cluster.name} after its restart",
@@ -56,7 +59,9 @@ class ApiServers:
                 what=f"the controllers and nodes of {cluster.name} to run again",
                 timeout=limits.PROCESS_START,
             )
-            kube.wait_until_kubelets_know_their_pods()
+            kube.wait_until_kubelets_know_their_pods(ready)
+            # kube-proxy follows about a second later.
+            wiring.wait_until_webhook_is_reached(cluster, kube)
 
     def _kill(self, cluster: Cluster, program: str) -> None:
         self._losses.expect_restart(cluster.name, program)

@@ -228,3 +228,39 @@ def test_other_threads_call_the_api_while_a_stream_opens(tmp_path: Path) -> None
         command.join()
         kube.close()
     assert ["Upgrade" in request.headers for request in asked] == [True, False]
+
+
+# --- Kubelets that began anew ---------------------------------------------------------------------------------------
+
+
+def test_a_kubelet_that_began_is_waited_for_until_it_found_ready_what_was_ready(
+    kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first it knows no pod; then the API server still says of a pod what the former kubelet said."""
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    spec = {"nodeName": "node", "containers": [{"name": "c", "readinessProbe": {}}]}
+    pods = [{"metadata": {"namespace": "ns", "name": name, "uid": name}, "spec": spec} for name in ("was", "never")]
+    pods[0]["status"], pods[1]["status"] = status, {}
+    probed = (
+        '# TYPE prober_probe_total counter\nprober_probe_total{container="c",namespace="ns",pod="was",pod_uid="was",'
+        'probe_type="Readiness",result="successful"} 1\n'
+    )
+    by_kubelet = iter(
+        [('{"items": null}', ""), (json.dumps({"items": pods}), ""), (json.dumps({"items": pods}), probed)]
+    )
+    asked: list[str] = []
+
+    def raw(path: str) -> str:
+        asked.append(path)
+        if path.endswith("/proxy/pods"):
+            known, metrics[0] = next(by_kubelet)
+            return known
+        return metrics[0]
+
+    metrics = [""]
+    monkeypatch.setattr(kube, "items", lambda *_, **__: pods)
+    monkeypatch.setattr(kube, "raw", raw)
+
+    kube.wait_until_kubelets_know_their_pods(kube.ready_pods())
+
+    assert asked == ["/api/v1/nodes/node/proxy/pods", "/api/v1/nodes/node/proxy/metrics/probes"] * 3

@@ -29,6 +29,7 @@ class ControlPlane:
         self.killed: list[str] = []
         self.starts = dict.fromkeys(PROGRAMS, 1)
         self.all_run_when_kubelets_are_asked = False
+        self.waited_for: list[object] = []
         self._away: dict[str, int] = {}
 
     def kill_program(self, name: str) -> None:
@@ -52,8 +53,12 @@ class ControlPlane:
     def is_ready(self) -> bool:
         return self.status()["one"]["kube-apiserver"]["running"]
 
-    def wait_until_kubelets_know_their_pods(self) -> None:
+    def wait_until_kubelets_know_their_pods(self, ready: frozenset[str]) -> None:
         self.all_run_when_kubelets_are_asked = not self._away
+        self.waited_for.append(ready)
+
+    def wait_until_webhook_is_reached(self, *_: object) -> None:
+        self.waited_for.append("webhook")
 
 
 @pytest.fixture
@@ -61,10 +66,12 @@ def control_plane(monkeypatch: pytest.MonkeyPatch) -> ControlPlane:
     made = ControlPlane()
     kube = SimpleNamespace(
         is_ready=made.is_ready,
+        ready_pods=lambda: frozenset({"uid"}),
         wait_until_kubelets_know_their_pods=made.wait_until_kubelets_know_their_pods,
         close=lambda: None,
     )
     monkeypatch.setattr(module, "Kube", lambda _: kube)
+    monkeypatch.setattr(module.wiring, "wait_until_webhook_is_reached", made.wait_until_webhook_is_reached)
     return made
 
 
@@ -101,6 +108,7 @@ def test_what_outlived_a_restart_begins_anew_with_the_next(
     assert control_plane.starts == {"etcd": 1, "kube-apiserver": 3, **dict.fromkeys(followers, 2)}
     assert losses.tell() is None
     assert control_plane.all_run_when_kubelets_are_asked
+    assert control_plane.waited_for == [frozenset({"uid"}), "webhook"]
 
 
 def test_restarts_that_are_far_apart_leave_it_alone(
