@@ -111,6 +111,33 @@ def _start(kube: Kube) -> None:
     kube.apply(webhook)
     for deployment in (_NAME, _WEBHOOK, "external-secrets-cert-controller"):
         kube.wait_until_deployed("Deployment", deployment, NAMESPACE)
+    _wait_until_it_admits(kube)
+
+
+def _wait_until_it_admits(kube: Kube) -> None:
+    """Wait until its webhook admits what scenarios apply: it is Ready before the API server's node knows the way to it.
+
+    Until then an apply of two objects can lose the first and make the second.
+    """
+    provider = {"aws": {"service": "SecretsManager", "region": "eu-west-1"}}
+    wanted = [{"secretKey": "nothing", "remoteRef": {"key": "nothing"}}]
+    specs: dict[str, Manifest] = {
+        "ClusterSecretStore": {"provider": provider},
+        "ExternalSecret": {"secretStoreRef": {"name": "asked-about", "kind": "ClusterSecretStore"}, "data": wanted},
+    }
+    asked = [
+        {"apiVersion": _VERSIONS[kind], "kind": kind, "metadata": {"name": "asked-about"}, "spec": spec}
+        for kind, spec in specs.items()
+    ]
+    wait.until(
+        lambda: kube.apply(asked, NAMESPACE, dry_run=True),
+        lambda _: True,
+        what="the operator's webhook to admit a store and an ExternalSecret",
+        timeout=limits.WEBHOOK_READY,
+        successes=3,
+        transient=(ApiException,),
+        hint=f"see: kubectl --namespace {NAMESPACE} logs deployment/{_WEBHOOK}",
+    )
 
 
 def _remove_leftovers(kube: Kube) -> None:

@@ -139,12 +139,16 @@ class Kube:
         """Return what the API lists at a path; nothing where there is no such API."""
         return (self.get(path, **query) or {"items": []})["items"]
 
-    def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
+    def apply(self, manifests: Iterable[Manifest], namespace: str | None = None, *, dry_run: bool = False) -> None:
         """Apply objects server-side, in order.
 
         Args:
             manifests: The objects.
             namespace: For objects that name none.
+            dry_run: Ask admission only; nothing is changed.
+
+        Raises:
+            ApiException: One is refused.
         """
         for manifest in manifests:
             metadata = manifest["metadata"]
@@ -154,6 +158,7 @@ class Kube:
                 namespace=metadata.get("namespace", namespace),
                 field_manager=_FIELD_MANAGER,
                 force_conflicts=True,
+                dry_run="All" if dry_run else None,
             )
 
     def replace(self, manifest: Manifest) -> None:

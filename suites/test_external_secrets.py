@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from harness import limits, wait
 from harness.cloud.localstack.control import Control
 from harness.cluster.base import Cluster, Completed
 from harness.conformance.marks import requirement
@@ -150,12 +149,8 @@ def secret(kube: Kube) -> Resource:
 @pytest.fixture(scope="module")
 def stuck(kubectl: Callable[..., Completed], operator: Operator, demo: str, secret: Resource) -> Stuck:
     """``kubectl apply -f /tmp/secretstore.yaml``."""
-    applied = wait.until(
-        lambda: kubectl("apply", "-f", str(FILES / "secretstore.yaml")),
-        lambda done: done.returncode == 0,
-        what="the operator's webhook to admit the guide's manifests",
-        timeout=limits.WEBHOOK_READY,
-    )
+    applied = kubectl("apply", "-f", str(FILES / "secretstore.yaml"))
+    assert applied.returncode == 0, applied.stderr
     with stage_of("ESO-GOTCHA-NODE-ROLE"):
         valid = Resource(operator.kube, "ClusterSecretStore", "aws-secretsmanager").wait_until("Valid")
         event = secret.wait_for_message("UpdateFailed", "AccessDeniedException")

@@ -40,7 +40,6 @@ class ApiServers:
         last, now = self._restarts.get(cluster.name), time.monotonic()
         self._restarts[cluster.name] = now
         with contextlib.closing(Kube(cluster.kubeconfig)) as kube:
-            ready = kube.ready_pods()
             self._kill(cluster, "kube-apiserver")
             wait.until(
                 kube.is_ready,
@@ -50,6 +49,7 @@ class ApiServers:
             )
             if last is None or now - last > _SHORT_PAUSES_AGAIN:
                 return
+            ready = kube.ready_pods()
             for program in ("kube-controller-manager", "kube-scheduler", *cluster.node_programs):
                 self._kill(cluster, program)
             # Whoever looks meanwhile would take one that is yet to be started again for lost.

@@ -66,11 +66,12 @@ class _NotingKube(Kube):
         except HarnessFault:
             return False
 
-    def apply(self, manifests: Iterable[Manifest], namespace: str | None = None) -> None:
+    def apply(self, manifests: Iterable[Manifest], namespace: str | None = None, *, dry_run: bool = False) -> None:
         """Apply objects that do not exist yet."""
         adapted = [self._tenancy.adapted(manifest) for manifest in manifests]
-        self.changes.will_create(adapted)
-        super().apply(adapted, namespace)
+        if not dry_run:
+            self.changes.will_create(adapted)
+        super().apply(adapted, namespace, dry_run=dry_run)
 
 
 class ExistingProvider(OnSomebodysCluster):
