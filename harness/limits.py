@@ -22,6 +22,7 @@ __all__ = [
     "CLUSTER_CREATE",
     "CLUSTER_GONE",
     "CONTROLLER",
+    "CREDENTIALS",
     "DIAGNOSE_EXEC",
     "EKS_AUTH_CALL",
     "EMULATOR_READY",
@@ -112,6 +113,8 @@ CERTIFICATE_RENEWED = Limit("CERTIFICATE_RENEWED", 120)
 """The kubelet brings a Secret's new contents into a pod, and the pod serves it."""
 ASSOCIATION_VISIBLE = Limit("ASSOCIATION_VISIBLE", 30, on_aws=60)
 """Admission knows an association; Amazon's takes 5 to 10 s."""
+CREDENTIALS = Limit("CREDENTIALS", 30)
+"""The agent tells a pod what EKS Auth said, and not that it said nothing yet."""
 IAM_EFFECTIVE = Limit("IAM_EFFECTIVE", 30, on_aws=120)
 """A change of IAM is known wherever it matters; Amazon's takes several seconds, seldom more."""
 CONTROLLER = Limit("CONTROLLER", 60)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ NOT_ASSUMED = (
 """Pattern of what a pod is told when EKS Auth may not assume the association's role."""
 NOT_BY_WEB_IDENTITY = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
 """What STS tells a web identity that a role's trust policy does not let in."""
+_OUT_OF_TIME = re.compile(r"\[\]: \((RequestTimeout|ConnectTimeout)\): ")
+"""What the agent tells a pod when it has waited for EKS Auth as long as the pod's SDK waits for it."""
 _TOKEN_FILE = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token"  # noqa: S105 - a path
 _PAUSE = ("sleep", "3600")
 
@@ -290,7 +293,7 @@ class CredentialsResponse:
 
 
 def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> CredentialsResponse:
-    """Ask the agent from inside a pod, as an SDK does.
+    """Ask the agent from inside a pod, as an SDK does: again as long as EKS Auth has not answered the agent in time.
 
     Args:
         pod: A running pod of an image with a shell and curl.
@@ -298,7 +301,17 @@ def credentials_response(pod: Pod, token_file: str = _TOKEN_FILE) -> Credentials
 
     Raises:
         HarnessFault: The request did not get an answer.
+        harness.wait.Timeout: Nor did the agent.
     """
+    return wait.until(
+        lambda: _credentials_response(pod, token_file),
+        lambda answer: not (answer.status == 500 and _OUT_OF_TIME.match(answer.body)),
+        what="EKS Auth to answer the agent in time",
+        timeout=limits.CREDENTIALS,
+    )
+
+
+def _credentials_response(pod: Pod, token_file: str) -> CredentialsResponse:
     script = (
         'curl --silent --show-error --max-time 10 --header "Authorization: $(cat "$0")" '
         "--write-out '\\n%{http_code} %{content_type}' \"$AWS_CONTAINER_CREDENTIALS_FULL_URI\""

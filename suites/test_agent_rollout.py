@@ -171,10 +171,11 @@ def _next_answer(questions: list[Attempt], at: float) -> float:
 def _slowness(questions: list[Attempt]) -> float:
     """Return how many times longer than usual everything took during the gap, three at most.
 
-    A question that is refused costs no agent anything, so its time is the machine's alone.
+    A question that is refused costs no agent anything, so its time is the machine's alone. The mean knows of a few that
+    took long, as everything did meanwhile.
     """
     refusals = [question.ended - question.began for question in questions if question.outcome == REFUSED]
-    return min(3.0, max(1.0, statistics.median(refusals) / USUAL_REFUSAL)) if refusals else 1.0
+    return min(3.0, max(1.0, statistics.fmean(refusals) / USUAL_REFUSAL)) if refusals else 1.0
 
 
 def _lost(reads: list[Attempt], questions: list[Attempt]) -> list[str]:

@@ -230,6 +230,7 @@ def application(
 def baseline(application: Application, kube: Kube, aws: AwsAccount, irsa_role_arn: str) -> Moment:
     """Step 1: IRSA alone; the application is ready once it has read."""
     application.create_account()
+    wait_until_admission_injects(kube, NAMESPACE, "app", "AWS_ROLE_ARN")
     wait_until_irsa_serves(aws, kube, irsa_role_arn, NAMESPACE, "app")
     with stage_of("API-711"):
         return application.start()

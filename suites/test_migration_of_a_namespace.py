@@ -123,7 +123,11 @@ def fleet(
         aws.role("mixed-irsa-role", trust, policies=[policy_arn]),
         kube.namespace(NAMESPACE),
     ):
-        kube.apply(load_manifests(FILES / "mixed-workloads.yaml"), NAMESPACE)
+        manifests = load_manifests(FILES / "mixed-workloads.yaml")
+        kube.apply([entry for entry in manifests if entry["kind"] == "ServiceAccount"], NAMESPACE)
+        for account in ACCOUNTS:
+            wait_until_admission_injects(kube, NAMESPACE, account, "AWS_ROLE_ARN")
+        kube.apply([entry for entry in manifests if entry["kind"] != "ServiceAccount"], NAMESPACE)
         fleet = Fleet(kube, kubectl, cluster, aws)
         for app in LONG_RUNNING:
             kube.newest_pod(NAMESPACE, f"app={app}")

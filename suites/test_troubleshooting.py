@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -211,12 +212,24 @@ def test_node_role_lacks_the_permission(place: Place, cluster: Cluster, aws: Aws
 # --- Pod still using node role instead of Pod Identity --------------------------------------------------------------
 
 
+def wait_until_its_second_is_over(pod: Pod) -> None:
+    """Kubernetes tells whole seconds of creation: what was made in the pod's own may as well be older."""
+    created = datetime.fromisoformat(pod.read()["metadata"]["creationTimestamp"])
+    wait.until(
+        lambda: datetime.now(UTC),
+        lambda now: now >= created + timedelta(seconds=1),
+        what=f"the second to end in which {pod.name} was created",
+        timeout=limits.OBJECT_READY,
+    )
+
+
 @requirement("TRB-301", "TRB-502", "TRB-601", "WHK-206")
 def test_pod_is_older_than_its_association(place: Place, lab: Lab, cluster: Cluster) -> None:
     """The pod goes on as the node's role, whatever comes after it; deleted and created again it is the role's."""
     place.kube.create_service_account("late", place.namespace)
     with imds_open_to_pods(lab, cluster):
         pod = place.run("older", account="late")
+        wait_until_its_second_is_over(pod)
         with place.associated("late"):
             before, method = place.acts_as(pod), pod.exec("python3", "-c", METHOD).stdout.strip()
             named = place.diagnose(pod)

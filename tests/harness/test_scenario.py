@@ -10,9 +10,10 @@ import pytest
 import urllib3.exceptions
 
 from harness import wait
+from harness.cluster.base import Completed
 from harness.errors import HarnessFault, NotReady
 from harness.kube import ApiException
-from harness.scenario import LogReader, stage_of
+from harness.scenario import LogReader, credentials_response, stage_of
 
 
 def test_stage_that_does_not_come_fails_its_requirement() -> None:
@@ -25,6 +26,21 @@ def test_stage_that_does_not_come_fails_its_requirement() -> None:
 def test_anything_else_in_a_stage_is_what_it_is() -> None:
     with pytest.raises(HarnessFault, match="the lab broke"), stage_of("ESO-A"):
         raise HarnessFault("the lab broke")
+
+
+def test_agent_that_got_no_answer_in_time_is_asked_again_and_one_that_failed_is_not() -> None:
+    said = [
+        "[]: (RequestTimeout): EKS Auth did not answer within 1.8 s\n500 text/plain",
+        "[]: (ConnectTimeout): no connection\n500 text/plain",
+        "[]: (Reset): closed\n500 text/plain",
+        "{}\n200 application/json",
+    ]
+    pod: Any = SimpleNamespace(exec=lambda *_: Completed(0, said.pop(0), ""))
+
+    answer = credentials_response(pod)
+
+    assert (answer.status, answer.body) == (500, "[]: (Reset): closed")
+    assert len(said) == 1
 
 
 def read_log(
