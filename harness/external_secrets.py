@@ -236,6 +236,8 @@ class Operator:
             timeout=limits.CONTROLLER,
             # What the API server is about to tell it is in no queue yet.
             successes=3,
+            # A new one is Ready before it serves its metrics.
+            transient=(ApiException,),
         )
 
     def _busy(self) -> list[str]:

@@ -442,12 +442,13 @@ def test_wrong_policy_is_told_from_a_missing_injection_by_the_caller(
 
 
 @pytest.fixture
-def restored(operator: Operator, mended: Mended) -> Iterator[None]:
-    """At the end the operator starts once more, as it was."""
+def restored(operator: Operator, mended: Mended, secret: Resource, control: Control) -> Iterator[None]:
+    """At the end the operator starts once more, as it was, and has its credentials before anybody changes them."""
     assert mended
     yield
     wait_until_admission_injects(operator.kube, NAMESPACE, "external-secrets")
     operator.restart()
+    attempt(secret, control)
 
 
 @pytest.fixture

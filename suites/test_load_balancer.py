@@ -140,6 +140,8 @@ def without_policy(too_late: Failure, controller: Controller, cluster: Cluster, 
     since = controller.mark()
     controller.reconcile("nginx")
     text = controller.wait_for_event("nginx", "FailedBuildModel", f"assumed-role/{ROLE}/")
+    # The event may be of a try of its own, before it was its turn.
+    wait.until(lambda: controller.calls(since), what="the controller to try again", timeout=limits.CONTROLLER)
     return Failure(text, since, [pod.name for pod in controller.pods()])
 
 

@@ -176,11 +176,11 @@ def test_group_of_ingresses_shares_a_load_balancer(
         timeout=limits.CONTROLLER,
         transient=(ClientError,),
     )
-    arn = groups[0]["TargetGroupArn"]
+    arn, both = groups[0]["TargetGroupArn"], [group["TargetGroupArn"] for group in groups]
     wait.until(
-        lambda: list(load_balancers.states(arn).values()),
-        lambda states: states == ["healthy"],
-        what="the pod to be healthy",
+        lambda: [list(load_balancers.states(one).values()) for one in both],
+        lambda states: states == [["healthy"], ["healthy"]],
+        what="the pod to be healthy in both groups",
         timeout=limits.TARGET_HEALTHY,
     )
     # A port on which nobody listens: it takes two checks, five seconds apart, until that is known.

@@ -35,7 +35,7 @@ def test_agent_that_got_no_answer_in_time_is_asked_again_and_one_that_failed_is_
         "[]: (Reset): closed\n500 text/plain",
         "{}\n200 application/json",
     ]
-    pod: Any = SimpleNamespace(exec=lambda *_: Completed(0, said.pop(0), ""))
+    pod: Any = SimpleNamespace(name="app", exec=lambda *_: Completed(0, said.pop(0), ""))
 
     answer = credentials_response(pod)
 
